@@ -1,0 +1,97 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* Geometry arithmetic that the hot paths want inline.  Everything here is
+ * 64-bit and cannot overflow for a geometry from a validated header; see
+ * format.c.
+ */
+
+#ifndef QED_FORMAT_H
+#define QED_FORMAT_H
+
+#include "qed.h"
+
+/* Special L2 entries: QED-FORMAT.md, Tables and clusters. */
+#define QED_ENTRY_UNALLOCATED UINT64_C (0)
+#define QED_ENTRY_ZERO UINT64_C (1)
+
+/* The entry number of CLUSTER (a guest cluster number) in its L2 table, and
+ * that of its L2 table in the L1 table.
+ */
+static inline uint64_t
+qed_l2_index (const struct qed_geometry *g, uint64_t cluster)
+{
+  return cluster & ((UINT64_C (1) << g->table_bits) - 1);
+}
+
+static inline uint64_t
+qed_l1_index (const struct qed_geometry *g, uint64_t cluster)
+{
+  return cluster >> g->table_bits;
+}
+
+/* The clusters of the disk, the last of which may be cut by its end, and
+ * the L1 entries in use for them: at most 2^51 and 2^27.
+ */
+static inline uint64_t
+qed_clusters (const struct qed_geometry *g)
+{
+  return (g->image_size + g->cluster_size - 1) >> g->cluster_bits;
+}
+
+static inline uint64_t
+qed_l1_entries (const struct qed_geometry *g)
+{
+  return (qed_clusters (g) + (UINT64_C (1) << g->table_bits) - 1) >>
+    g->table_bits;
+}
+
+static inline bool
+qed_overlaps (uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+  return a < b ? b - a < a_len : a - b < b_len;
+}
+
+/* The same test as qed_entry_unsound, without the words. */
+static inline bool
+qed_entry_sound (const struct qed_geometry *g, uint64_t entry,
+                 uint64_t length, uint64_t file_end, uint64_t own_table)
+{
+  return (entry & (g->cluster_size - 1)) == 0 &&
+    entry >= g->header_bytes &&
+    length <= file_end && entry <= file_end - length &&
+    !qed_overlaps (entry, length, g->l1_offset, g->table_bytes) &&
+    (own_table == 0 ||
+     !qed_overlaps (entry, length, own_table, g->table_bytes));
+}
+
+#endif /* QED_FORMAT_H */

@@ -1,0 +1,333 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* The QED library's whole interface: what plugin/, tools/ and tests/
+ * include.
+ *
+ * Layers, each of which only calls those below it:
+ *
+ *     image     open, read, extents, prefetch          (image.c)
+ *     cluster   guest range -> run                     (cluster.c)
+ *     table     L1/L2 entries in a bounded cache       (table.c)
+ *     storage   the image file behind a few operations (storage.c)
+ *     format    bytes <-> values, all geometry         (format.c)
+ *
+ * Invariants I1-I10 are the design's; the ones that this library keeps
+ * while it only reads, cited by these numbers in the code:
+ *
+ *   I7.  Memory is bounded by cache_size, whatever the geometry.  A
+ *        lookup that hits takes one short lock.
+ *   I9.  Nothing from the file is trusted.  Each entry is checked where
+ *        it is used, against the file's length as it was at open, and
+ *        arithmetic on offsets can't overflow.
+ *   I10. An image opened read-only is never written: not one byte.
+ *
+ * Errors: a function that fails returns -1 (or NULL) with errno set, and
+ * leaves a message in qed_get_error () saying which file, where, what
+ * value, and the rule or what to do.  errno is what a client of the disk
+ * should see: EIO for damage, EINVAL for something that isn't a QED image
+ * or a bad argument, ENOTSUP for a valid image that needs what isn't
+ * there, EBUSY for an image in use, else what the system said.
+ *
+ * All offsets and lengths are bytes unless a name says clusters.
+ */
+
+#ifndef QED_H
+#define QED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- errors ---- */
+
+/* The message of the last failure in this thread.  The string belongs to
+ * the library and stays until the next failure in the same thread.
+ */
+extern const char *qed_get_error (void);
+
+/* Debug messages (no newline at the end) go here if it isn't NULL, and
+ * with qed_trace_tables also a message for each table slice read.  Set
+ * both before the first call, from one thread.
+ */
+extern void (*qed_debug) (const char *fmt, ...)
+  __attribute__ ((format (printf, 1, 2)));
+extern bool qed_trace_tables;
+
+/* ---- format: see format.c ---- */
+
+/* Limits of the format: QED-FORMAT.md, Header. */
+#define QED_HEADER_BYTES 64
+#define QED_MIN_CLUSTER_SIZE (UINT32_C (1) << 12)
+#define QED_MAX_CLUSTER_SIZE (UINT32_C (1) << 26)
+#define QED_DEFAULT_CLUSTER_SIZE (UINT32_C (1) << 16)
+#define QED_MIN_TABLE_SIZE UINT32_C (1)
+#define QED_MAX_TABLE_SIZE UINT32_C (16)
+#define QED_DEFAULT_TABLE_SIZE UINT32_C (4)
+#define QED_SECTOR_SIZE UINT32_C (512)
+
+/* A limit of NBD and of off_t, not of the format: sizes are signed. */
+#define QED_MAX_IMAGE_SIZE ((UINT64_C (1) << 63) - QED_SECTOR_SIZE)
+
+/* No path is longer (PATH_MAX); the format's limit is the header clusters. */
+#define QED_MAX_BACKING_FILENAME 4095
+
+/* Bits of features: QED-FORMAT.md, Header. */
+#define QED_F_BACKING_FILE UINT64_C (0x01)
+#define QED_F_NEED_CHECK UINT64_C (0x02)
+#define QED_F_BACKING_FORMAT_NO_PROBE UINT64_C (0x04)
+#define QED_F_KNOWN UINT64_C (0x07)
+
+/* The header, decoded.  The fields are in the order of the file and have
+ * its units: cluster_size in bytes, table_size and header_size in
+ * clusters, the others in bytes.
+ */
+struct qed_header {
+  uint32_t cluster_size;
+  uint32_t table_size;
+  uint32_t header_size;
+  uint64_t features;
+  uint64_t compat_features;
+  uint64_t autoclear_features;
+  uint64_t l1_table_offset;
+  uint64_t image_size;
+  uint32_t backing_filename_offset;
+  uint32_t backing_filename_size;
+};
+
+/* What follows from a valid header.  Filled by qed_geometry_init. */
+struct qed_geometry {
+  unsigned cluster_bits;        /* log2 of the cluster size: 12 .. 26 */
+  unsigned table_bits;          /* log2 of the entries in a table: 9 .. 27 */
+  uint64_t cluster_size;
+  uint64_t table_bytes;         /* one table, L1 or L2: 4 KiB .. 1 GiB */
+  uint64_t header_bytes;        /* header clusters: < 2^32 */
+  uint64_t l1_offset;
+  uint64_t image_size;          /* the disk: a multiple of 512 */
+};
+
+/* Decode or encode the 64 bytes at the start of an image.  Decoding fails
+ * with EINVAL if the magic isn't QED's, and looks at nothing else; NAME is
+ * the file's, for the message.
+ */
+extern int qed_header_decode (const uint8_t buf[QED_HEADER_BYTES],
+                              const char *name, struct qed_header *h);
+extern void qed_header_encode (const struct qed_header *h,
+                               uint8_t buf[QED_HEADER_BYTES]);
+
+/* Check each field of a header against the rules of QED-FORMAT.md and the
+ * length of the file that it was read from.  EINVAL: a field breaks a
+ * rule; ENOTSUP: an unknown feature bit.
+ */
+extern int qed_header_validate (const struct qed_header *h,
+                                uint64_t file_size, const char *name);
+
+/* The part of the above that needs no file: cluster_size and table_size
+ * are legal.  EINVAL if not.
+ */
+extern int qed_header_check_sizes (const struct qed_header *h,
+                                   const char *name);
+
+/* The geometry of a header whose sizes are legal. */
+extern void qed_geometry_init (struct qed_geometry *g,
+                               const struct qed_header *h);
+
+/* The largest disk a geometry can map, in bytes: n * n * cluster_size for
+ * n entries in a table, cut to QED_MAX_IMAGE_SIZE, which it can pass.
+ */
+extern uint64_t qed_max_image_size (const struct qed_geometry *g);
+
+/* Why an L1 or L2 entry other than 0 (and, in L2, other than 1) may not be
+ * followed, in words, or NULL if it is sound: QED-FORMAT.md, Tables and
+ * clusters, and I9.  LENGTH is that of what it points to (a cluster or a
+ * table); FILE_END the end of the file rounded down to a cluster;
+ * OWN_TABLE the offset of the L2 table an L2 entry stands in, 0 for L1.
+ */
+extern const char *qed_entry_unsound (const struct qed_geometry *g,
+                                      uint64_t entry, uint64_t length,
+                                      uint64_t file_end, uint64_t own_table);
+
+/* ---- storage: see storage.c ---- */
+
+/* An image file behind a small table of operations: the one seam for real
+ * files, fault injection and recording.  An implementation embeds this
+ * struct as its first member.  Operations may be called from many threads
+ * at once (close excepted) and behave like the system calls: they return
+ * -1 with errno and leave no message, may transfer less than asked, and
+ * may fail with EINTR; the callers in the library cope.
+ */
+struct qed_storage;
+struct qed_storage_ops {
+  ssize_t (*pread) (struct qed_storage *st, void *buf, size_t count,
+                    uint64_t offset);
+  ssize_t (*pwrite) (struct qed_storage *st, const void *buf, size_t count,
+                     uint64_t offset);
+
+  /* The file's length now, or -1. */
+  int64_t (*get_size) (struct qed_storage *st);
+
+  /* Set the file's length; bytes added read as zeros. */
+  int (*resize) (struct qed_storage *st, uint64_t size);
+
+  /* Everything written so far is durable when this returns 0. */
+  int (*sync) (struct qed_storage *st);
+
+  /* Set *HOLE to whether the byte at OFFSET (inside the file) lies in a
+   * hole and return the offset where that changes, at most the file's
+   * length, or -1.
+   */
+  int64_t (*next_extent) (struct qed_storage *st, uint64_t offset,
+                          bool *hole);
+
+  /* The range will be read soon. */
+  int (*prefetch) (struct qed_storage *st, uint64_t offset, uint64_t length);
+
+  void (*close) (struct qed_storage *st);
+};
+
+struct qed_storage {
+  const struct qed_storage_ops *ops;
+  const char *name;             /* for messages; owned by the storage */
+  bool rotational;              /* seeks are slow there, as far as known */
+};
+
+/* Open a regular file or block device read-only and, with LOCK, take the
+ * locks of a reader on it (DESIGN.md, Locking), which conflict with any
+ * writer: EBUSY.  Never blocks, whatever PATH is.  The locks survive a
+ * fork and are dropped with the last copy of the descriptor.
+ */
+extern struct qed_storage *qed_storage_open (const char *path, bool lock);
+
+/* Call the close operation, which frees ST.  ST may be NULL. */
+extern void qed_storage_close (struct qed_storage *st);
+
+/* ---- image: see image.c ---- */
+
+struct qed_image;
+
+#define QED_DEFAULT_CACHE_SIZE ((size_t) 32 << 20)
+#define QED_MIN_CACHE_SIZE ((size_t) 64 << 10)
+
+/* Read the header of ST, and the backing file's name if it has one.  The
+ * header is decoded and validated.  *BACKING, if not NULL, gets the name,
+ * NUL-terminated, to be freed by the caller, or NULL if the image has no
+ * backing file.
+ */
+extern int qed_read_header (struct qed_storage *st, struct qed_header *h,
+                            char **backing);
+
+/* Open the image in ST for reading with at most CACHE_SIZE bytes (at least
+ * QED_MIN_CACHE_SIZE) of table cache.  The image owns ST from now on; on
+ * failure the caller keeps it.  ENOTSUP: the image has a backing file.
+ */
+extern struct qed_image *qed_open (struct qed_storage *st, size_t cache_size);
+
+/* Free the image and close its storage.  No other call may be under way or
+ * follow.  IMG may be NULL.
+ */
+extern void qed_close (struct qed_image *img);
+
+/* What doesn't change while the image is open. */
+extern const struct qed_header *qed_get_header (const struct qed_image *img);
+extern bool qed_is_rotational (const struct qed_image *img);
+
+/* The calls below may be made from many threads at once.  A range that
+ * isn't inside the disk is EINVAL.
+ */
+
+/* Read COUNT bytes of the disk at OFFSET.  EIO if an unsound entry maps a
+ * part of the range or the file is shorter than it was.
+ */
+extern int qed_pread (struct qed_image *img, void *buf, size_t count,
+                      uint64_t offset);
+
+/* A run: a range of the disk that is mapped in one way. */
+enum qed_run_type {
+  QED_RUN_UNALLOCATED,          /* L1 or L2 entry 0 */
+  QED_RUN_ZERO,                 /* L2 entry 1 */
+  QED_RUN_DATA,                 /* at file_offset and what follows it */
+  QED_RUN_UNSOUND,              /* entries that may not be followed */
+};
+struct qed_run {
+  enum qed_run_type type;
+  uint64_t length;              /* from the offset that was asked for */
+  uint64_t file_offset;         /* DATA: of that offset.
+                                   UNSOUND: the first entry's value */
+};
+
+/* How is OFFSET mapped, and how far, within LENGTH (> 0), does that go?
+ * The run merges contiguous clusters, and jumps over absent L2 tables.
+ */
+extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
+                    struct qed_run *run);
+
+/* The extents of a range, in order, without gaps, neighbours differing.
+ * ZERO: reads as zeros and takes no space, be it that nothing is allocated
+ * in the image or that the image file has a hole there.  FN returns 0 to go
+ * on, 1 to stop (qed_extents returns 0), -1 with errno to fail (so does
+ * qed_extents).  Unsound clusters count as data: reading them says what is
+ * wrong.
+ */
+extern int qed_extents (struct qed_image *img, uint64_t offset,
+                        uint64_t length,
+                        int (*fn) (void *opaque, uint64_t offset,
+                                   uint64_t length, bool zero),
+                        void *opaque);
+
+/* A range will be read soon: the data of it is fetched in the background. */
+extern int qed_prefetch (struct qed_image *img, uint64_t offset,
+                         uint64_t length);
+
+/* ---- create: see create.c ---- */
+
+struct qed_create_options {
+  uint64_t image_size;          /* bytes; rounded up to a sector */
+  uint32_t cluster_size;        /* bytes; 0: the default */
+  uint32_t table_size;          /* clusters; 0: the default */
+  const char *backing;          /* name for the header, or NULL */
+  bool backing_raw;             /* the backing file is raw: no probing */
+};
+
+/* Write an empty image into ST, which must be empty, and sync it. */
+extern int qed_create_in (struct qed_storage *st,
+                          const struct qed_create_options *opts);
+
+/* Make an empty image at PATH, replacing a regular file that nobody else
+ * has open as an image (EBUSY).  When this returns 0 file and name are
+ * durable; when it fails PATH is as it was, unless it was the very last step
+ * that failed, the sync of the directory.
+ */
+extern int qed_create (const char *path,
+                       const struct qed_create_options *opts);
+
+#endif /* QED_H */
