@@ -1,0 +1,571 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* The image file.
+ *
+ * Above: callers in the library, who want all or nothing and a message.
+ * Below: struct qed_storage_ops, which look like system calls, so that
+ * tests can put faults or a recorder there.  Here: the loops between the
+ * two, and the operations on real files.
+ *
+ * Locks are QEMU's (DESIGN.md, Locking): shared open-file-description locks
+ * on single bytes.  Byte 100+i says "I use permission i", byte 200+i "I
+ * forbid others permission i".  Nobody ever takes an exclusive one; who
+ * wants to know whether somebody else holds a byte asks with F_OFD_GETLK
+ * whether an exclusive lock would be granted.  They belong to the open file
+ * description, so nbdkit's fork into the background keeps them.
+ *
+ * struct file is immutable after the constructor, but for the names of a
+ * new file; all operations on it are system calls that may run in parallel.
+ * In particular lseek with SEEK_DATA moves the file's position, but nothing
+ * here uses that.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <linux/fs.h>
+
+#include "error.h"
+#include "storage.h"
+
+/* ---- for callers in the library ---- */
+
+int
+qed_storage_read (struct qed_storage *st, void *buf, size_t count,
+                  uint64_t offset)
+{
+  while (count > 0) {
+    ssize_t r = st->ops->pread (st, buf, count, offset);
+
+    if (r == -1 && errno == EINTR)
+      continue;
+    if (r == -1)
+      return qed_error (errno, "%s: read of %zu bytes at %" PRIu64 ": %m",
+                        st->name, count, offset);
+    if (r == 0)
+      return qed_error (EIO, "%s: read of %zu bytes at %" PRIu64
+                        ": the file has been cut short while in use",
+                        st->name, count, offset);
+    buf = (char *) buf + r;
+    count -= (size_t) r;
+    offset += (uint64_t) r;
+  }
+  return 0;
+}
+
+int
+qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
+                   uint64_t offset)
+{
+  while (count > 0) {
+    ssize_t r = st->ops->pwrite (st, buf, count, offset);
+
+    if (r == -1 && errno == EINTR)
+      continue;
+    if (r <= 0)
+      return qed_error (r == 0 ? EIO : errno,
+                        "%s: write of %zu bytes at %" PRIu64 ": %m",
+                        st->name, count, offset);
+    buf = (const char *) buf + r;
+    count -= (size_t) r;
+    offset += (uint64_t) r;
+  }
+  return 0;
+}
+
+int64_t
+qed_storage_size (struct qed_storage *st)
+{
+  int64_t r = st->ops->get_size (st);
+
+  if (r == -1)
+    return qed_error (errno, "%s: length of the file: %m", st->name);
+  return r;
+}
+
+int
+qed_storage_resize (struct qed_storage *st, uint64_t size)
+{
+  int r;
+
+  do
+    r = st->ops->resize (st, size);
+  while (r == -1 && errno == EINTR);
+  if (r == -1)
+    return qed_error (errno, "%s: change of length to %" PRIu64 ": %m",
+                      st->name, size);
+  return 0;
+}
+
+int
+qed_storage_sync (struct qed_storage *st)
+{
+  /* Not repeated after EINTR: what a failed sync left behind is unknown. */
+  if (st->ops->sync (st) == -1)
+    return qed_error (errno, "%s: sync: %m", st->name);
+  return 0;
+}
+
+void
+qed_storage_close (struct qed_storage *st)
+{
+  if (st != NULL)
+    st->ops->close (st);
+}
+
+/* ---- real files ---- */
+
+struct file {
+  struct qed_storage st;
+  int fd;
+  char *path;                   /* as the user gave it; also st.name */
+
+  /* Only of a file that is being created: */
+  char *target;                 /* path with symbolic links followed */
+  char *temporary;              /* its name until published, or NULL */
+  int replaced;                 /* locked descriptor of the old file, or -1 */
+};
+
+static int
+file_fd (const struct qed_storage *st)
+{
+  return ((const struct file *) st)->fd;
+}
+
+static ssize_t
+file_pread (struct qed_storage *st, void *buf, size_t count, uint64_t offset)
+{
+  return pread (file_fd (st), buf, count, (off_t) offset);
+}
+
+static ssize_t
+file_pwrite (struct qed_storage *st, const void *buf, size_t count,
+             uint64_t offset)
+{
+  return pwrite (file_fd (st), buf, count, (off_t) offset);
+}
+
+static int64_t
+file_get_size (struct qed_storage *st)
+{
+  /* Unlike fstat this works for block devices too. */
+  return lseek (file_fd (st), 0, SEEK_END);
+}
+
+static int
+file_resize (struct qed_storage *st, uint64_t size)
+{
+  return ftruncate (file_fd (st), (off_t) size);
+}
+
+static int
+file_sync (struct qed_storage *st)
+{
+  return fdatasync (file_fd (st));
+}
+
+static int64_t
+file_next_extent (struct qed_storage *st, uint64_t offset, bool *hole)
+{
+  int fd = file_fd (st);
+  off_t r = lseek (fd, (off_t) offset, SEEK_DATA);
+
+  *hole = r != (off_t) offset;
+  if (r == -1 && errno == ENXIO) /* a hole up to the end */
+    return lseek (fd, 0, SEEK_END);
+  if (r == -1 && errno == EINVAL) { /* not supported: no holes known */
+    *hole = false;
+    return lseek (fd, 0, SEEK_END);
+  }
+  return *hole ? r : lseek (fd, (off_t) offset, SEEK_HOLE);
+}
+
+static int
+file_prefetch (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  int r = posix_fadvise (file_fd (st), (off_t) offset, (off_t) length,
+                         POSIX_FADV_WILLNEED);
+
+  if (r != 0) {
+    errno = r;
+    return -1;
+  }
+  return 0;
+}
+
+static void
+file_close (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+
+  if (f->temporary)
+    unlink (f->temporary);
+  if (f->fd >= 0)
+    close (f->fd);
+  if (f->replaced >= 0)
+    close (f->replaced);
+  free (f->temporary);
+  free (f->target);
+  free (f->path);
+  free (f);
+}
+
+static const struct qed_storage_ops file_ops = {
+  .pread = file_pread,
+  .pwrite = file_pwrite,
+  .get_size = file_get_size,
+  .resize = file_resize,
+  .sync = file_sync,
+  .next_extent = file_next_extent,
+  .prefetch = file_prefetch,
+  .close = file_close,
+};
+
+/* A struct file without a descriptor, for PATH, which is copied. */
+static struct file *
+new_file (const char *path)
+{
+  struct file *f = calloc (1, sizeof *f);
+
+  if (f == NULL || (f->path = strdup (path)) == NULL) {
+    free (f);
+    qed_error (errno, "%s: %m", path);
+    return NULL;
+  }
+  f->st.ops = &file_ops;
+  f->st.name = f->path;
+  f->fd = f->replaced = -1;
+  return f;
+}
+
+/* ---- locks ---- */
+
+enum { CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE, NR_PERMISSIONS };
+
+static const char *const permission_names[NR_PERMISSIONS] = {
+  "consistent read", "write", "write unchanged", "resize",
+};
+
+#define USES(permission) (1U << (permission))
+#define FORBIDS(permission) (1U << (NR_PERMISSIONS + (permission)))
+
+/* One row of the table in DESIGN.md, Locking: sets of USES and FORBIDS. */
+struct lock_user {
+  unsigned holds;
+  unsigned tests;
+};
+
+static const struct lock_user lock_reader = {
+  .holds = USES (CONSISTENT_READ) | FORBIDS (WRITE) | FORBIDS (RESIZE),
+  .tests = FORBIDS (CONSISTENT_READ) | USES (WRITE) | USES (RESIZE),
+};
+
+/* Whoever replaces the file by another image: as qemu-img create. */
+static const struct lock_user lock_creator = {
+  .holds = USES (WRITE) | USES (RESIZE) | FORBIDS (RESIZE),
+  .tests = FORBIDS (WRITE) | FORBIDS (RESIZE) | USES (RESIZE),
+};
+
+static int
+lock_byte (int fd, int cmd, short type, int i, short *found)
+{
+  struct flock fl = {
+    .l_type = type, .l_whence = SEEK_SET, .l_len = 1,
+    .l_start = i < NR_PERMISSIONS ? 100 + i : 200 + i - NR_PERMISSIONS,
+  };
+  int r = fcntl (fd, cmd, &fl);
+
+  if (found)
+    *found = fl.l_type;
+  return r;
+}
+
+/* One try.  0: locked.  -1: the system's errno.  1: a conflict, and *BIT is
+ * the byte's number in the sets above; nothing is locked then.
+ */
+static int
+try_lock (int fd, const struct lock_user *user, int *bit)
+{
+  int r = 0;
+  short found;
+
+  for (int i = 0; r == 0 && i < 2 * NR_PERMISSIONS; ++i)
+    if (user->holds & (1U << i))
+      r = lock_byte (fd, F_OFD_SETLK, F_RDLCK, i, NULL);
+
+  for (int i = 0; r == 0 && i < 2 * NR_PERMISSIONS; ++i)
+    if (user->tests & (1U << i)) {
+      r = lock_byte (fd, F_OFD_GETLK, F_WRLCK, i, &found);
+      if (r == 0 && found != F_UNLCK) {
+        *bit = i;
+        r = 1;
+      }
+    }
+
+  if (r != 0) {
+    int err = errno;
+
+    for (int i = 0; i < 2 * NR_PERMISSIONS; ++i)
+      if (user->holds & (1U << i))
+        lock_byte (fd, F_OFD_SETLK, F_UNLCK, i, NULL);
+    errno = err;
+  }
+  return r;
+}
+
+static int
+take_locks (int fd, const char *name, const struct lock_user *user)
+{
+  int r = 0, bit = 0;
+
+  /* Two who open at the same time may see each other's locks and both give
+   * up: try again a few times, after different pauses.
+   */
+  for (int tries = 0; tries < 5; ++tries) {
+    const struct timespec pause = {
+      .tv_nsec = 2000000 * (1 + tries) + 100000 * (getpid () % 16),
+    };
+
+    r = try_lock (fd, user, &bit);
+    if (r != 1)
+      break;
+    nanosleep (&pause, NULL);
+  }
+
+  if (r == 1)
+    return qed_error (EBUSY, "%s: locked: another process has the image open "
+                      "and %s permission '%s': close it there first", name,
+                      bit < NR_PERMISSIONS ? "uses" : "forbids others",
+                      permission_names[bit % NR_PERMISSIONS]);
+  if (r == -1 && (errno == EAGAIN || errno == EACCES))
+    return qed_error (EBUSY, "%s: locked: another process has the image "
+                      "locked exclusively: close it there first", name);
+  if (r == -1 && qed_debug)
+    qed_debug ("%s: no locks on this filesystem: %m", name);
+  return 0;
+}
+
+/* ---- opening ---- */
+
+/* Is FD a file that can be an image?  ST is its stat. */
+static int
+check_file_type (int fd, const char *name, struct stat *st)
+{
+  if (fstat (fd, st) == -1)
+    return qed_error (errno, "%s: stat: %m", name);
+  if (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode))
+    return qed_error (S_ISDIR (st->st_mode) ? EISDIR : EINVAL,
+                      "%s: is a %s: an image must be a regular file or a "
+                      "block device", name,
+                      S_ISDIR (st->st_mode) ? "directory" :
+                      S_ISFIFO (st->st_mode) ? "FIFO" :
+                      S_ISCHR (st->st_mode) ? "character device" :
+                      "special file");
+  return 0;
+}
+
+static bool
+is_rotational (int fd, const struct stat *st)
+{
+  unsigned short r = 0;
+
+  return S_ISBLK (st->st_mode) && ioctl (fd, BLKROTATIONAL, &r) == 0 && r;
+}
+
+struct qed_storage *
+qed_storage_open (const char *path, bool lock)
+{
+  struct file *f = new_file (path);
+  struct stat st;
+
+  if (f == NULL)
+    return NULL;
+
+  /* Without O_NONBLOCK, opening a FIFO would wait for a writer. */
+  f->fd = open (path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (f->fd == -1) {
+    qed_error (errno, "%s: open: %m", path);
+    goto err;
+  }
+  if (check_file_type (f->fd, path, &st) == -1)
+    goto err;
+  f->st.rotational = is_rotational (f->fd, &st);
+  if (lock && take_locks (f->fd, path, &lock_reader) == -1)
+    goto err;
+  return &f->st;
+
+ err:
+  qed_storage_close (&f->st);
+  return NULL;
+}
+
+/* ---- creating ---- */
+
+/* PATH exists: make sure that it may be replaced, and lock it. */
+static int
+open_replaced (struct file *f)
+{
+  struct stat st;
+
+  f->replaced = open (f->path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (f->replaced == -1)
+    return errno == ENOENT ? 0 : qed_error (errno, "%s: open: %m", f->path);
+  if (check_file_type (f->replaced, f->path, &st) == -1)
+    return -1;
+  if (!S_ISREG (st.st_mode))
+    return qed_error (EINVAL, "%s: is a block device: an image is created in "
+                      "a regular file only, because it grows", f->path);
+  return take_locks (f->replaced, f->path, &lock_creator);
+}
+
+/* The new file's first name: beside its last one, so that it can be renamed
+ * to that, and short, because the last one may be as long as names can be.
+ */
+static int
+open_temporary (struct file *f)
+{
+  const char *slash = strrchr (f->target, '/');
+  int dir = slash ? (int) (slash - f->target) + 1 : 0;
+
+  if (asprintf (&f->temporary, "%.*s.qed-create.%ld", dir, f->target,
+                (long) getpid ()) == -1) {
+    f->temporary = NULL;
+    return qed_error (ENOMEM, "%s: %m", f->path);
+  }
+  f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (f->fd == -1) {
+    qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
+    free (f->temporary); /* not ours to remove */
+    f->temporary = NULL;
+    return -1;
+  }
+  return 0;
+}
+
+static int
+copy_permissions (struct file *f)
+{
+  struct stat st;
+
+  if (fstat (f->replaced, &st) == -1 ||
+      fchmod (f->fd, st.st_mode & 07777) == -1)
+    return qed_error (errno, "%s: copy of the permissions: %m", f->path);
+  return 0;
+}
+
+struct qed_storage *
+qed_storage_create (const char *path)
+{
+  struct file *f = new_file (path);
+
+  if (f == NULL)
+    return NULL;
+  /* A symbolic link stays, and the file it leads to is replaced. */
+  f->target = realpath (path, NULL);
+  if (f->target == NULL && (f->target = strdup (path)) == NULL) {
+    qed_error (errno, "%s: %m", path);
+    goto err;
+  }
+  if (open_replaced (f) == -1 || open_temporary (f) == -1 ||
+      (f->replaced >= 0 && copy_permissions (f) == -1))
+    goto err;
+  return &f->st;
+
+ err:
+  qed_storage_close (&f->st);
+  return NULL;
+}
+
+/* Give the file its last name, unless a file appeared there that
+ * open_replaced didn't see and whose locks we don't have.
+ */
+static int
+rename_new (const char *from, const char *to)
+{
+  if (renameat2 (AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+    return 0;
+  if (errno != EINVAL && errno != ENOSYS)
+    return -1;
+  /* A filesystem without that flag, such as NFS. */
+  if (link (from, to) == -1)
+    return -1;
+  return unlink (from);
+}
+
+/* Make the name of the file PATH durable. */
+static int
+sync_directory (const char *path)
+{
+  char *dir = strdup (path);
+  char *slash = dir ? strrchr (dir, '/') : NULL;
+  int fd, r = -1;
+
+  if (dir == NULL)
+    return -1;
+  if (slash)
+    slash[slash == dir ? 1 : 0] = '\0'; /* "/name" is in "/" */
+  fd = open (slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0) {
+    r = fsync (fd);
+    close (fd);
+  }
+  free (dir);
+  return r;
+}
+
+int
+qed_storage_publish (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+  int r;
+
+  r = f->replaced >= 0 ? rename (f->temporary, f->target) :
+    rename_new (f->temporary, f->target);
+  if (r == -1)
+    return qed_error (errno, "%s: rename from %s: %m", f->path, f->temporary);
+  free (f->temporary);
+  f->temporary = NULL;
+  if (sync_directory (f->target) == -1)
+    return qed_error (errno, "%s: sync of its directory: %m", f->path);
+  return 0;
+}

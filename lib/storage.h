@@ -1,0 +1,59 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* The storage operations, called so that they do all or fail with a
+ * message; and new image files.  See storage.c.
+ */
+
+#ifndef QED_STORAGE_H
+#define QED_STORAGE_H
+
+#include "qed.h"
+
+/* Read exactly COUNT bytes.  EIO if the file ends before. */
+extern int qed_storage_read (struct qed_storage *st, void *buf, size_t count,
+                             uint64_t offset);
+extern int qed_storage_write (struct qed_storage *st, const void *buf,
+                              size_t count, uint64_t offset);
+extern int64_t qed_storage_size (struct qed_storage *st);
+extern int qed_storage_resize (struct qed_storage *st, uint64_t size);
+extern int qed_storage_sync (struct qed_storage *st);
+
+/* A file under a temporary name beside PATH, empty and open for writing.
+ * If PATH exists, the locks of whoever creates an image are taken on it
+ * (EBUSY) and held until close.  Publish renames the file to PATH and makes
+ * the name durable; closing without publishing removes it.
+ */
+extern struct qed_storage *qed_storage_create (const char *path);
+extern int qed_storage_publish (struct qed_storage *st);
+
+#endif /* QED_STORAGE_H */
