@@ -1,0 +1,86 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* L1 and L2 entries in a bounded cache of table slices.  See table.c. */
+
+#ifndef QED_TABLE_H
+#define QED_TABLE_H
+
+#include "qed.h"
+
+struct qed_table;
+
+/* What table_find says about a guest cluster. */
+enum qed_view_type {
+  QED_VIEW_ENTRIES,             /* it has L2 entries, in the view */
+  QED_VIEW_ABSENT,              /* there is no L2 table: L1 entry 0 */
+  QED_VIEW_UNSOUND,             /* the L1 entry may not be followed */
+};
+struct qed_view {
+  enum qed_view_type type;
+  uint64_t clusters;            /* how many, from the one asked for, the
+                                   view speaks of: at least 1 */
+
+  /* ENTRIES: as many entries, valid until qed_table_unlock. */
+  const uint64_t *entries;
+  bool whole_slice;             /* the view starts at a slice's start */
+
+  uint64_t l2_offset;           /* ENTRIES: of the L2 table in the file.
+                                   UNSOUND: the L1 entry's value */
+};
+
+/* A cache for the tables of an image with this geometry in a file whose
+ * length, rounded down to a cluster, is FILE_END.  It takes at most
+ * CACHE_SIZE bytes.
+ */
+extern struct qed_table *qed_table_new (struct qed_storage *st,
+                                        const struct qed_geometry *g,
+                                        uint64_t file_end, size_t cache_size);
+extern void qed_table_free (struct qed_table *t);
+
+/* Look up guest cluster CLUSTER, which is inside the disk.  On success the
+ * cache is locked: look at the view, quickly and without I/O, and call
+ * qed_table_unlock.  On failure (-1: a table can't be read) it isn't.
+ * Called and returns without the lock in that case.
+ */
+extern int qed_table_find (struct qed_table *t, uint64_t cluster,
+                           struct qed_view *view);
+extern void qed_table_unlock (struct qed_table *t);
+
+/* CLUSTER starts a slice of the L2 table at L2_OFFSET: how many clusters
+ * from there on are known to be unallocated because the image file has a
+ * hole where their entries are?  0 if none.  Called without the lock.
+ */
+extern uint64_t qed_table_hole (struct qed_table *t, uint64_t l2_offset,
+                                uint64_t cluster);
+
+#endif /* QED_TABLE_H */
