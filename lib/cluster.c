@@ -1,0 +1,218 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* Guest range -> runs: the one lookup that reading, extents and prefetching
+ * share.
+ *
+ * A run is grown piece by piece.  A piece is what one view of the tables
+ * (table.h) says: a stretch of one type within a slice, or some or all of the
+ * clusters that an absent L2 table, and absent neighbours, would map.  So an
+ * image of 64 TiB without data is 64 pieces.  A slice without any entry is
+ * a sign that there may be a hole in the image file, which can be jumped
+ * over at the price of a system call.
+ *
+ * I9: L2 entries are checked here, where they are turned into runs, each
+ * time, against the file's length at open.  An unsound entry is a type of
+ * run, not an error, because what is around it is still good.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "error.h"
+#include "format.h"
+#include "image.h"
+#include "table.h"
+
+static enum qed_run_type
+classify (const struct qed_image *img, uint64_t entry, uint64_t l2_offset)
+{
+  switch (entry) {
+  case QED_ENTRY_UNALLOCATED:
+    return QED_RUN_UNALLOCATED;
+  case QED_ENTRY_ZERO:
+    return QED_RUN_ZERO;
+  default:
+    return qed_entry_sound (&img->g, entry, img->g.cluster_size,
+                            img->file_end, l2_offset) ?
+      QED_RUN_DATA : QED_RUN_UNSOUND;
+  }
+}
+
+/* The run at the start of a view with entries, in clusters.  Called with
+ * the table cache locked.
+ */
+static uint64_t
+scan (const struct qed_image *img, const struct qed_view *view, uint64_t max,
+      struct qed_run *run)
+{
+  const uint64_t *e = view->entries;
+  uint64_t n = 1;
+
+  run->type = classify (img, e[0], view->l2_offset);
+  run->file_offset = e[0];
+  switch (run->type) {
+  case QED_RUN_UNALLOCATED:
+  case QED_RUN_ZERO:
+    while (n < max && e[n] == e[0])
+      ++n;
+    break;
+  case QED_RUN_DATA:
+    while (n < max && e[n] == e[0] + (n << img->g.cluster_bits) &&
+           classify (img, e[n], view->l2_offset) == QED_RUN_DATA)
+      ++n;
+    break;
+  case QED_RUN_UNSOUND:
+    while (n < max &&
+           classify (img, e[n], view->l2_offset) == QED_RUN_UNSOUND)
+      ++n;
+    break;
+  }
+  return n;
+}
+
+/* How are CLUSTER and what follows, up to MAX clusters, mapped, as far as
+ * one view goes?  RUN gets type and file offset, *CLUSTERS the length.
+ */
+static int
+find_piece (struct qed_image *img, uint64_t cluster, uint64_t max,
+            struct qed_run *run, uint64_t *clusters)
+{
+  struct qed_view view;
+  uint64_t n;
+  bool empty_slice = false;
+
+  if (qed_table_find (img->table, cluster, &view) == -1)
+    return -1;
+  n = view.clusters < max ? view.clusters : max;
+  switch (view.type) {
+  case QED_VIEW_ABSENT:
+    run->type = QED_RUN_UNALLOCATED;
+    break;
+  case QED_VIEW_UNSOUND:
+    run->type = QED_RUN_UNSOUND;
+    run->file_offset = view.l2_offset;
+    break;
+  case QED_VIEW_ENTRIES:
+    n = scan (img, &view, n, run);
+    empty_slice = view.whole_slice && n == view.clusters &&
+      run->type == QED_RUN_UNALLOCATED;
+    break;
+  }
+  qed_table_unlock (img->table);
+
+  /* Worth a system call only if the caller wants to know more. */
+  if (empty_slice && n < max && qed_l2_index (&img->g, cluster + n) != 0) {
+    n += qed_table_hole (img->table, view.l2_offset, cluster + n);
+    if (n > max)
+      n = max;
+  }
+  *clusters = n;
+  return 0;
+}
+
+/* Does PIECE, which begins LENGTH bytes after RUN does, continue it? */
+static bool
+continues (const struct qed_run *run, const struct qed_run *piece,
+           uint64_t length)
+{
+  if (piece->type != run->type)
+    return false;
+  return run->type != QED_RUN_DATA ||
+    piece->file_offset == run->file_offset + length;
+}
+
+int
+qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
+         struct qed_run *run)
+{
+  const unsigned bits = img->g.cluster_bits;
+  uint64_t in_cluster = offset & (img->g.cluster_size - 1);
+  uint64_t cluster = offset >> bits, end, n;
+
+  if (length == 0)
+    return qed_error (EINVAL, "%s: map of no bytes at %" PRIu64,
+                      img->st->name, offset);
+  if (qed_check_range (img, offset, length) == -1)
+    return -1;
+
+  /* In whole clusters first: [offset >> bits, end). */
+  end = ((offset + length - 1) >> bits) + 1;
+  if (find_piece (img, cluster, end - cluster, run, &n) == -1)
+    return -1;
+  cluster += n;
+  while (cluster < end) {
+    struct qed_run piece;
+
+    if (find_piece (img, cluster, end - cluster, &piece, &n) == -1)
+      break; /* what was found is right; the error is for who goes on */
+    if (!continues (run, &piece, (cluster - (offset >> bits)) << bits))
+      break;
+    cluster += n;
+  }
+
+  run->length = ((cluster - (offset >> bits)) << bits) - in_cluster;
+  if (run->length > length)
+    run->length = length;
+  if (run->type == QED_RUN_DATA)
+    run->file_offset += in_cluster;
+  return 0;
+}
+
+int
+qed_unsound_error (struct qed_image *img, uint64_t offset)
+{
+  uint64_t cluster = offset >> img->g.cluster_bits, entry;
+  const char *level = "L1", *why;
+  struct qed_view view;
+
+  if (qed_table_find (img->table, cluster, &view) == -1)
+    return -1;
+  if (view.type == QED_VIEW_ENTRIES) {
+    level = "L2";
+    entry = view.entries[0];
+    why = qed_entry_unsound (&img->g, entry, img->g.cluster_size,
+                             img->file_end, view.l2_offset);
+  }
+  else {
+    entry = view.l2_offset;
+    why = qed_entry_unsound (&img->g, entry, img->g.table_bytes,
+                             img->file_end, 0);
+  }
+  qed_table_unlock (img->table);
+  return qed_error (EIO, "%s: offset %" PRIu64 " of the disk: %s entry 0x%"
+                    PRIx64 " %s: the image is corrupt there",
+                    img->st->name, offset, level, entry,
+                    why ? why : "was unsound");
+}

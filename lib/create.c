@@ -1,0 +1,122 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* New images: as QEMU makes them (QED-FORMAT.md, How QEMU behaves): one
+ * header cluster, the L1 table after it, the backing file's name right after
+ * the header's fields.  The L1 table is left a hole, which reads as the
+ * zeros it consists of (I2).
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "format.h"
+#include "storage.h"
+
+/* The header for OPTS, checked. */
+static int
+make_header (const struct qed_create_options *opts, const char *name,
+             struct qed_header *h)
+{
+  struct qed_geometry g;
+
+  *h = (struct qed_header) {
+    .cluster_size = opts->cluster_size ? : QED_DEFAULT_CLUSTER_SIZE,
+    .table_size = opts->table_size ? : QED_DEFAULT_TABLE_SIZE,
+    .header_size = 1,
+  };
+  if (qed_header_check_sizes (h, name) == -1)
+    return -1;
+  if (opts->image_size > QED_MAX_IMAGE_SIZE)
+    return qed_error (EINVAL, "%s: image_size %" PRIu64
+                      ": must be at most %" PRIu64,
+                      name, opts->image_size, QED_MAX_IMAGE_SIZE);
+  h->image_size = (opts->image_size + QED_SECTOR_SIZE - 1) &
+    ~(uint64_t) (QED_SECTOR_SIZE - 1);
+  h->l1_table_offset = h->cluster_size;
+
+  if (opts->backing) {
+    size_t len = strlen (opts->backing);
+
+    h->features = QED_F_BACKING_FILE |
+      (opts->backing_raw ? QED_F_BACKING_FORMAT_NO_PROBE : 0);
+    h->backing_filename_offset = QED_HEADER_BYTES;
+    h->backing_filename_size = len < UINT32_MAX ? (uint32_t) len : UINT32_MAX;
+  }
+
+  qed_geometry_init (&g, h);
+  return qed_header_validate (h, g.l1_offset + g.table_bytes, name);
+}
+
+int
+qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
+{
+  struct qed_header h;
+  struct qed_geometry g;
+  uint8_t buf[QED_HEADER_BYTES + QED_MAX_BACKING_FILENAME];
+
+  if (make_header (opts, st->name, &h) == -1)
+    return -1;
+  qed_geometry_init (&g, &h);
+  qed_header_encode (&h, buf);
+  if (opts->backing)
+    memcpy (buf + QED_HEADER_BYTES, opts->backing, h.backing_filename_size);
+
+  /* The header last, so that an unfinished file is no image. */
+  if (qed_storage_resize (st, g.l1_offset + g.table_bytes) == -1 ||
+      qed_storage_write (st, buf,
+                         QED_HEADER_BYTES + h.backing_filename_size, 0) == -1)
+    return -1;
+  return qed_storage_sync (st);
+}
+
+int
+qed_create (const char *path, const struct qed_create_options *opts)
+{
+  struct qed_storage *st = qed_storage_create (path);
+  int r, err;
+
+  if (st == NULL)
+    return -1;
+  r = qed_create_in (st, opts);
+  if (r == 0)
+    r = qed_storage_publish (st);
+  err = errno;
+  qed_storage_close (st);
+  errno = err;
+  return r;
+}
