@@ -1,0 +1,342 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* nbdkit qed file=disk.qed: serve a QED image.
+ *
+ * Notes on the design and implementation:
+ *
+ * All that concerns QED is in lib/; here are parameters and callbacks, and
+ * nothing that would be wrong for another image format.
+ *
+ * One struct qed_image is shared by all connections, hence multi-conn; it
+ * has no per-connection state, and the library's calls may run in parallel.
+ * It is opened in .get_ready, so that errors in the image appear before
+ * nbdkit goes into the background and a relative name means what the user
+ * thinks, and closed in .cleanup.
+ *
+ * Deliberately not done here yet: writing (there is no .pwrite, so nbdkit
+ * makes each export read-only), backing files.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "qed.h"
+
+#define UNUSED __attribute__ ((unused))
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+/* Parameters: file=, cache-size=, lock=. */
+static char *filename;
+static size_t cache_size = QED_DEFAULT_CACHE_SIZE;
+static bool lock = true;
+
+/* The image, from .get_ready to .cleanup. */
+static struct qed_image *image;
+
+/* -D qed.io=1: each request.  -D qed.table=1: reading of table slices. */
+NBDKIT_DLL_PUBLIC int qed_debug_io;
+NBDKIT_DLL_PUBLIC int qed_debug_table;
+
+#define trace_io(...)                                           \
+  do {                                                          \
+    if (__builtin_expect (qed_debug_io, 0))                     \
+      nbdkit_debug (__VA_ARGS__);                               \
+  } while (0)
+
+/* Pass on the library's error: its message, and errno for the client. */
+static int
+library_error (void)
+{
+  int err = errno;
+
+  nbdkit_error ("%s", qed_get_error ());
+  errno = err;
+  return -1;
+}
+
+/* ---- life of the plugin ---- */
+
+static void
+qed_plugin_unload (void)
+{
+  free (filename);
+}
+
+static int
+parse_cache_size (const char *value)
+{
+  int64_t r = nbdkit_parse_size (value);
+
+  if (r == -1)
+    return -1;
+  if (r < (int64_t) QED_MIN_CACHE_SIZE || (uint64_t) r > SIZE_MAX / 2) {
+    nbdkit_error ("cache-size=%s: must be at least %zuK", value,
+                  QED_MIN_CACHE_SIZE / 1024);
+    return -1;
+  }
+  cache_size = (size_t) r;
+  return 0;
+}
+
+static int
+qed_plugin_config (const char *key, const char *value)
+{
+  if (strcmp (key, "file") == 0) {
+    free (filename);
+    /* For messages too: where it is doesn't depend on where nbdkit is. */
+    filename = nbdkit_absolute_path (value);
+    return filename ? 0 : -1;
+  }
+  if (strcmp (key, "cache-size") == 0)
+    return parse_cache_size (value);
+  if (strcmp (key, "lock") == 0) {
+    int r = nbdkit_parse_bool (value);
+
+    if (r == -1)
+      return -1;
+    lock = r;
+    return 0;
+  }
+  nbdkit_error ("unknown parameter '%s': see nbdkit qed --help", key);
+  return -1;
+}
+
+static int
+qed_plugin_config_complete (void)
+{
+  if (filename == NULL) {
+    nbdkit_error ("you must supply the file=<FILENAME> parameter "
+                  "after the plugin name on the command line");
+    return -1;
+  }
+  return 0;
+}
+
+#define qed_plugin_config_help \
+  "[file=]<FILENAME>     (required) The QED image to serve.\n" \
+  "cache-size=<SIZE>                Memory for table slices (default: 32M).\n" \
+  "lock=true|false                  Lock the image as QEMU does " \
+  "(default: true)."
+
+static void
+qed_plugin_dump_plugin (void)
+{
+  printf ("qed_version=%s\n", PACKAGE_VERSION);
+}
+
+static int
+qed_plugin_get_ready (void)
+{
+  struct qed_storage *st;
+
+  qed_debug = nbdkit_debug;
+  qed_trace_tables = qed_debug_table != 0;
+
+  st = qed_storage_open (filename, lock);
+  if (st == NULL)
+    return library_error ();
+  image = qed_open (st, cache_size);
+  if (image == NULL) {
+    qed_storage_close (st);
+    return library_error ();
+  }
+  return 0;
+}
+
+static void
+qed_plugin_cleanup (void)
+{
+  qed_close (image);
+  image = NULL;
+}
+
+/* ---- a connection ---- */
+
+static void *
+qed_plugin_open (int readonly UNUSED)
+{
+  return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int64_t
+qed_plugin_get_size (void *handle UNUSED)
+{
+  /* At most QED_MAX_IMAGE_SIZE, which fits. */
+  return (int64_t) qed_get_header (image)->image_size;
+}
+
+static const char *
+qed_plugin_export_description (void *handle UNUSED)
+{
+  const struct qed_header *h = qed_get_header (image);
+
+  return nbdkit_printf_intern ("QED image, cluster size %" PRIu32
+                               ", table size %" PRIu32,
+                               h->cluster_size, h->table_size);
+}
+
+static int
+qed_plugin_block_size (void *handle UNUSED, uint32_t *minimum,
+                       uint32_t *preferred, uint32_t *maximum)
+{
+  /* The limits of NBD; a cluster has at least 4 KiB. */
+  const uint32_t max_preferred = 32 * 1024 * 1024;
+  uint32_t cluster_size = qed_get_header (image)->cluster_size;
+
+  *minimum = 1;
+  *preferred = cluster_size < max_preferred ? cluster_size : max_preferred;
+  *maximum = UINT32_MAX;
+  return 0;
+}
+
+static int
+qed_plugin_is_rotational (void *handle UNUSED)
+{
+  return qed_is_rotational (image);
+}
+
+static int
+qed_plugin_can_multi_conn (void *handle UNUSED)
+{
+  return 1;
+}
+
+static int
+qed_plugin_can_extents (void *handle UNUSED)
+{
+  return 1;
+}
+
+static int
+qed_plugin_can_cache (void *handle UNUSED)
+{
+  return NBDKIT_CACHE_NATIVE;
+}
+
+/* ---- requests ---- */
+
+static int
+qed_plugin_pread (void *handle UNUSED, void *buf, uint32_t count,
+                  uint64_t offset, uint32_t flags UNUSED)
+{
+  trace_io ("qed: pread count=%" PRIu32 " offset=%" PRIu64, count, offset);
+  return qed_pread (image, buf, count, offset) == -1 ? library_error () : 0;
+}
+
+static int
+qed_plugin_cache (void *handle UNUSED, uint32_t count, uint64_t offset,
+                  uint32_t flags UNUSED)
+{
+  trace_io ("qed: cache count=%" PRIu32 " offset=%" PRIu64, count, offset);
+  return qed_prefetch (image, offset, count) == -1 ? library_error () : 0;
+}
+
+struct extents_request {
+  struct nbdkit_extents *extents;
+  bool one;
+  bool add_failed;              /* nbdkit has said why */
+};
+
+static int
+add_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
+{
+  struct extents_request *req = opaque;
+
+  if (nbdkit_add_extent (req->extents, offset, length,
+                         zero ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0)
+      == -1) {
+    req->add_failed = true;
+    return -1;
+  }
+  return req->one;
+}
+
+static int
+qed_plugin_extents (void *handle UNUSED, uint32_t count,
+                    uint64_t offset, uint32_t flags,
+                    struct nbdkit_extents *extents)
+{
+  struct extents_request req = {
+    .extents = extents,
+    .one = (flags & NBDKIT_FLAG_REQ_ONE) != 0,
+  };
+
+  trace_io ("qed: extents count=%" PRIu32 " offset=%" PRIu64 " req_one=%d",
+            count, offset, req.one);
+  if (qed_extents (image, offset, count, add_extent, &req) == -1)
+    return req.add_failed ? -1 : library_error ();
+  return 0;
+}
+
+static struct nbdkit_plugin plugin = {
+  .name = "qed",
+  .longname = "nbdkit QED plugin",
+  .version = PACKAGE_VERSION,
+  .description = "Serve disk images in QEMU's QED format.",
+  .unload = qed_plugin_unload,
+  .config = qed_plugin_config,
+  .config_complete = qed_plugin_config_complete,
+  .config_help = qed_plugin_config_help,
+  .magic_config_key = "file",
+  .dump_plugin = qed_plugin_dump_plugin,
+  .get_ready = qed_plugin_get_ready,
+  .cleanup = qed_plugin_cleanup,
+  .open = qed_plugin_open,
+  .get_size = qed_plugin_get_size,
+  .export_description = qed_plugin_export_description,
+  .block_size = qed_plugin_block_size,
+  .is_rotational = qed_plugin_is_rotational,
+  .can_multi_conn = qed_plugin_can_multi_conn,
+  .can_extents = qed_plugin_can_extents,
+  .can_cache = qed_plugin_can_cache,
+  .pread = qed_plugin_pread,
+  .extents = qed_plugin_extents,
+  .cache = qed_plugin_cache,
+  .errno_is_preserved = 1,
+};
+
+/* The macro defines it without a prototype. */
+extern struct nbdkit_plugin *plugin_init (void);
+
+NBDKIT_REGISTER_PLUGIN (plugin)
