@@ -1,0 +1,270 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* An image and the files below it.
+ *
+ * Loading a layer reads its header only, takes no lock and writes nothing
+ * (I10): a disk in use can be looked at, and looking keeps nobody from
+ * opening it.  Headers are input from strangers (I9): a chain is bounded,
+ * loops are found by device and inode, and only regular files and block
+ * devices are opened.
+ *
+ * Errors are kept, not printed: to some callers they aren't fatal.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "qed-img.h"
+
+void
+chain_free (struct chain *c)
+{
+  for (size_t i = 0; i < c->n; ++i) {
+    free (c->layers[i].path);
+    free (c->layers[i].backing);
+    free (c->layers[i].full_backing);
+  }
+  free (c->error);
+}
+
+/* Keep the message, which is about a file, with the name of the image that
+ * has it as its backing file, if one does.
+ */
+static int __attribute__ ((format (printf, 3, 4)))
+chain_error (struct chain *c, const char *image, const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = xvasprintf (fmt, args);
+  va_end (args);
+  free (c->error);
+  c->error = s;
+  if (image) {
+    c->error = xasprintf ("%s: backing file: %s", image, s);
+    free (s);
+  }
+  return -1;
+}
+
+/* The name of the format whose magic is in ST, "raw" if there is none that
+ * we know, or NULL with errno.
+ */
+static const char *
+probe (struct qed_storage *st)
+{
+  static const struct {
+    const char *format;
+    unsigned offset, length;
+    const char *bytes;
+  } magics[] = {
+    { "qed",        0,  4, "QED\0" },
+    { "qcow2",      0,  4, "QFI\xfb" },
+    { "vmdk",       0,  4, "KDMV" },
+    { "vmdk",       0,  4, "COWD" },
+    { "vmdk",       0, 21, "# Disk DescriptorFile" },
+    { "vhdx",       0,  8, "vhdxfile" },
+    { "vpc",        0,  8, "conectix" },
+    { "vdi",       64,  4, "\x7f\x10\xda\xbe" },
+    { "luks",       0,  6, "LUKS\xba\xbe" },
+    { "parallels",  0, 16, "WithoutFreeSpace" },
+    { "parallels",  0, 16, "WithouFreSpacExt" },
+  };
+  char buf[68] = "";            /* zeros past the end of a short file */
+  size_t n = 0;
+  ssize_t r;
+
+  do {
+    r = st->ops->pread (st, buf + n, sizeof buf - n, n);
+    if (r > 0)
+      n += (size_t) r;
+  } while ((r > 0 && n < sizeof buf) || (r == -1 && errno == EINTR));
+  if (r == -1)
+    return NULL;
+
+  for (size_t i = 0; i < sizeof magics / sizeof magics[0]; ++i)
+    if (memcmp (buf + magics[i].offset, magics[i].bytes,
+                magics[i].length) == 0)
+      return magics[i].format;
+  return "raw";
+}
+
+/* Set L's format to the one asked for, or probe. */
+static int
+decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
+               enum format asked, const char *image)
+{
+  const char *found;
+
+  l->format = asked;
+  if (asked != FORMAT_PROBE)
+    return 0;
+
+  found = probe (st);
+  if (found == NULL)
+    return chain_error (c, image, "%s: read: %s", l->path, strerror (errno));
+  l->format = strcmp (found, "qed") == 0 ? FORMAT_QED : FORMAT_RAW;
+  if (l->format == FORMAT_RAW && strcmp (found, "raw") != 0)
+    return chain_error (c, image, "%s: has the magic of format %s: a backing "
+                        "file must be raw or QED: convert it first",
+                        l->path, found);
+  return 0;
+}
+
+/* Fill in L, which comes after the last layer, from the open file. */
+static int
+read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
+            enum format asked, const char *image)
+{
+  struct stat sb;
+  int64_t size;
+
+  if (stat (l->path, &sb) == -1)
+    return chain_error (c, image, "%s: stat: %s", l->path, strerror (errno));
+  l->dev = sb.st_dev;
+  l->ino = sb.st_ino;
+  l->actual_size = (uint64_t) sb.st_blocks * 512;
+  for (const struct layer *above = c->layers; above < l; ++above)
+    if (above->dev == l->dev && above->ino == l->ino)
+      return chain_error (c, image, "%s: is the file %s again: a chain of "
+                          "backing files can't be a loop",
+                          l->path, above->path);
+
+  if (decide_format (c, l, st, asked, image) == -1)
+    return -1;
+  if (l->format == FORMAT_QED) {
+    if (qed_read_header (st, &l->header, &l->backing) == -1)
+      return chain_error (c, image, "%s", qed_get_error ());
+    l->virtual_size = l->header.image_size;
+    return 0;
+  }
+
+  size = st->ops->get_size (st);
+  if (size == -1)
+    return chain_error (c, image, "%s: length of the file: %s", l->path,
+                        strerror (errno));
+  l->virtual_size = ((uint64_t) size + QED_SECTOR_SIZE - 1) &
+    ~(uint64_t) (QED_SECTOR_SIZE - 1);
+  return 0;
+}
+
+/* QEMU reads the start of such a name as a protocol ("nbd:", "json:"). */
+static bool
+has_protocol (const char *name)
+{
+  return name[strcspn (name, ":/")] == ':';
+}
+
+/* Where the backing file NAME of IMAGE is.  As in QEMU a relative name
+ * starts at the directory in IMAGE's own name, symbolic link or not.
+ */
+static char *
+backing_path (const char *image, const char *name)
+{
+  const char *slash = strrchr (image, '/');
+
+  if (slash == NULL || name[0] == '/' || has_protocol (name))
+    return xasprintf ("%s", name);
+  return xasprintf ("%.*s/%s", (int) (slash - image), image, name);
+}
+
+/* chain_add, with the image that names PATH as its backing file, or NULL. */
+static int
+add_layer (struct chain *c, const char *path, enum format asked,
+           const char *image)
+{
+  struct layer *l = &c->layers[c->n];
+  struct qed_storage *st;
+  int r;
+
+  if (c->n == MAX_CHAIN)
+    return chain_error (c, image, "%s: would be layer %d of the chain: at "
+                        "most %d are allowed", path, MAX_CHAIN + 1, MAX_CHAIN);
+  st = qed_storage_open (path, false);
+  if (st == NULL)
+    return chain_error (c, image, "%s", qed_get_error ());
+
+  *l = (struct layer) { .path = xasprintf ("%s", path) };
+  r = read_layer (c, l, st, asked, image);
+  qed_storage_close (st);
+  if (r == -1) {
+    free (l->path);
+    return -1;
+  }
+  if (l->backing)
+    l->full_backing = backing_path (l->path, l->backing);
+  c->n++;
+  return 0;
+}
+
+int
+chain_add (struct chain *c, const char *path, enum format asked)
+{
+  return add_layer (c, path, asked, NULL);
+}
+
+int
+chain_add_backing (struct chain *c, const char *image, const char *name,
+                   enum format asked)
+{
+  char *path;
+  int r;
+
+  if (has_protocol (name))
+    return chain_error (c, image, "%s: names a protocol before the colon, "
+                        "and must name a file: if it is one write ./%s",
+                        name, name);
+  path = backing_path (image, name);
+  r = add_layer (c, path, asked, image);
+  free (path);
+  return r;
+}
+
+int
+chain_add_rest (struct chain *c)
+{
+  const struct layer *l;
+
+  while (l = &c->layers[c->n - 1], l->backing != NULL) {
+    bool raw = l->header.features & QED_F_BACKING_FORMAT_NO_PROBE;
+
+    if (chain_add_backing (c, l->path, l->backing,
+                           raw ? FORMAT_RAW : FORMAT_PROBE) == -1)
+      return -1;
+  }
+  return 0;
+}

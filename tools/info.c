@@ -1,0 +1,268 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* qed-img info. */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "qed-img.h"
+
+/* ---- output for people: qemu-img's lines ---- */
+
+static void
+print_header (const struct layer *l)
+{
+  const struct qed_header *h = &l->header;
+
+  say (stdout, "cluster_size: %" PRIu32, h->cluster_size);
+  if (h->features & QED_F_NEED_CHECK)
+    say (stdout, "cleanly shut down: no");
+  if (l->backing) {
+    if (strcmp (l->backing, l->full_backing) == 0)
+      say (stdout, "backing file: %s", l->backing);
+    else
+      say (stdout, "backing file: %s (actual path: %s)", l->backing,
+           l->full_backing);
+    if (h->features & QED_F_BACKING_FORMAT_NO_PROBE)
+      say (stdout, "backing file format: raw");
+  }
+  say (stdout, "Format specific information:");
+  say (stdout, "    table size: %" PRIu32, h->table_size);
+  say (stdout, "    header size: %" PRIu32, h->header_size);
+  say (stdout, "    l1 offset: %" PRIu64, h->l1_table_offset);
+  say (stdout, "    features: 0x%" PRIx64, h->features);
+  say (stdout, "    compat features: 0x%" PRIx64, h->compat_features);
+  say (stdout, "    autoclear features: 0x%" PRIx64, h->autoclear_features);
+}
+
+static void
+print_human (const struct chain *c)
+{
+  for (const struct layer *l = c->layers; l < c->layers + c->n; ++l) {
+    bool qed = l->format == FORMAT_QED;
+    char *virtual_size = human_size (l->virtual_size);
+    char *actual_size = human_size (l->actual_size);
+
+    if (l > c->layers)
+      say (stdout, "%s", "");
+    say (stdout, "image: %s", l->path);
+    say (stdout, "file format: %s", qed ? "qed" : "raw");
+    say (stdout, "virtual size: %s (%" PRIu64 " bytes)", virtual_size,
+         l->virtual_size);
+    say (stdout, "disk size: %s", actual_size);
+    if (qed)
+      print_header (l);
+    free (virtual_size);
+    free (actual_size);
+  }
+}
+
+/* ---- JSON: qemu-img's keys in its order ---- */
+
+static void
+add_json (json_object *o, const char *key, json_object *value)
+{
+  if (o == NULL || value == NULL ||
+      json_object_object_add (o, key, value) < 0)
+    out_of_memory ();
+}
+
+static void
+add_number (json_object *o, const char *key, uint64_t value)
+{
+  add_json (o, key, json_object_new_uint64 (value));
+}
+
+/* JSON is UTF-8: what isn't becomes U+FFFD, the replacement character. */
+static void
+add_string (json_object *o, const char *key, const char *value)
+{
+  char *utf8 = malloc (3 * strlen (value) + 1), *to = utf8;
+
+  if (utf8 == NULL)
+    out_of_memory ();
+  for (const char *s = value; *s; ) {
+    size_t n = utf8_length (s);
+
+    to = n ? mempcpy (to, s, n) : stpcpy (to, "\xef\xbf\xbd");
+    s += n ? n : 1;
+  }
+  *to = '\0';
+  add_json (o, key, json_object_new_string (utf8));
+  free (utf8);
+}
+
+static json_object *
+format_specific_json (const struct qed_header *h)
+{
+  json_object *o = json_object_new_object ();
+  json_object *data = json_object_new_object ();
+
+  add_number (data, "table-size", h->table_size);
+  add_number (data, "header-size", h->header_size);
+  add_number (data, "l1-offset", h->l1_table_offset);
+  add_number (data, "features", h->features);
+  add_number (data, "compat-features", h->compat_features);
+  add_number (data, "autoclear-features", h->autoclear_features);
+  add_string (o, "type", "qed");
+  add_json (o, "data", data);
+  return o;
+}
+
+static json_object *
+layer_json (const struct layer *l)
+{
+  const struct qed_header *h = l->format == FORMAT_QED ? &l->header : NULL;
+  uint64_t features = h ? h->features : 0;
+  json_object *o = json_object_new_object ();
+
+  if (l->backing && (features & QED_F_BACKING_FORMAT_NO_PROBE))
+    add_string (o, "backing-filename-format", "raw");
+  add_number (o, "virtual-size", l->virtual_size);
+  add_string (o, "filename", l->path);
+  if (h)
+    add_number (o, "cluster-size", h->cluster_size);
+  add_string (o, "format", h ? "qed" : "raw");
+  add_number (o, "actual-size", l->actual_size);
+  if (h)
+    add_json (o, "format-specific", format_specific_json (h));
+  if (l->backing) {
+    add_string (o, "full-backing-filename", l->full_backing);
+    add_string (o, "backing-filename", l->backing);
+  }
+  add_json (o, "dirty-flag",
+            json_object_new_boolean ((features & QED_F_NEED_CHECK) != 0));
+  return o;
+}
+
+static json_object *
+chain_json (const struct chain *c)
+{
+  json_object *array = json_object_new_array ();
+
+  if (array == NULL)
+    out_of_memory ();
+  for (size_t i = 0; i < c->n; ++i)
+    if (json_object_array_add (array, layer_json (&c->layers[i])) < 0)
+      out_of_memory ();
+  return array;
+}
+
+static void
+print_json (json_object *o)
+{
+  const char *s =
+    json_object_to_json_string_ext (o, JSON_C_TO_STRING_PRETTY |
+                                    JSON_C_TO_STRING_SPACED |
+                                    JSON_C_TO_STRING_NOSLASHESCAPE);
+
+  if (s == NULL)
+    out_of_memory ();
+  puts (s);
+  json_object_put (o);
+}
+
+/* ---- the verb ---- */
+
+/* Parse the options; optind is then at the file's name. */
+static void
+parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
+{
+  enum { OUTPUT = 256, BACKING_CHAIN };
+  static const struct option longs[] = {
+    { "backing-chain", no_argument, NULL, BACKING_CHAIN },
+    { "force-share", no_argument, NULL, 'U' },
+    { "format", required_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { "output", required_argument, NULL, OUTPUT },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  while ((c = next_option (argc, argv, ":f:hU", longs)) != -1)
+    switch (c) {
+    case BACKING_CHAIN:
+      *whole_chain = true;
+      break;
+    case 'f':
+      if (strcmp (optarg, "qed") != 0)
+        usage_error ("-f: format '%s': only qed can be read", optarg);
+      break;
+    case OUTPUT:
+      *json = strcmp (optarg, "json") == 0;
+      if (!*json && strcmp (optarg, "human") != 0)
+        usage_error ("--output: '%s': must be human or json", optarg);
+      break;
+    case 'U':                   /* no locks are taken anyway */
+      break;
+    }
+  if (argc - optind != 1)
+    usage_error ("one file name is wanted");
+}
+
+static int
+info (int argc, char *argv[])
+{
+  struct chain c = { .n = 0 };
+  bool json = false, whole_chain = false;
+  int r = EXIT_SUCCESS;
+
+  parse_args (argc, argv, &json, &whole_chain);
+  if (chain_add (&c, argv[optind], FORMAT_QED) == -1 ||
+      (whole_chain && chain_add_rest (&c) == -1)) {
+    complain ("%s", c.error);
+    r = EXIT_FAILURE;
+  }
+  else if (json)
+    print_json (whole_chain ? chain_json (&c) : layer_json (&c.layers[0]));
+  else
+    print_human (&c);
+  chain_free (&c);
+  return r;
+}
+
+const struct verb verb_info = {
+  "info", info,
+  "[--output=human|json] [--backing-chain] FILE",
+
+  "Print what an image's header says.\n"
+  "\n"
+  "  --backing-chain        of its backing file too, and so on down\n"
+  "  --output=human|json    the form (without: human)\n"
+  "  -f qed                 the format of FILE, the only one\n"
+  "  -U                     works on a disk in use: so it does without\n"
+};

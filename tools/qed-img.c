@@ -1,0 +1,191 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* qed-img: qemu-img's verbs for QED images.
+ *
+ * Each verb has a file, with a struct verb in the table below: a function
+ * that gets the rest of the command line, and its help.  The format itself
+ * is the library's business (qed.h), and so are the messages about it.
+ *
+ *     qed-img.c    main, the table of verbs, what they have for options
+ *     create.c, info.c    the verbs
+ *     chain.c      an image and its backing files
+ *     text.c       messages and sizes
+ *
+ * Names can hold any byte, and messages hold names, so text for people goes
+ * through say and complain, which let no control character reach a terminal.
+ */
+
+#include <config.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "qed-img.h"
+
+static const struct verb *const verbs[] = {
+  &verb_create,
+  &verb_info,
+};
+#define NR_VERBS (sizeof verbs / sizeof verbs[0])
+
+static const struct verb *verb; /* the one that runs, or NULL */
+
+void
+usage_error (const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = xvasprintf (fmt, args);
+  va_end (args);
+  if (verb)
+    complain ("%s: %s: see qed-img %s --help", verb->name, s, verb->name);
+  else
+    complain ("%s: see qed-img --help", s);
+  free (s);
+  exit (EXIT_FAILURE);
+}
+
+int
+finish (int status)
+{
+  if (fflush (stdout) == EOF || ferror (stdout)) {
+    complain ("standard output: write: %s", strerror (errno));
+    return EXIT_FAILURE;
+  }
+  return status;
+}
+
+static void
+print_help (void)
+{
+  if (verb)
+    printf ("Usage: qed-img %s %s\n\n%s", verb->name, verb->synopsis,
+            verb->help);
+  else {
+    puts ("Usage:");
+    for (size_t i = 0; i < NR_VERBS; ++i)
+      printf ("  qed-img %s %s\n", verbs[i]->name, verbs[i]->synopsis);
+    puts ("  qed-img VERB --help\n"
+          "  qed-img --help | --version\n"
+          "\n"
+          "Make and examine disk images in the format QED.");
+  }
+}
+
+int
+next_option (int argc, char *argv[], const char *shorts,
+             const struct option *longs)
+{
+  int c = getopt_long (argc, argv, shorts, longs, NULL);
+
+  if (c == 'h') {
+    print_help ();
+    exit (finish (EXIT_SUCCESS));
+  }
+  if (c == ':')
+    usage_error ("option '%s' needs a value", argv[optind - 1]);
+  /* optopt is 0 for an unknown long option. */
+  if (c == '?' && isgraph ((unsigned char) optopt))
+    usage_error ("option '-%c' is unknown or takes no value", optopt);
+  if (c == '?')
+    usage_error ("option '%s' is unknown or takes no value",
+                 argv[optind - 1]);
+  return c;
+}
+
+static const struct verb *
+find_verb (const char *name)
+{
+  char *list = NULL;
+
+  for (size_t i = 0; i < NR_VERBS; ++i) {
+    char *longer;
+
+    if (strcmp (name, verbs[i]->name) == 0) {
+      free (list);
+      return verbs[i];
+    }
+    longer = xasprintf ("%s%s%s", list ? list : "", list ? ", " : "",
+                        verbs[i]->name);
+    free (list);
+    list = longer;
+  }
+  usage_error ("verb '%s' is unknown: the verbs are %s", name, list);
+}
+
+/* Standard streams that are closed must not become the descriptors of
+ * images.  Writing to what is opened here fails, as it should.
+ */
+static void
+reserve_standard_streams (void)
+{
+  int fd;
+
+  do
+    fd = open ("/dev/null", O_RDONLY);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0)
+    close (fd);
+}
+
+int
+main (int argc, char *argv[])
+{
+  static const struct option longs[] = {
+    { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, 'V' },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  reserve_standard_streams ();
+  opterr = 0;                   /* next_option complains */
+  while ((c = next_option (argc, argv, "+:hV", longs)) != -1)
+    if (c == 'V') {
+      puts ("qed-img " PACKAGE_VERSION " (" PACKAGE_NAME ")");
+      return finish (EXIT_SUCCESS);
+    }
+
+  if (optind == argc)
+    usage_error ("a verb is missing");
+  verb = find_verb (argv[optind]);
+  argc -= optind;
+  argv += optind;
+  optind = 0;                   /* glibc: start over, with these argv */
+  return finish (verb->run (argc, argv));
+}

@@ -1,0 +1,142 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* What the files of qed-img share.  See qed-img.c. */
+
+#ifndef QED_IMG_H
+#define QED_IMG_H
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/types.h>
+
+#include "qed.h"
+
+/* ---- verbs: qed-img.c ---- */
+
+/* RUN returns the exit code.  Its argv[0] is the verb, and it starts with a
+ * loop over next_option.
+ */
+struct verb {
+  const char *name;
+  int (*run) (int argc, char *argv[]);
+  const char *synopsis;         /* of the arguments, in one line */
+  const char *help;             /* the lines after that */
+};
+
+extern const struct verb verb_create, verb_info;
+
+/* getopt_long, with the answers to mistakes and to --help ('h'). */
+extern int next_option (int argc, char *argv[], const char *shorts,
+                        const struct option *longs);
+
+/* The command line is wrong: say so and give up. */
+extern void usage_error (const char *fmt, ...)
+  __attribute__ ((noreturn, format (printf, 1, 2)));
+
+/* The exit code: STATUS if all output has been written. */
+extern int finish (int status);
+
+/* ---- text: text.c ---- */
+
+/* These exit if there is no memory. */
+extern void out_of_memory (void) __attribute__ ((noreturn));
+extern char *xasprintf (const char *fmt, ...)
+  __attribute__ ((format (printf, 1, 2)));
+extern char *xvasprintf (const char *fmt, va_list args)
+  __attribute__ ((format (printf, 1, 0)));
+
+/* The length of the UTF-8 character at S, or 0 if there isn't a valid one. */
+extern size_t utf8_length (const char *s);
+
+/* Write one line for people: no control character of it reaches OUT raw. */
+extern void say (FILE *out, const char *fmt, ...)
+  __attribute__ ((format (printf, 2, 3)));
+
+/* Say something on stderr, after the program's name. */
+extern void complain (const char *fmt, ...)
+  __attribute__ ((format (printf, 1, 2)));
+
+/* Parse a size: digits, decimals, suffix, as in 512, 64k, 1.5G.  -1 if S is
+ * something else, wants parts of a byte, or is 2^64 or more.
+ */
+extern int parse_size (const char *s, uint64_t *size);
+
+/* SIZE in three digits, as qemu-img writes it: "1.5 GiB".  To be freed. */
+extern char *human_size (uint64_t size);
+
+/* ---- the chain: chain.c ---- */
+
+/* Layers of a chain, the image itself included (I9). */
+#define MAX_CHAIN 64
+
+enum format { FORMAT_PROBE, FORMAT_RAW, FORMAT_QED };
+
+struct layer {
+  char *path;                   /* as it was reached */
+  dev_t dev;
+  ino_t ino;
+  enum format format;           /* never FORMAT_PROBE */
+  uint64_t virtual_size;
+  uint64_t actual_size;         /* space taken, in bytes */
+
+  /* Of a QED image: */
+  struct qed_header header;
+  char *backing;                /* the name in the header, or NULL */
+  char *full_backing;           /* where that leads from here, or NULL */
+};
+
+/* An image, its backing file, that one's, and so on.  Starts as zeros. */
+struct chain {
+  struct layer layers[MAX_CHAIN];
+  size_t n;
+  char *error;                  /* why the next layer couldn't be added */
+};
+
+/* Append the file PATH, taking it for the format ASKED. */
+extern int chain_add (struct chain *c, const char *path, enum format asked);
+
+/* Append the backing file that IMAGE has under NAME. */
+extern int chain_add_backing (struct chain *c, const char *image,
+                              const char *name, enum format asked);
+
+/* Append all that is below the last layer. */
+extern int chain_add_rest (struct chain *c);
+
+extern void chain_free (struct chain *c);
+
+#endif /* QED_IMG_H */

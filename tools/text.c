@@ -1,0 +1,229 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* Text for people, and sizes to and from text. */
+
+#include <config.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "qed-img.h"
+
+void
+out_of_memory (void)
+{
+  fputs ("qed-img: out of memory\n", stderr);
+  exit (EXIT_FAILURE);
+}
+
+char *
+xvasprintf (const char *fmt, va_list args)
+{
+  char *s;
+
+  if (vasprintf (&s, fmt, args) == -1)
+    out_of_memory ();
+  return s;
+}
+
+char *
+xasprintf (const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = xvasprintf (fmt, args);
+  va_end (args);
+  return s;
+}
+
+/* Table 3-7 of the Unicode standard: no overlong forms, no surrogates. */
+size_t
+utf8_length (const char *s)
+{
+  static const struct {
+    unsigned char first_min, first_max, second_min, second_max;
+    size_t length;
+  } forms[] = {
+    { 0xc2, 0xdf, 0x80, 0xbf, 2 },
+    { 0xe0, 0xe0, 0xa0, 0xbf, 3 },
+    { 0xe1, 0xec, 0x80, 0xbf, 3 },
+    { 0xed, 0xed, 0x80, 0x9f, 3 },
+    { 0xee, 0xef, 0x80, 0xbf, 3 },
+    { 0xf0, 0xf0, 0x90, 0xbf, 4 },
+    { 0xf1, 0xf3, 0x80, 0xbf, 4 },
+    { 0xf4, 0xf4, 0x80, 0x8f, 4 },
+  };
+  const unsigned char *u = (const unsigned char *) s;
+
+  if (u[0] < 0x80)
+    return 1;
+  for (size_t i = 0; i < sizeof forms / sizeof forms[0]; ++i)
+    if (u[0] >= forms[i].first_min && u[0] <= forms[i].first_max &&
+        u[1] >= forms[i].second_min && u[1] <= forms[i].second_max) {
+      size_t n = 2;
+
+      while (n < forms[i].length && (u[n] & 0xc0) == 0x80)
+        n++;
+      return n == forms[i].length ? n : 0;
+    }
+  return 0;
+}
+
+/* What isn't text, or would command a terminal as C0 and C1 controls do,
+ * comes out as \xNN.
+ */
+static void
+put_line (FILE *out, const char *s)
+{
+  while (*s) {
+    unsigned char c = (unsigned char) s[0], next = (unsigned char) s[1];
+    size_t n = utf8_length (s);
+
+    if (n == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && next < 0xa0)) {
+      fprintf (out, "\\x%02x", c);
+      n = 1;
+    }
+    else
+      fwrite (s, 1, n, out);
+    s += n;
+  }
+  putc ('\n', out);
+}
+
+void
+say (FILE *out, const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = xvasprintf (fmt, args);
+  va_end (args);
+  put_line (out, s);
+  free (s);
+}
+
+void
+complain (const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = xvasprintf (fmt, args);
+  va_end (args);
+  say (stderr, "qed-img: %s", s);
+  free (s);
+}
+
+/* Double a fraction, given as its decimals, in place; the carry is the next
+ * of its binary digits.
+ */
+static unsigned
+double_decimals (char *decimals)
+{
+  unsigned carry = 0;
+
+  for (size_t i = strlen (decimals); i-- > 0; ) {
+    unsigned d = 2 * (unsigned) (decimals[i] - '0') + carry;
+
+    carry = d >= 10;
+    decimals[i] = (char) ('0' + d % 10);
+  }
+  return carry;
+}
+
+/* INTEGER.DECIMALS times 2^SHIFT, exact and then rounded to nearest, as
+ * qemu-img does; -1 if that is 2^64 or more.
+ */
+static int
+scale (uint64_t integer, char *decimals, unsigned shift, uint64_t *result)
+{
+  bool overflow = false;
+
+  for (; shift > 0; --shift) {
+    overflow |= __builtin_mul_overflow (integer, 2, &integer);
+    integer += double_decimals (decimals); /* to an even number */
+  }
+  overflow |= __builtin_add_overflow (integer, double_decimals (decimals),
+                                      result);
+  return overflow ? -1 : 0;
+}
+
+int
+parse_size (const char *s, uint64_t *size)
+{
+  static const char suffixes[] = "BKMGTPE", digits[] = "0123456789";
+  size_t n = strspn (s, digits), n_decimals = 0;
+  const char *suffix = suffixes;
+  char *decimals, *end;
+  uint64_t integer;
+  int r = -1;
+
+  errno = 0;
+  integer = strtoull (s, &end, 10);
+  if (n == 0 || errno != 0)
+    return -1;
+  if (*end == '.') {
+    n_decimals = strspn (++end, digits);
+    if (n_decimals == 0)
+      return -1;
+  }
+  decimals = xasprintf ("%.*s", (int) n_decimals, end);
+  end += n_decimals;
+  if (*end)
+    suffix = strchr (suffixes, toupper ((unsigned char) *end++));
+
+  if (suffix && *end == '\0' &&
+      (suffix > suffixes || strspn (decimals, "0") == n_decimals))
+    r = scale (integer, decimals, 10 * (unsigned) (suffix - suffixes), size);
+  free (decimals);
+  return r;
+}
+
+char *
+human_size (uint64_t size)
+{
+  static const char *const units[] = {
+    "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB",
+  };
+  double d = (double) size;
+  size_t i = 0;
+
+  for (; d >= 999.5; ++i)
+    d /= 1024;
+  return xasprintf ("%.3g %s", d, units[i]);
+}
