@@ -54,6 +54,20 @@ static __thread char message[2 * PATH_MAX + 512];
 void (*qed_debug) (const char *fmt, ...);
 bool qed_trace_tables;
 
+/* The control characters of ASCII, and U+0080 .. U+009F in UTF-8. */
+static void
+mask_controls (char *s)
+{
+  for (; *s; ++s) {
+    unsigned char c = (unsigned char) s[0], next = (unsigned char) s[1];
+
+    if (iscntrl (c))
+      s[0] = '?';
+    else if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
+      s[0] = s[1] = '?';
+  }
+}
+
 int
 qed_error (int err, const char *fmt, ...)
 {
@@ -63,9 +77,7 @@ qed_error (int err, const char *fmt, ...)
   va_start (args, fmt);
   vsnprintf (message, sizeof message, fmt, args);
   va_end (args);
-  for (char *p = message; *p; ++p)
-    if (iscntrl ((unsigned char) *p))
-      *p = '?';
+  mask_controls (message);
   errno = err;
   return -1;
 }

@@ -250,8 +250,7 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 
     if (qed_map (img, offset, length, &run) == -1)
       return -1;
-    if (run.type == QED_RUN_UNSOUND)
-      return qed_unsound_error (img, offset);
+    /* About unsound clusters it's the reader who needs to hear. */
     if (run.type == QED_RUN_DATA &&
         img->st->ops->prefetch (img->st, run.file_offset, run.length) == -1)
       return qed_error (errno, "%s: prefetch of %" PRIu64 " bytes at %"

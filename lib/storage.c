@@ -445,9 +445,9 @@ qed_storage_open (const char *path, bool lock)
 static int
 open_replaced (struct file *f)
 {
-  struct stat st;
+  struct stat st, now;
 
-  f->replaced = open (f->path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  f->replaced = open (f->target, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (f->replaced == -1)
     return errno == ENOENT ? 0 : qed_error (errno, "%s: open: %m", f->path);
   if (check_file_type (f->replaced, f->path, &st) == -1)
@@ -455,7 +455,19 @@ open_replaced (struct file *f)
   if (!S_ISREG (st.st_mode))
     return qed_error (EINVAL, "%s: is a block device: an image is created in "
                       "a regular file only, because it grows", f->path);
-  return take_locks (f->replaced, f->path, &lock_creator);
+  if (take_locks (f->replaced, f->path, &lock_creator) == -1)
+    return -1;
+
+  /* Whoever replaces the file must hold these locks, so it stays the file
+   * of that name from now on; but was it when we got them?
+   */
+  if (fstat (f->replaced, &st) == -1 || stat (f->target, &now) == -1)
+    return qed_error (errno, "%s: stat: %m", f->path);
+  if (st.st_dev != now.st_dev || st.st_ino != now.st_ino)
+    return qed_error (EBUSY, "%s: another process has just replaced this "
+                      "file: look whether it is still to be replaced",
+                      f->path);
+  return 0;
 }
 
 /* The new file's first name: beside its last one, so that it can be renamed
@@ -467,27 +479,33 @@ open_temporary (struct file *f)
   const char *slash = strrchr (f->target, '/');
   int dir = slash ? (int) (slash - f->target) + 1 : 0;
 
-  if (asprintf (&f->temporary, "%.*s.qed-create.%ld", dir, f->target,
-                (long) getpid ()) == -1) {
-    f->temporary = NULL;
-    return qed_error (ENOMEM, "%s: %m", f->path);
-  }
-  f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (f->fd == -1) {
+  /* A name that is taken was left behind by a process that was killed. */
+  for (int i = 0; i < 100; ++i) {
+    if (asprintf (&f->temporary, "%.*s.qed-create.%ld.%d", dir, f->target,
+                  (long) getpid (), i) == -1) {
+      f->temporary = NULL;
+      return qed_error (ENOMEM, "%s: %m", f->path);
+    }
+    f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (f->fd >= 0)
+      return 0;
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
     free (f->temporary); /* not ours to remove */
     f->temporary = NULL;
-    return -1;
+    if (errno != EEXIST)
+      break;
   }
-  return 0;
+  return -1;
 }
 
+/* The new file gets mode and, where we may, owner of the one it replaces. */
 static int
 copy_permissions (struct file *f)
 {
   struct stat st;
 
   if (fstat (f->replaced, &st) == -1 ||
+      (fchown (f->fd, st.st_uid, st.st_gid) == -1 && errno != EPERM) ||
       fchmod (f->fd, st.st_mode & 07777) == -1)
     return qed_error (errno, "%s: copy of the permissions: %m", f->path);
   return 0;
@@ -500,6 +518,10 @@ qed_storage_create (const char *path)
 
   if (f == NULL)
     return NULL;
+  if (path[0] == '\0') {
+    qed_error (ENOENT, "'': create: the name is empty");
+    goto err;
+  }
   /* A symbolic link stays, and the file it leads to is replaced. */
   f->target = realpath (path, NULL);
   if (f->target == NULL && (f->target = strdup (path)) == NULL) {
