@@ -116,8 +116,11 @@ qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
 int64_t
 qed_storage_size (struct qed_storage *st)
 {
-  int64_t r = st->ops->get_size (st);
+  int64_t r;
 
+  do
+    r = st->ops->get_size (st);
+  while (r == -1 && errno == EINTR);
   if (r == -1)
     return qed_error (errno, "%s: length of the file: %m", st->name);
   return r;
@@ -164,6 +167,7 @@ struct file {
   char *target;                 /* path with symbolic links followed */
   char *temporary;              /* its name until published, or NULL */
   int replaced;                 /* locked descriptor of the old file, or -1 */
+  int directory;                /* where the new file is, or -1 */
 };
 
 static int
@@ -244,6 +248,8 @@ file_close (struct qed_storage *st)
     close (f->fd);
   if (f->replaced >= 0)
     close (f->replaced);
+  if (f->directory >= 0)
+    close (f->directory);
   free (f->temporary);
   free (f->target);
   free (f->path);
@@ -274,7 +280,7 @@ new_file (const char *path)
   }
   f->st.ops = &file_ops;
   f->st.name = f->path;
-  f->fd = f->replaced = -1;
+  f->fd = f->replaced = f->directory = -1;
   return f;
 }
 
@@ -470,6 +476,25 @@ open_replaced (struct file *f)
   return 0;
 }
 
+/* Open the directory of the new file, so that nothing but its sync is left
+ * to do, and to fail, after the rename.
+ */
+static int
+open_directory (struct file *f)
+{
+  const char *slash = strrchr (f->target, '/');
+  /* "/name" is in "/", "name" in ".". */
+  size_t n = slash == f->target ? 1 : slash ? (size_t) (slash - f->target) : 0;
+  char *dir = n ? strndup (f->target, n) : strdup (".");
+
+  if (dir)
+    f->directory = open (dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (f->directory == -1)
+    qed_error (errno, "%s: open its directory: %m", f->path);
+  free (dir);
+  return f->directory == -1 ? -1 : 0;
+}
+
 /* The new file's first name: beside its last one, so that it can be renamed
  * to that, and short, because the last one may be as long as names can be.
  */
@@ -528,7 +553,8 @@ qed_storage_create (const char *path)
     qed_error (errno, "%s: %m", path);
     goto err;
   }
-  if (open_replaced (f) == -1 || open_temporary (f) == -1 ||
+  if (open_replaced (f) == -1 || open_directory (f) == -1 ||
+      open_temporary (f) == -1 ||
       (f->replaced >= 0 && copy_permissions (f) == -1))
     goto err;
   return &f->st;
@@ -554,27 +580,6 @@ rename_new (const char *from, const char *to)
   return unlink (from);
 }
 
-/* Make the name of the file PATH durable. */
-static int
-sync_directory (const char *path)
-{
-  char *dir = strdup (path);
-  char *slash = dir ? strrchr (dir, '/') : NULL;
-  int fd, r = -1;
-
-  if (dir == NULL)
-    return -1;
-  if (slash)
-    slash[slash == dir ? 1 : 0] = '\0'; /* "/name" is in "/" */
-  fd = open (slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0) {
-    r = fsync (fd);
-    close (fd);
-  }
-  free (dir);
-  return r;
-}
-
 int
 qed_storage_publish (struct qed_storage *st)
 {
@@ -587,7 +592,7 @@ qed_storage_publish (struct qed_storage *st)
     return qed_error (errno, "%s: rename from %s: %m", f->path, f->temporary);
   free (f->temporary);
   f->temporary = NULL;
-  if (sync_directory (f->target) == -1)
+  if (fsync (f->directory) == -1)
     return qed_error (errno, "%s: sync of its directory: %m", f->path);
   return 0;
 }
