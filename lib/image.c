@@ -162,6 +162,7 @@ qed_open (struct qed_storage *st, size_t cache_size)
   img->table = qed_table_new (st, &img->g, img->file_end, cache_size);
   if (img->table == NULL)
     goto err;
+  pthread_mutex_init (&img->lock, NULL);
   img->st = st;
   return img;
 
@@ -177,6 +178,7 @@ qed_close (struct qed_image *img)
   if (img == NULL)
     return;
   qed_table_free (img->table);
+  pthread_mutex_destroy (&img->lock);
   qed_storage_close (img->st);
   free (img);
 }
@@ -264,16 +266,12 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 
 /* ---- extents ---- */
 
-/* What is collected before it is told, so that neighbours differ; and the
- * stretch of the file known to hold data, so that a file without holes is
- * asked about only once.
- */
+/* What is collected before it is told, so that neighbours differ. */
 struct collector {
   int (*fn) (void *opaque, uint64_t offset, uint64_t length, bool zero);
   void *opaque;
   uint64_t offset, length;
   bool zero;
-  uint64_t data_start, data_end;
 };
 
 /* Append an extent.  0: go on; 1: fn has enough; -1: fn failed. */
@@ -292,29 +290,46 @@ collect (struct collector *c, uint64_t length, bool zero)
   return r;
 }
 
+/* Where does the stretch of data that OFFSET of the file is known to lie in
+ * end?  0 if it isn't known.
+ */
+static uint64_t
+known_data_end (struct qed_image *img, uint64_t offset)
+{
+  uint64_t r;
+
+  pthread_mutex_lock (&img->lock);
+  r = offset >= img->data_start && offset < img->data_end ? img->data_end : 0;
+  pthread_mutex_unlock (&img->lock);
+  return r;
+}
+
 /* How far does the image file have data, or a hole, from OFFSET on, within
  * LENGTH?  A file that can't tell has data.
  */
 static uint64_t
-host_extent (struct qed_image *img, struct collector *c, uint64_t offset,
-             uint64_t length, bool *hole)
+host_extent (struct qed_image *img, uint64_t offset, uint64_t length,
+             bool *hole)
 {
-  int64_t end;
+  uint64_t end = known_data_end (img, offset);
 
-  if (offset < c->data_start || offset >= c->data_end) {
-    end = img->st->ops->next_extent (img->st, offset, hole);
-    if (end == -1 || (uint64_t) end <= offset) {
+  *hole = false;
+  if (end == 0) {
+    int64_t r = img->st->ops->next_extent (img->st, offset, hole);
+
+    if (r == -1 || (uint64_t) r <= offset) {
       *hole = false;
       return length;
     }
-    if (*hole)
-      return (uint64_t) end - offset < length ?
-        (uint64_t) end - offset : length;
-    c->data_start = offset;
-    c->data_end = (uint64_t) end;
+    end = (uint64_t) r;
+    if (!*hole) {
+      pthread_mutex_lock (&img->lock);
+      img->data_start = offset;
+      img->data_end = end;
+      pthread_mutex_unlock (&img->lock);
+    }
   }
-  *hole = false;
-  return c->data_end - offset < length ? c->data_end - offset : length;
+  return end - offset < length ? end - offset : length;
 }
 
 /* A run of data may lie in holes of the file in part. */
@@ -327,7 +342,7 @@ collect_data (struct qed_image *img, struct collector *c,
 
   while (r == 0 && done < run->length) {
     bool hole;
-    uint64_t n = host_extent (img, c, run->file_offset + done,
+    uint64_t n = host_extent (img, run->file_offset + done,
                               run->length - done, &hole);
 
     r = collect (c, n, hole);

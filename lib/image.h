@@ -35,10 +35,12 @@
 #ifndef QED_IMAGE_H
 #define QED_IMAGE_H
 
+#include <pthread.h>
+
 #include "qed.h"
 
-/* All fields are set by qed_open and constant from then on, so no lock is
- * needed; the table cache has its own.
+/* Fields are set by qed_open and constant from then on, so need no lock,
+ * but for those said to; the table cache has its own.
  */
 struct qed_image {
   struct qed_storage *st;       /* owned */
@@ -50,6 +52,12 @@ struct qed_image {
    * entry may point to ends here (I9).
    */
   uint64_t file_end;
+
+  /* A stretch of the file that was seen to hold data without a hole, so that
+   * not each request for extents has to ask.  Guarded by lock.
+   */
+  pthread_mutex_t lock;
+  uint64_t data_start, data_end;
 };
 
 /* EINVAL unless the range is inside the disk. */
