@@ -1,0 +1,230 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+#include <config.h>
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "alloc.h"
+
+/* Relaxed atomics order nothing, so that ThreadSanitizer sees all races of
+ * the program under test.
+ */
+static _Atomic int64_t bytes, peak;
+static _Atomic unsigned fail_at;        /* 0: off; 1: the next one */
+static _Atomic int failed;
+
+int64_t
+alloc_bytes (void)
+{
+  return atomic_load_explicit (&bytes, memory_order_relaxed);
+}
+
+int64_t
+alloc_peak (void)
+{
+  return atomic_load_explicit (&peak, memory_order_relaxed);
+}
+
+void
+alloc_reset_peak (void)
+{
+  atomic_store_explicit (&peak, alloc_bytes (), memory_order_relaxed);
+}
+
+void
+alloc_fail (unsigned k)
+{
+  atomic_store_explicit (&failed, 0, memory_order_relaxed);
+  atomic_store_explicit (&fail_at, k, memory_order_relaxed);
+}
+
+int
+alloc_failed (void)
+{
+  return atomic_load_explicit (&failed, memory_order_relaxed);
+}
+
+static int
+must_fail (void)
+{
+  unsigned k = atomic_load_explicit (&fail_at, memory_order_relaxed);
+
+  if (k == 0)
+    return 0;
+  atomic_store_explicit (&fail_at, k - 1, memory_order_relaxed);
+  if (k > 1)
+    return 0;
+  atomic_store_explicit (&failed, 1, memory_order_relaxed);
+  errno = ENOMEM;
+  return 1;
+}
+
+/* N bytes more, or less. */
+static void
+add (int64_t n)
+{
+  int64_t old = alloc_peak ();
+
+  n += atomic_fetch_add_explicit (&bytes, n, memory_order_relaxed);
+  while (n > old &&
+         !atomic_compare_exchange_weak_explicit (&peak, &old, n,
+                                                 memory_order_relaxed,
+                                                 memory_order_relaxed))
+    ;
+}
+
+static void *
+count (void *p)
+{
+  if (p)
+    add ((int64_t) malloc_usable_size (p));
+  return p;
+}
+
+static void
+uncount (void *p)
+{
+  if (p)
+    add (-(int64_t) malloc_usable_size (p));
+}
+
+/* What the linker makes of malloc etc. in the objects that it wraps. */
+
+extern void *__real_malloc (size_t size);
+extern void *__real_calloc (size_t n, size_t size);
+extern void *__real_realloc (void *p, size_t size);
+extern void *__real_aligned_alloc (size_t align, size_t size);
+extern int __real_posix_memalign (void **p, size_t align, size_t size);
+extern char *__real_strdup (const char *s);
+extern void __real_free (void *p);
+extern void *__real_mmap (void *p, size_t size, int prot, int flags, int fd,
+                          off_t offset);
+extern int __real_munmap (void *p, size_t size);
+
+extern void *__wrap_malloc (size_t size);
+extern void *__wrap_calloc (size_t n, size_t size);
+extern void *__wrap_realloc (void *p, size_t size);
+extern void *__wrap_aligned_alloc (size_t align, size_t size);
+extern int __wrap_posix_memalign (void **p, size_t align, size_t size);
+extern char *__wrap_strdup (const char *s);
+extern void __wrap_free (void *p);
+extern void *__wrap_mmap (void *p, size_t size, int prot, int flags, int fd,
+                          off_t offset);
+extern int __wrap_munmap (void *p, size_t size);
+
+void *
+__wrap_malloc (size_t size)
+{
+  return must_fail () ? NULL : count (__real_malloc (size));
+}
+
+void *
+__wrap_calloc (size_t n, size_t size)
+{
+  return must_fail () ? NULL : count (__real_calloc (n, size));
+}
+
+void *
+__wrap_realloc (void *p, size_t size)
+{
+  void *q;
+
+  if (must_fail ())
+    return NULL;
+  uncount (p);
+  q = __real_realloc (p, size);
+  count (q ? q : p);
+  return q;
+}
+
+void *
+__wrap_aligned_alloc (size_t align, size_t size)
+{
+  return must_fail () ? NULL : count (__real_aligned_alloc (align, size));
+}
+
+int
+__wrap_posix_memalign (void **p, size_t align, size_t size)
+{
+  int r;
+
+  if (must_fail ())
+    return ENOMEM;
+  r = __real_posix_memalign (p, align, size);
+  if (r == 0)
+    count (*p);
+  return r;
+}
+
+char *
+__wrap_strdup (const char *s)
+{
+  return must_fail () ? NULL : count (__real_strdup (s));
+}
+
+void
+__wrap_free (void *p)
+{
+  uncount (p);
+  __real_free (p);
+}
+
+void *
+__wrap_mmap (void *p, size_t size, int prot, int flags, int fd, off_t offset)
+{
+  void *r;
+
+  if (must_fail ())
+    return MAP_FAILED;
+  r = __real_mmap (p, size, prot, flags, fd, offset);
+  if (r != MAP_FAILED)
+    add ((int64_t) size);
+  return r;
+}
+
+int
+__wrap_munmap (void *p, size_t size)
+{
+  int r = __real_munmap (p, size);
+
+  if (r == 0)
+    add (-(int64_t) size);
+  return r;
+}

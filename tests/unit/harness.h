@@ -1,0 +1,218 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* What every unit test needs: checks that say what they saw, a line per
+ * test, random numbers that are the same everywhere.
+ *
+ * A failed check prints its place, the expression, the values and the
+ * CONTEXT, and aborts.
+ */
+
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "qed.h"
+
+/* ---- checks ---- */
+
+/* What this thread is doing, for the message of a failed check in the same
+ * source file: the last CONTEXT (FORMAT, ...).
+ */
+static __thread char harness_context[512];
+
+static inline void __attribute__ ((format (printf, 1, 2), unused))
+CONTEXT (const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  vsnprintf (harness_context, sizeof harness_context, fmt, args);
+  va_end (args);
+}
+
+static inline void __attribute__ ((format (printf, 3, 4), noreturn, unused))
+harness_fail (const char *file, int line, const char *fmt, ...)
+{
+  va_list args;
+
+  fflush (stdout);
+  fprintf (stderr, "%s:%d: FAIL: ", file, line);
+  va_start (args, fmt);
+  vfprintf (stderr, fmt, args);
+  va_end (args);
+  if (harness_context[0])
+    fprintf (stderr, "\n  context: %s", harness_context);
+  if (qed_get_error ()[0])
+    fprintf (stderr, "\n  last library error: %s", qed_get_error ());
+  fputc ('\n', stderr);
+  abort ();
+}
+
+#define CHECK(expr)                                                     \
+  do {                                                                  \
+    if (!(expr))                                                        \
+      harness_fail (__FILE__, __LINE__, "%s (errno %d: %s)", #expr,     \
+                    errno, strerror (errno));                           \
+  } while (0)
+
+/* A OP B, as unsigned 64-bit numbers: -1 is the largest. */
+#define CHECK_OP(a, op, b)                                              \
+  do {                                                                  \
+    uint64_t a_ = (uint64_t) (a), b_ = (uint64_t) (b);                  \
+    if (!(a_ op b_))                                                    \
+      harness_fail (__FILE__, __LINE__, "%s %s %s\n"                    \
+                    "  left:  %" PRIu64 " (0x%" PRIx64 ")\n"            \
+                    "  right: %" PRIu64 " (0x%" PRIx64 ")",             \
+                    #a, #op, #b, a_, a_, b_, b_);                       \
+  } while (0)
+#define CHECK_EQ(a, b) CHECK_OP (a, ==, b)
+
+#define CHECK_STR(a, b)                                                 \
+  do {                                                                  \
+    const char *a_ = (a), *b_ = (b);                                    \
+    if (strcmp (a_, b_) != 0)                                           \
+      harness_fail (__FILE__, __LINE__, "%s is %s\n"                    \
+                    "  left:  \"%s\"\n  right: \"%s\"",                 \
+                    #a, #b, a_, b_);                                    \
+  } while (0)
+
+/* EXPR is -1, errno is ERR and the message has all of the strings that
+ * follow.
+ */
+#define CHECK_FAILS(expr, err, ...)                                     \
+  do {                                                                  \
+    int64_t r_;                                                         \
+    errno = 0;                                                          \
+    r_ = (expr);                                                        \
+    harness_check_failure (__FILE__, __LINE__, #expr, r_ == -1, errno,  \
+                           err, (const char *[]) { __VA_ARGS__, NULL }); \
+  } while (0)
+
+/* The same for a function that returns a pointer. */
+#define CHECK_FAILS_NULL(expr, err, ...)                                \
+  do {                                                                  \
+    const void *r_;                                                     \
+    errno = 0;                                                          \
+    r_ = (expr);                                                        \
+    harness_check_failure (__FILE__, __LINE__, #expr, r_ == NULL, errno, \
+                           err, (const char *[]) { __VA_ARGS__, NULL }); \
+  } while (0)
+
+static inline void __attribute__ ((unused))
+harness_check_failure (const char *file, int line, const char *expr,
+                       bool failed, int err, int expected,
+                       const char *const words[])
+{
+  if (!failed)
+    harness_fail (file, line, "%s succeeded, expected errno %d (%s)", expr,
+                  expected, strerror (expected));
+  if (err != expected)
+    harness_fail (file, line, "%s: errno is %d (%s), expected %d (%s)", expr,
+                  err, strerror (err), expected, strerror (expected));
+  for (; *words; words++)
+    if (strstr (qed_get_error (), *words) == NULL)
+      harness_fail (file, line, "%s: message without \"%s\"", expr, *words);
+}
+
+/* ---- random numbers: splitmix64 ---- */
+
+struct rng { uint64_t state; };
+
+static inline uint64_t __attribute__ ((unused))
+rng_next (struct rng *r)
+{
+  uint64_t z = (r->state += UINT64_C (0x9e3779b97f4a7c15));
+
+  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+
+/* 0 .. N-1.  The bias doesn't matter here. */
+static inline uint64_t __attribute__ ((unused))
+rng_below (struct rng *r, uint64_t n)
+{
+  return rng_next (r) % n;
+}
+
+/* ---- running ---- */
+
+struct harness_test {
+  const char *name;
+  void (*fn) (void);
+};
+#define TEST(fn) { #fn, fn }
+
+/* The main of a test program: all tests, or those named by arguments. */
+static inline int __attribute__ ((unused))
+harness_main (const struct harness_test *tests, size_t n, int argc,
+              char *argv[])
+{
+  for (size_t i = 0; i < n; i++) {
+    bool wanted = argc == 1;
+
+    for (int j = 1; j < argc; j++)
+      wanted |= strcmp (argv[j], tests[i].name) == 0;
+    if (!wanted)
+      continue;
+    printf ("%s\n", tests[i].name);
+    fflush (stdout);
+    harness_context[0] = '\0';
+    /* A test that hangs must not hang the suite; valgrind is slow. */
+    alarm (300);
+    tests[i].fn ();
+    alarm (0);
+  }
+  return 0;
+}
+
+#define HARNESS_MAIN(...)                                               \
+  int                                                                   \
+  main (int argc, char *argv[])                                         \
+  {                                                                     \
+    static const struct harness_test tests[] = { __VA_ARGS__ };         \
+    return harness_main (tests, sizeof tests / sizeof tests[0],         \
+                         argc, argv);                                   \
+  }
+
+#endif /* HARNESS_H */
