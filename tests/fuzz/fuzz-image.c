@@ -1,0 +1,239 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* The fuzz target: any file as an image (I9).  It is opened, mapped and read
+ * in part, with the smallest cache, and all that comes out is compared with
+ * the model (tests/unit/model.h), which reads the same bytes in a naive way.
+ * A few thousand storage operations at most are made for one input, however
+ * large the disk is that it describes.
+ */
+
+#include <config.h>
+
+#include "alloc.h"
+#include "harness.h"
+#include "input.h"
+#include "model.h"
+
+#define MAX_RUNS 200
+#define MAX_EXTENTS 200
+#define MAX_READ 20000
+
+static uint64_t
+min (uint64_t a, uint64_t b)
+{
+  return a < b ? a : b;
+}
+
+/* An image that isn't opened: for a reason, and leaving nothing behind. */
+static void
+check_refused (struct qed_storage *st, int err)
+{
+  struct qed_header h;
+  char *backing = NULL;
+
+  CHECK (err == EINVAL || err == ENOTSUP || err == EIO);
+  CHECK_EQ (strncmp (qed_get_error (), MEM_NAME ": ",
+                     strlen (MEM_NAME ": ")), 0);
+
+  /* A backing file is all that may be fine about its header. */
+  if (qed_read_header (st, &h, &backing) == 0) {
+    CHECK (backing != NULL);
+    CHECK_OP (strlen (backing), <=, QED_MAX_BACKING_FILENAME);
+    CHECK (h.features & QED_F_BACKING_FILE);
+    free (backing);
+  }
+}
+
+/* Read the bytes on both sides of OFFSET. */
+static void
+read_around (struct qed_image *img, const struct model *m, uint64_t offset,
+             uint64_t count)
+{
+  uint64_t from = offset < count ? 0 : offset - count;
+
+  if (from < m->h.image_size)
+    compare_pread (img, m, from, min (2 * count, m->h.image_size - from));
+}
+
+/* The first runs of the disk from OFFSET on.  Only some of them are followed
+ * however far they go, because going through the L1 table of a large disk
+ * takes time.
+ */
+static void
+check_runs (struct qed_image *img, const struct model *m, uint64_t offset)
+{
+  uint64_t size = m->h.image_size;
+
+  for (int i = 0; i < MAX_RUNS && offset < size; i++) {
+    uint64_t length = size - offset;
+    struct qed_run run;
+
+    if (i % 16 != 0)
+      length = min (length, 5000 * (uint64_t) m->h.cluster_size);
+    run = compare_map (img, m, offset, length, 70);
+
+    /* Data is in the file, after the header clusters. */
+    if (run.type == QED_RUN_DATA) {
+      CHECK_OP (run.file_offset, >=,
+                (uint64_t) m->h.header_size * m->h.cluster_size);
+      CHECK_OP (run.file_offset, <, m->file_size);
+      CHECK_OP (run.length, <=, m->file_size - run.file_offset);
+    }
+
+    /* The model has seen its beginning: its end too, and across it. */
+    compare_map (img, m, offset + run.length - 1, 1, 1);
+    if (i < 20)
+      read_around (img, m, offset + run.length, i % 2 ? 512 : 5000);
+    offset += run.length;
+  }
+}
+
+struct extents {
+  struct qed_image *img;
+  uint64_t next, end;
+  int last;
+  unsigned calls;
+};
+
+static int
+check_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
+{
+  struct extents *e = opaque;
+
+  CHECK_EQ (offset, e->next);
+  CHECK_OP (length, >, 0);
+  CHECK_OP (length, <=, e->end - offset);
+  CHECK (zero != e->last);
+  e->next = offset + length;
+  e->last = zero;
+
+  /* Zeros are zeros, at both ends. */
+  if (zero) {
+    static const uint8_t zeros[1024];
+    uint8_t buf[1024];
+    uint64_t n = min (length, sizeof buf);
+
+    for (int i = 0; i < 2; i++) {
+      memset (buf, 1, sizeof buf);
+      CHECK_EQ (qed_pread (e->img, buf, n,
+                           i ? offset + length - n : offset), 0);
+      CHECK_EQ (memcmp (buf, zeros, n), 0);
+    }
+  }
+  return ++e->calls == MAX_EXTENTS;
+}
+
+/* All extents of a range, the first ones from OFFSET on byte by byte. */
+static void
+check_extents (struct qed_image *img, const struct model *m, uint64_t offset,
+               uint64_t length)
+{
+  struct extents e = { img, offset, offset + length, -1, 0 };
+
+  CHECK_EQ (qed_extents (img, offset, length, check_extent, &e), 0);
+  if (e.calls < MAX_EXTENTS)
+    CHECK_EQ (e.next, offset + length);
+  compare_extents (img, m, offset, min (length, 1 << 17));
+}
+
+/* The first clusters, the last one, and random places. */
+static void
+check_reads (struct qed_image *img, const struct model *m, struct rng *rng)
+{
+  uint64_t cs = m->h.cluster_size, size = m->h.image_size;
+
+  for (uint64_t c = 0; c < 8 && c * cs < size; c++)
+    compare_pread (img, m, c * cs, min (size - c * cs, min (cs, MAX_READ)));
+  compare_pread (img, m, size - min (size, 1000), min (size, 1000));
+  for (int i = 0; i < 16; i++) {
+    uint64_t offset = rng_below (rng, i % 2 ? size : min (size, 20 * cs));
+    uint64_t count = rng_below (rng, min (MAX_READ, size - offset)) + 1;
+
+    compare_pread (img, m, offset, count);
+  }
+}
+
+static void
+check_image (struct qed_image *img, const struct model *m, struct rng *rng)
+{
+  uint64_t size = m->h.image_size, offset;
+  uint8_t byte, a[QED_HEADER_BYTES], b[QED_HEADER_BYTES];
+
+  qed_header_encode (qed_get_header (img), a);
+  mem_read (m->file, b, sizeof b, 0);
+  CHECK_EQ (memcmp (a, b, sizeof a), 0);
+  CHECK_FAILS (qed_pread (img, &byte, 1, size), EINVAL, MEM_NAME);
+  if (size == 0)
+    return;
+  check_runs (img, m, 0);
+  offset = rng_below (rng, size);
+  check_runs (img, m, offset);
+  check_extents (img, m, 0, size);
+  check_extents (img, m, offset, 1 + rng_below (rng, size - offset));
+  check_reads (img, m, rng);
+  CHECK_EQ (qed_prefetch (img, offset, min (size - offset, 1 << 24)), 0);
+}
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  struct mem_file *f = input_load (data, size);
+  struct rng rng = { mem_hash (f) };
+  struct model m;
+  bool valid = model_open (&m, f);
+  struct qed_storage *st = mem_open (f);
+  int64_t before = alloc_bytes ();
+  struct qed_image *img;
+
+  CONTEXT ("the model finds the header %svalid", valid ? "" : "in");
+  alloc_reset_peak ();
+  img = qed_open (st, QED_MIN_CACHE_SIZE);
+  CHECK_EQ (img != NULL, valid);
+  if (img) {
+    check_image (img, &m, &rng);
+    /* I7, with what the comparisons allocate. */
+    CHECK_OP (alloc_peak () - before, <=,
+              QED_MIN_CACHE_SIZE + 2 * MAX_READ + 16384);
+    qed_close (img);
+  }
+  else {
+    check_refused (st, errno);
+    qed_storage_close (st);
+  }
+
+  /* I10. */
+  CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE), 0);
+  mem_file_free (f);
+  return 0;
+}
