@@ -1,0 +1,54 @@
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+# make_tree DIR: files of many sizes, sparse ones, links, odd names.
+make_tree ()
+{
+    mkdir -p "$1/sub/deep/er"
+    "$PYTHON" - "$1" <<'END'
+import os, random, sys
+r = random.Random(8)
+os.chdir(sys.argv[1])
+for i in range(150):
+    n = int(2 ** r.uniform(0, 19))
+    with open(r.choice((".", "sub", "sub/deep/er")) + f"/file {i}", "wb") as f:
+        f.write(r.randbytes(n))
+with open("sparse", "wb") as f:
+    f.seek(5 << 20)
+    f.write(b"end")
+with open("empty", "wb"):
+    pass
+with open("hello", "w") as f:
+    f.write("hello, world\n" * 10000)
+os.symlink("hello", "link")
+os.link("hello", "sub/hard")
+END
+}

@@ -1,0 +1,406 @@
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+"""QED images, built and read byte by byte, without the code under test.
+
+Image builds an image from a description: any header field, tables and
+clusters anywhere, and any entry or byte overridden with something wrong.
+
+Model reads an image as QED-FORMAT.md says, as slowly and plainly as that
+can be done, and is what tests compare a server with.
+
+    img = Image(size=1 << 20, cluster_size=4096, table_size=1)
+    img.data(0)                     # with a pattern
+    img.data(3, b"hello", at=17)    # at file offset 17 * 4096
+    img.zero(4)
+    img.entry(5, 0x1234)            # unsound
+    img.save("x.qed")
+
+Only Python's standard library is used.
+"""
+
+import errno
+import os
+import random
+import struct
+
+MAGIC = b"QED\0"
+HEADER_BYTES = 64
+
+F_BACKING_FILE = 0x01
+F_NEED_CHECK = 0x02
+F_BACKING_FORMAT_NO_PROBE = 0x04
+
+# The header, in the order of the file: name and struct format.
+FIELDS = (
+    ("magic", "4s"),
+    ("cluster_size", "I"),
+    ("table_size", "I"),
+    ("header_size", "I"),
+    ("features", "Q"),
+    ("compat_features", "Q"),
+    ("autoclear_features", "Q"),
+    ("l1_table_offset", "Q"),
+    ("image_size", "Q"),
+    ("backing_filename_offset", "I"),
+    ("backing_filename_size", "I"),
+)
+HEADER = struct.Struct("<" + "".join(f for _, f in FIELDS))
+assert HEADER.size == HEADER_BYTES
+
+ENTRY = struct.Struct("<Q")
+
+# Every geometry that is legal.
+CLUSTER_SIZES = [1 << b for b in range(12, 27)]
+TABLE_SIZES = [1, 2, 4, 8, 16]
+
+# A disk's size is signed in NBD and off_t.
+MAX_SIZE = (1 << 63) - 512
+
+
+def max_size(cluster_size, table_size):
+    """The largest disk that a geometry maps and that can be served."""
+    n = table_size * cluster_size // 8
+    return min(n * n * cluster_size, MAX_SIZE)
+
+
+def pattern(seed, cluster, n):
+    """N bytes which are different in each cluster, and nowhere zero."""
+    r = random.Random(f"{seed}/{cluster}")
+    return r.randbytes(n).replace(b"\0", b"\1")
+
+
+class Image:
+    """An image to be built.  Clusters named AT are numbers of clusters in
+    the file; other clusters are numbers of guest clusters."""
+
+    def __init__(self, size, cluster_size=65536, table_size=4,
+                 header_size=1, l1_at=None, features=0, compat_features=0,
+                 autoclear_features=0, backing=None, seed=0):
+        self.size = size
+        self.cluster_size = cluster_size
+        self.table_size = table_size
+        self.n = table_size * cluster_size // 8
+        self.seed = seed
+        self.end = header_size      # in clusters: where the file grows
+        self.tables = {}            # L1 index: L2 table's AT
+        self.entries = {}           # file offset of an entry: value
+        self.bytes = []             # (file offset, bytes), in order
+        self.pokes = []             # the same, written last
+        self.length = None          # override of the file's length
+        self.tail = b""             # what stands after the last cluster
+
+        self.l1_at = self.alloc(table_size, l1_at)
+        self.header = {
+            "magic": MAGIC,
+            "cluster_size": cluster_size,
+            "table_size": table_size,
+            "header_size": header_size,
+            "features": features,
+            "compat_features": compat_features,
+            "autoclear_features": autoclear_features,
+            "l1_table_offset": self.l1_at * cluster_size,
+            "image_size": size,
+            "backing_filename_offset": 0,
+            "backing_filename_size": 0,
+        }
+        if backing is not None:
+            name = os.fsencode(backing)
+            self.header["features"] |= F_BACKING_FILE
+            self.header["backing_filename_offset"] = HEADER_BYTES
+            self.header["backing_filename_size"] = len(name)
+            self.bytes.append((HEADER_BYTES, name))
+
+    def alloc(self, n=1, at=None):
+        """N clusters of the file, at its end or from cluster AT on."""
+        if at is None:
+            at = self.end
+        self.end = max(self.end, at + n)
+        return at
+
+    def table(self, i, at=None):
+        """Make L2 table I if there is none.  Returns where it is."""
+        if i not in self.tables:
+            self.tables[i] = self.alloc(self.table_size, at)
+            self.l1_entry(i, self.tables[i] * self.cluster_size)
+        return self.tables[i]
+
+    def l1_entry(self, i, value):
+        """Override an L1 entry."""
+        self.entries[self.l1_at * self.cluster_size + 8 * i] = value
+
+    def entry(self, cluster, value):
+        """Override an L2 entry."""
+        at = self.table(cluster // self.n)
+        offset = at * self.cluster_size + 8 * (cluster % self.n)
+        self.entries[offset] = value
+
+    def zero(self, cluster):
+        """Make a zero cluster."""
+        self.entry(cluster, 1)
+
+    def data(self, cluster, content=None, at=None):
+        """Make a data cluster.  CONTENT is bytes for its start, or a dict
+        {offset in the cluster: bytes}; by default a pattern that fills
+        clusters up to 64 KiB and is at both ends and in the middle of
+        larger ones.  The rest is a hole in the file."""
+        cs = self.cluster_size
+        self.table(cluster // self.n)
+        at = self.alloc(1, at)
+        self.entry(cluster, at * cs)
+        if content is None:
+            if cs <= 65536:
+                content = pattern(self.seed, cluster, cs)
+            else:
+                p = pattern(self.seed, cluster, 12288)
+                content = {0: p[:4096], cs // 2 - 2048: p[4096:8192],
+                           cs - 4096: p[8192:]}
+        if not isinstance(content, dict):
+            content = {0: content}
+        for offset, b in content.items():
+            assert 0 <= offset and offset + len(b) <= cs
+            self.bytes.append((at * cs + offset, b))
+        return at
+
+    def poke(self, offset, b):
+        """Override bytes of the file."""
+        self.pokes.append((offset, b))
+
+    def file_size(self):
+        if self.length is not None:
+            return self.length
+        return self.end * self.cluster_size + len(self.tail)
+
+    def header_bytes(self):
+        return HEADER.pack(*(self.header[name] for name, _ in FIELDS))
+
+    def save(self, path):
+        length = self.file_size()
+        with open(path, "wb") as f:
+            fd = f.fileno()
+            os.ftruncate(fd, length)
+
+            def write(offset, b):
+                b = b[:max(0, length - offset)]
+                if b:
+                    os.pwrite(fd, b, offset)
+
+            write(0, self.header_bytes())
+            for offset, b in self.bytes:
+                write(offset, b)
+            for offset, value in self.entries.items():
+                write(offset, ENTRY.pack(value))
+            if self.tail:
+                write(self.end * self.cluster_size, self.tail)
+            for offset, b in self.pokes:
+                write(offset, b)
+        return path
+
+
+# Kinds of runs.
+UNALLOCATED = "unallocated"
+ZERO = "zero"
+DATA = "data"
+UNSOUND = "unsound"
+
+
+class Unsound(Exception):
+    """The range can only be answered with EIO."""
+
+
+class Run:
+    """Guest bytes [start, end) of one kind.  For DATA, OFFSET is where
+    they are in the file; for UNSOUND it's the entry's value."""
+
+    def __init__(self, start, end, kind, offset=None):
+        self.start, self.end = start, end
+        self.kind, self.offset = kind, offset
+
+    def __repr__(self):
+        return f"Run({self.start}, {self.end}, {self.kind}, {self.offset})"
+
+
+class Model:
+    """What an image contains (that nobody changes).  Backing files are not looked at: what is
+    UNALLOCATED reads as zeros here."""
+
+    def __init__(self, path):
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self.file_size = os.lseek(self.fd, 0, os.SEEK_END)
+        raw = os.pread(self.fd, HEADER_BYTES, 0)
+        self.header = dict(zip((n for n, _ in FIELDS), HEADER.unpack(raw)))
+        h = self.header
+        self.cluster_size = h["cluster_size"]
+        self.table_bytes = h["table_size"] * h["cluster_size"]
+        self.n = self.table_bytes // 8
+        self.size = h["image_size"]
+        self.first = h["header_size"] * h["cluster_size"]
+        self.end = self.file_size // self.cluster_size * self.cluster_size
+        self._runs = None
+        self._pages = {}            # of tables
+
+    def close(self):
+        os.close(self.fd)
+
+    def _sound(self, entry, length, own_table=None):
+        """May what an entry points to be used (QED-FORMAT.md, Tables and
+        clusters)?"""
+        tables = [self.header["l1_table_offset"]]
+        if own_table is not None:
+            tables.append(own_table)
+        return (entry % self.cluster_size == 0
+                and entry >= self.first
+                and entry + length <= self.end
+                and all(entry + length <= t or t + self.table_bytes <= entry
+                        for t in tables))
+
+    def _entry(self, table, i):
+        page, within = divmod(table + 8 * i, 4096)
+        if page not in self._pages:
+            if len(self._pages) > 10000:
+                self._pages.clear()
+            self._pages[page] = os.pread(self.fd, 4096, page * 4096)
+        return ENTRY.unpack_from(self._pages[page], within)[0]
+
+    def lookup(self, cluster):
+        """(kind, file offset or entry) of a guest cluster."""
+        i, j = divmod(cluster, self.n)
+        table = self._entry(self.header["l1_table_offset"], i)
+        if table == 0:
+            return UNALLOCATED, None
+        if not self._sound(table, self.table_bytes):
+            return UNSOUND, table
+        entry = self._entry(table, j)
+        if entry == 0:
+            return UNALLOCATED, None
+        if entry == 1:
+            return ZERO, None
+        if not self._sound(entry, self.cluster_size, table):
+            return UNSOUND, entry
+        return DATA, entry
+
+    def read(self, offset, length):
+        """The bytes of a range, or Unsound."""
+        assert 0 <= offset and offset + length <= self.size
+        result = []
+        while length > 0:
+            cluster, within = divmod(offset, self.cluster_size)
+            n = min(length, self.cluster_size - within)
+            kind, at = self.lookup(cluster)
+            if kind == UNSOUND:
+                raise Unsound(f"cluster {cluster}: entry {at:#x}")
+            if kind == DATA:
+                b = os.pread(self.fd, n, at + within)
+                assert len(b) == n
+                result.append(b)
+            else:
+                result.append(bytes(n))
+            offset += n
+            length -= n
+        return b"".join(result)
+
+    def data_segments(self, offset, length):
+        """The parts of a range of the file which aren't holes."""
+        end = offset + length
+        while offset < end:
+            try:
+                start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            except OSError as e:
+                if e.errno == errno.ENXIO:
+                    return
+                if e.errno == errno.EINVAL:     # a block device
+                    yield offset, end
+                    return
+                raise
+            if start >= end:
+                return
+            offset = min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
+            yield start, offset
+
+    def _nonzero_entries(self, table, n):
+        """(index, value) of the first N entries of a table, without those
+        that are 0.  Doesn't read holes: tables can have 1 GiB."""
+        for start, end in self.data_segments(table, 8 * n):
+            start = start // 8 * 8
+            for offset in range(start, end, 1 << 20):
+                b = os.pread(self.fd, min(1 << 20, end - offset), offset)
+                if not b.strip(b"\0"):
+                    continue
+                b = b[:len(b) // 8 * 8]
+                for k, (value,) in enumerate(ENTRY.iter_unpack(b)):
+                    if value:
+                        yield (offset - table) // 8 + k, value
+
+    def _allocated(self):
+        """Runs of whatever isn't UNALLOCATED, in order, not merged."""
+        cs = self.cluster_size
+        clusters = -(-self.size // cs)
+        l1 = self.header["l1_table_offset"]
+        for i, table in self._nonzero_entries(l1, -(-clusters // self.n)):
+            first = i * self.n
+            last = min(first + self.n, clusters)
+            if not self._sound(table, self.table_bytes):
+                yield Run(first * cs, min(last * cs, self.size),
+                          UNSOUND, table)
+                continue
+            for j, entry in self._nonzero_entries(table, last - first):
+                start = (first + j) * cs
+                end = min(start + cs, self.size)
+                if entry == 1:
+                    yield Run(start, end, ZERO)
+                elif not self._sound(entry, cs, table):
+                    yield Run(start, end, UNSOUND, entry)
+                else:
+                    yield Run(start, end, DATA, entry)
+
+    def runs(self):
+        """The disk from its start to its end.  Each DATA cluster is a run
+        of its own, others are merged with neighbours of their kind."""
+        if self._runs is None:
+            result = []
+
+            def add(run):
+                if run.start == run.end:
+                    return
+                if (result and result[-1].kind == run.kind != DATA):
+                    result[-1].end = run.end
+                else:
+                    result.append(run)
+
+            pos = 0
+            for run in self._allocated():
+                add(Run(pos, run.start, UNALLOCATED))
+                add(run)
+                pos = run.end
+            add(Run(pos, self.size, UNALLOCATED))
+            self._runs = result
+        return self._runs

@@ -1,0 +1,411 @@
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+"""Servers and comparisons for the tests, on top of qedimg and libnbd."""
+
+import collections
+import contextlib
+import errno
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import nbd
+import qedimg
+from qedimg import DATA, UNALLOCATED, UNSOUND, ZERO
+
+# Made by functions.sh.
+TMP = os.environ["d"]
+
+HOLE_FLAG = 1       # NBD_STATE_HOLE
+ZERO_FLAG = 2       # NBD_STATE_ZERO
+
+MiB = 1 << 20
+
+# Well below the largest that NBD servers take (32 MiB is what all do).
+CHUNK = 32 * MiB
+
+# What sanitizers write.
+REPORT = re.compile(r"runtime error:|Sanitizer: ")
+
+
+def some(cases, n=8):
+    """All of the cases; but under valgrind, where a server takes a second to
+    start, only N of them, from the first to the last."""
+    cases = list(cases)
+    if not os.environ.get("NBDKIT_VALGRIND") or len(cases) <= n:
+        return cases
+    return [cases[i * (len(cases) - 1) // (n - 1)] for i in range(n)]
+
+
+def connect(uri):
+    h = nbd.NBD()
+    h.add_meta_context("base:allocation")
+    h.set_strict_mode(0)
+    h.connect_uri(uri)
+    return h
+
+
+class Server:
+    """nbdkit with the just-built plugin:
+
+        with Server("qed", "file=x.qed") as s:
+            h = s.connect()
+
+    It must start, and at the end stop with status 0, which it doesn't if
+    valgrind has found something.  Nor may a sanitizer."""
+
+    def __init__(self, *args):
+        self.args = args
+        self.dir = tempfile.mkdtemp(prefix="s", dir=TMP)
+        self.sock = os.path.join(self.dir, "sock")
+        self.pidfile = os.path.join(self.dir, "pid")
+        self.uri = "nbd+unix:///?socket=" + self.sock
+        self.handles = []
+        assert len(self.sock) < 108
+
+    def __enter__(self):
+        with open(os.path.join(self.dir, "log"), "wb") as log:
+            self.process = subprocess.Popen(
+                ["nbdkit", "-f", "-U", self.sock, "-P", self.pidfile,
+                 *self.args],
+                stdin=subprocess.DEVNULL, stderr=log)
+        deadline = time.monotonic() + 60
+        while not (os.path.exists(self.pidfile)
+                   and os.path.getsize(self.pidfile)):
+            if (self.process.poll() is not None
+                    or time.monotonic() > deadline):
+                self.process.kill()
+                raise AssertionError(f"nbdkit {self.args} did not start:\n"
+                                     + self.log())
+            time.sleep(0.005)
+        return self
+
+    def log(self):
+        """What the server has written to stderr so far."""
+        with open(os.path.join(self.dir, "log"), errors="replace") as f:
+            return f.read()
+
+    def pid(self):
+        with open(self.pidfile) as f:
+            return int(f.read())
+
+    def memory(self, key="VmHWM"):
+        """Bytes of memory: VmHWM is the peak of what was resident."""
+        with open(f"/proc/{self.pid()}/status") as f:
+            return int(re.search(key + r":\s+(\d+) kB", f.read())[1]) * 1024
+
+    def connect(self):
+        h = connect(self.uri)
+        self.handles.append(h)
+        return h
+
+    def __exit__(self, *exc):
+        for h in self.handles:
+            with contextlib.suppress(nbd.Error):
+                h.shutdown()
+        os.kill(self.pid(), signal.SIGTERM)
+        try:
+            status = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"nbdkit {self.args} did not stop")
+        if exc[0] is not None:
+            sys.stderr.write(self.log())
+        else:
+            assert status == 0, f"nbdkit: status {status}:\n" + self.log()
+            assert not REPORT.search(self.log()), self.log()
+
+
+def refused(regex, *args):
+    """nbdkit ARGS must end before it serves, with status 1 and a message
+    that matches REGEX.  Returns the messages."""
+    p = subprocess.run(["nbdkit", "-U", "-", *args, "--run", "echo served"],
+                       stdin=subprocess.DEVNULL, capture_output=True,
+                       timeout=60)
+    log = p.stderr.decode(errors="replace")
+    assert b"served" not in p.stdout, f"{args}: served\n{log}"
+    assert p.returncode == 1, f"{args}: status {p.returncode}\n{log}"
+    assert re.search(regex, log), f"{args}: {regex!r} not in:\n{log}"
+    return log
+
+
+def qed_img(*args, status=0):
+    """Run qed-img.  Returns what it wrote to stdout and stderr."""
+    p = subprocess.run([*shlex.split(os.environ["QED_IMG"]), *args],
+                       stdin=subprocess.DEVNULL, capture_output=True,
+                       timeout=120)
+    out, err = (b.decode(errors="replace") for b in (p.stdout, p.stderr))
+    assert p.returncode == status, \
+        f"qed-img {args}: status {p.returncode}\n{out}{err}"
+    return out, err
+
+
+def run(*args):
+    """Run a command that must succeed, and return its output."""
+    p = subprocess.run(args, stdin=subprocess.DEVNULL, timeout=300,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    out = p.stdout.decode(errors="replace")
+    assert p.returncode == 0, f"{args}: status {p.returncode}\n{out}"
+    return out
+
+
+def punch_hole(path, offset, n):
+    run("fallocate", "-p", "-n", "-o", str(offset), "-l", str(n), path)
+
+
+#----------------------------------------------------------------------
+# Reading.
+
+def expect_error(name, fn, *args):
+    """The call must fail with the error NAME, e.g. "EIO"."""
+    try:
+        fn(*args)
+    except nbd.Error as e:
+        assert e.errnum == getattr(errno, name), \
+            f"{fn.__name__}{args}: {e} where {name} was expected"
+    else:
+        raise AssertionError(f"{fn.__name__}{args} did not fail")
+
+
+def check_bytes(got, want, offset):
+    """Like assert got == want, with a message of readable length."""
+    if got == want:
+        return
+    assert len(got) == len(want), f"at {offset}: {len(got)} bytes"
+    i = next(i for i in range(len(want)) if got[i] != want[i])
+    raise AssertionError(f"byte {offset + i} of the disk differs: "
+                         f"{got[i:i + 16].hex()} where "
+                         f"{want[i:i + 16].hex()} was expected")
+
+
+def check_read(h, model, offset, length):
+    """One read request is answered as the model says, be it EIO."""
+    try:
+        want = model.read(offset, length)
+    except qedimg.Unsound:
+        expect_error("EIO", h.pread, length, offset)
+    else:
+        check_bytes(h.pread(length, offset), want, offset)
+
+
+def check_range(h, model, start, end):
+    """A range of any length, in requests of at most CHUNK."""
+    for offset in range(start, end, CHUNK):
+        check_read(h, model, offset, min(CHUNK, end - offset))
+
+
+def _check_long(h, model, start, end, ends=MiB):
+    """A range in which nothing changes: all of it, or its ends if it is
+    long, and some places between."""
+    if end - start <= 4 * ends:
+        check_range(h, model, start, end)
+        return
+    check_range(h, model, start, start + ends)
+    check_range(h, model, end - ends, end)
+    r = random.Random(start)
+    for _ in range(3):
+        check_read(h, model, r.randrange(start, end - 65536), 65536)
+
+
+def _check_unsound(h, model, run):
+    cs = model.cluster_size
+    starts = range(run.start, run.end, cs)
+    if len(starts) > 20:
+        starts = [*starts[:5], starts[len(starts) // 2], *starts[-5:]]
+    for start in starts:
+        end = min(start + cs, run.end)
+        expect_error("EIO", h.pread, 1, start)
+        expect_error("EIO", h.pread, 1, end - 1)
+        expect_error("EIO", h.pread, min(CHUNK, end - start), start)
+
+
+def check_content(h, model):
+    """The whole disk.  Of long stretches without data, in the image or in
+    a large cluster, only places are read."""
+    assert h.get_size() == model.size, h.get_size()
+    for run in model.runs():
+        if run.kind == UNSOUND:
+            _check_unsound(h, model, run)
+        elif run.kind == DATA:
+            length = run.end - run.start
+            pos = run.start
+            for seg in model.data_segments(run.offset, length):
+                seg_start, seg_end = (s - run.offset + run.start for s in seg)
+                _check_long(h, model, pos, seg_start, 65536)
+                check_range(h, model, seg_start, seg_end)
+                pos = seg_end
+            _check_long(h, model, pos, run.end, 65536)
+        else:
+            _check_long(h, model, run.start, run.end)
+    # Requests over the borders of runs.
+    for run in model.runs()[1:][:1000]:
+        start = max(0, run.start - 700)
+        check_read(h, model, start, min(1500, model.size - start))
+
+
+def check_raw(h, path):
+    """The whole disk against a raw file, by the same rules."""
+    size = os.path.getsize(path)
+    assert h.get_size() == size, h.get_size()
+    fd = os.open(path, os.O_RDONLY)
+
+    class Raw:
+        def read(self, offset, length):
+            return os.pread(fd, length, offset)
+
+    pos = 0
+    try:
+        while pos < size:
+            try:
+                start = os.lseek(fd, pos, os.SEEK_DATA)
+            except OSError as e:
+                if e.errno != errno.ENXIO:
+                    raise
+                start = size
+            _check_long(h, Raw(), pos, start)
+            if start == size:
+                break
+            pos = os.lseek(fd, start, os.SEEK_HOLE)
+            check_range(h, Raw(), start, pos)
+    finally:
+        os.close(fd)
+
+
+#----------------------------------------------------------------------
+# Extents.
+
+Extent = collections.namedtuple("Extent", "start end flags")
+
+
+def block_status(h, offset, length, req_one=False):
+    """One request.  Returns the extents, as the server sent them."""
+    result = []
+    pos = offset
+
+    def cb(context, _offset, entries, _error):
+        nonlocal pos
+        assert context == "base:allocation" and _offset == offset
+        assert len(entries) % 2 == 0
+        for n, flags in zip(entries[::2], entries[1::2]):
+            assert n > 0
+            result.append(Extent(pos, pos + n, flags))
+            pos += n
+        return 0
+
+    flags = nbd.CMD_FLAG_REQ_ONE if req_one else 0
+    h.block_status(length, offset, cb, flags)
+    assert result
+    return result
+
+
+def extents(h, start=0, end=None, req_one=False):
+    """The extents of a range, cut at its end, neighbours of the same kind
+    merged."""
+    if end is None:
+        end = h.get_size()
+    result = []
+    while start < end:
+        length = min(end - start, (1 << 32) - 65536)
+        for e in block_status(h, start, length, req_one):
+            e = e._replace(end=min(e.end, end))
+            if e.start >= end:
+                break
+            if result and result[-1].flags == e.flags:
+                result[-1] = result[-1]._replace(end=e.end)
+            else:
+                result.append(e)
+            start = e.end
+    return result
+
+
+def check_extents(h, model, start=0, end=None, got=None):
+    """Extents say what the model says: what isn't allocated, or is a zero
+    cluster, is a hole that reads as zeros; an unsound cluster isn't; data
+    may be one only where it is zeros."""
+    if end is None:
+        end = model.size
+    if got is None:
+        got = extents(h, start, end)
+    assert got[0].start == start and got[-1].end == end
+    runs = iter(model.runs())
+    run = next(runs)
+    for e in got:
+        pos = e.start
+        while pos < e.end:
+            while run.end <= pos:
+                run = next(runs)
+            stop = min(run.end, e.end)
+            where = f"bytes {pos} to {stop} ({run}): flags {e.flags}"
+            if run.kind in (UNALLOCATED, ZERO):
+                assert e.flags == HOLE_FLAG | ZERO_FLAG, where
+            elif run.kind == UNSOUND:
+                assert e.flags == 0, where
+            elif e.flags & ZERO_FLAG:
+                offset = pos - run.start + run.offset
+                for s, t in model.data_segments(offset, stop - pos):
+                    b = os.pread(model.fd, t - s, s)
+                    assert not b.strip(b"\0"), where
+            else:
+                assert e.flags == 0, where
+            pos = stop
+
+
+def check_all(h, model):
+    """Content and extents.  A disk that takes too many requests for its
+    extents is looked at where its runs begin and end."""
+    check_content(h, model)
+    if model.size <= 1 << 40:
+        if model.size:
+            check_extents(h, model)
+        return
+    for run in model.runs():
+        for pos in (run.start, run.end):
+            start = max(0, pos - 3 * model.cluster_size)
+            end = min(model.size, pos + 3 * model.cluster_size)
+            check_extents(h, model, start, end)
+            check_extents(h, model, start // 512 * 512 + 1, end - 1)
+
+
+def serve_and_check(path, *args):
+    """Serve PATH and compare all of it with the model."""
+    model = qedimg.Model(path)
+    try:
+        with Server("qed", "file=" + path, *args) as s:
+            check_all(s.connect(), model)
+    finally:
+        model.close()

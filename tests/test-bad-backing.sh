@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# An image with a backing file isn't served without it, which would show the
+# wrong content; the message names the backing file.  qed-img shows it.
+truncate -s 2M $d/base.raw
+qemu-img create -q -f qed -b base.raw -F raw $d/x.qed
+qemu-img create -q -f qed -b $d/x.qed -F qed $d/y.qed
+refused "$d/x.qed: .*'base.raw'.*backing files are not supported yet" \
+        qed $d/x.qed
+refused "$d/y.qed: .*'$d/x.qed'.*backing files are not supported yet" \
+        qed $d/y.qed
+qed-img info $d/x.qed >$d/info
+grep -F -x "backing file: base.raw (actual path: $d/base.raw)" $d/info
+qed-img info $d/y.qed >$d/info
+grep -x "backing file: $d/x.qed" $d/info
+
+# The fields of the name.
+"$PYTHON" - <<'END'
+import re
+import qedimg, qedtest
+
+path = qedtest.TMP + "/b.qed"
+
+def image(offset, size, name=b"base", header_size=1, cs=4096):
+    img = qedimg.Image(1 << 20, cs, 1, header_size=header_size,
+                       features=qedimg.F_BACKING_FILE)
+    img.header["backing_filename_offset"] = offset
+    img.header["backing_filename_size"] = size
+    img.poke(offset, name)
+    img.save(path)
+
+def refused(rule):
+    log = qedtest.refused(re.escape(path) + ": header: .*" + rule,
+                          "qed", path)
+    assert not re.search("not supported yet", log), log
+    qedtest.qed_img("info", path, status=1)
+
+def unsupported(name):
+    qedtest.refused(re.escape(name) + ".*not supported yet", "qed", path)
+    out, _ = qedtest.qed_img("info", path)
+    assert f"backing file: {name}" in out, out
+
+image(64, 4)
+unsupported("base")
+image(4096 - 4, 4)
+unsupported("base")
+image(8192 - 4, 4, header_size=2)
+unsupported("base")
+image(64, 4095, b"n" * 4095, header_size=2)
+unsupported("n" * 4095)
+
+SIZE = "backing_filename_size {}: must be from 1 to 4095"
+for size in (0, 4096, 1 << 31, 0xffffffff):
+    image(64, size)
+    refused(SIZE.format(size))
+for offset, size, header_size in ((4096 - 3, 4, 1), (4096, 4, 1),
+                                  (8192 - 3, 4, 2), (0xffffffff, 1, 1),
+                                  (0xffffffff, 1023, 1), (1 << 31, 4, 1),
+                                  (4096 - 62, 63, 1)):
+    image(offset, size, b"", header_size)
+    refused(f"backing_filename_offset {offset}: .*{size} bytes must lie inside")
+for name in (b"ba\0e", b"\0ase", b"bas\0"):
+    image(64, 4, name)
+    refused("must have no NUL")
+END

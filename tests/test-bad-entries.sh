@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Hostile L2 entries.  Exactly the clusters that they map give EIO, and look
+# like data to who asks for extents; all others read right.  A message says
+# which file, where on the disk, and what the entry was.  (I9)
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+
+path = qedtest.TMP + "/e.qed"
+TOP = 1 << 64
+
+def entries(img):
+    """(entry, why it's wrong) for an image to which nothing is added."""
+    cs, end = img.cluster_size, img.end * img.cluster_size
+    table = img.table(0) * cs
+    data = img.entries[table]
+    unaligned = "is not a multiple of the cluster size"
+    header = "points into the header clusters"
+    past = "points past the end of the file"
+    l1 = "points into the L1 table"
+    own = "points into the L2 table it stands in"
+    yield from ((v, unaligned) for v in (
+        2, 3, 7, 512, cs - 1, cs + 1, end - cs + 1, end - 512, end + 1,
+        table + 8, TOP - 1, TOP - 512, TOP - cs + 1,
+        # Nothing else is wrong with these.
+        data + 1, data + 2, data + 512, data + cs // 2, data + cs - 1))
+    yield from ((c * cs, header) for c in
+                range(1, img.header["header_size"]))
+    yield from ((c * cs, l1) for c in
+                range(img.l1_at, img.l1_at + img.table_size))
+    yield from ((table + c * cs, own) for c in range(img.table_size))
+    # The partial cluster; further out; where adding to it overflows.
+    yield from ((v // cs * cs, past) for v in (
+        end, end + cs, 2 * end, 1 << 31, 1 << 32, (1 << 32) + end,
+        1 << 40, 1 << 62, (1 << 63) - cs, 1 << 63, (1 << 63) + end,
+        TOP - 2 * cs, TOP - cs))
+
+for cs, ts, header_size in ((4096, 1, 3), (4096, 16, 1), (65536, 4, 2),
+                            (1 << 20, 2, 2)):
+    img = qedimg.Image(3 * (ts * cs // 8) * cs + 512, cs, ts, header_size)
+    sound = (0, 1, 3, img.n - 1, img.n, 2 * img.n, 3 * img.n)
+    for c in sound:
+        img.data(c)
+    # Neighbours of each other, and of data: places that don't matter to
+    # a reader, which can't know that they are in use twice.
+    bad = {}
+    for i, (entry, why) in enumerate(entries(img)):
+        c = 4 + i + i // 3
+        bad[c] = (entry, why)
+        img.entry(c, entry)
+        if i % 3 == 2:
+            img.entry(c + 1, (img.end - 1 - i % 7) * cs)
+    img.tail = b"t" * (cs - 1)
+    img.save(path)
+    model = qedimg.Model(path)
+    unsound = {r.start // cs + k for r in model.runs()
+               if r.kind == qedimg.UNSOUND
+               for k in range((r.end - r.start) // cs)}
+    assert unsound == set(bad)
+
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        qedtest.check_all(h, model)
+        for c, (entry, why) in bad.items():
+            # In the middle of a request, too.
+            qedtest.expect_error("EIO", h.pread, 3 * cs, (c - 1) * cs)
+        log = s.log()
+        for c, (entry, why) in bad.items():
+            line = (f"{path}: offset {c * cs} of the disk: "
+                    f"L2 entry 0x{entry:x} {why}: the image is corrupt")
+            assert line in log, line
+        # Prefetching leaves it to the reader to hear about them.
+        h.cache(max(bad) * cs, 0)
+        # The server is as good as before.
+        qedtest.check_content(h, model)
+END

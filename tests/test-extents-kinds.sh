@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Data is data; what isn't allocated, and zero clusters, are holes that read
+# as zeros; unsound clusters look like data, so that a copy reads them and
+# fails.  Neighbours of a kind are one extent, whatever they are made of.
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+img = qedimg.Image(6 * (512 << 12), 4096, 1)
+full = b"\1" * 4096
+for c in (0, 1, 3, 7, 511, 512):
+    img.data(c, full)
+img.zero(4)
+img.entry(8, 4095)              # unsound
+img.entry(9, 1 << 60)
+img.zero(1023)
+img.l1_entry(2, 8)              # 1024 to 1535
+img.zero(2560)
+img.save(qedtest.TMP + "/k.qed")
+END
+start_nbdkit qed $d/k.qed
+nbdinfo --map "$uri" | tee $d/map
+"$PYTHON" - <<'END' >$d/expected
+for start, end, flags, words in ((0, 2, 0, "data"), (2, 3, 3, "hole,zero"),
+                                 (3, 4, 0, "data"), (4, 7, 3, "hole,zero"),
+                                 (7, 10, 0, "data"),
+                                 (10, 511, 3, "hole,zero"),
+                                 (511, 513, 0, "data"),
+                                 (513, 1024, 3, "hole,zero"),
+                                 (1024, 1536, 0, "data"),
+                                 (1536, 3072, 3, "hole,zero")):
+    print("%10d  %10d  %3d  %s" % (start * 4096, (end - start) * 4096, flags,
+                                   words))
+END
+diff -u $d/expected $d/map

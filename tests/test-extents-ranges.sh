@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Block status of any range, down to a byte, with and without REQ_ONE: each
+# answer starts where it was asked for; with REQ_ONE it is a single extent,
+# inside the request.
+"$PYTHON" - <<'END'
+import random
+import qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+img = qedimg.Image(8 * (512 << 12) + 1536, 4096, 1)
+r = random.Random(4)
+for c in range(5 * 512):
+    k = r.random()
+    if k < 0.3:
+        img.data(c)
+    elif k < 0.5:
+        img.zero(c)
+    elif k < 0.52:
+        img.entry(c, 0x1001)
+img.data(8 * 512)
+img.save(path)
+model = qedimg.Model(path)
+size = model.size
+
+with qedtest.Server("qed", path) as s:
+    h = s.connect()
+    whole = qedtest.extents(h)
+    qedtest.check_extents(h, model, got=whole)
+    ends = {e.end for e in whole}
+    assert qedtest.extents(h, req_one=True) == whole
+    for i in range(1500):
+        n = min(size, int(2 ** r.uniform(0, 25)))
+        start = r.choice((r.randrange(size), r.choice(whole).start,
+                          r.choice(whole).end - 1, size - n))
+        n = min(n, size - start)
+        one = qedtest.block_status(h, start, n, req_one=True)
+        assert len(one) == 1 and one[0].start == start
+        assert one[0].end <= start + n
+        # REQ_ONE may stop early, but says the same.
+        qedtest.check_extents(h, model, start, one[0].end, one)
+        many = qedtest.block_status(h, start, n)
+        assert many[0].start == start
+        for a, b in zip(many, many[1:]):
+            assert a.end == b.start and a.flags != b.flags
+            assert a.end in ends, a
+        got = qedtest.extents(h, start, start + n)
+        assert [e.flags for e in got] == \
+            [e.flags for e in whole if e.end > start and e.start < start + n]
+        assert {e.end for e in got[:-1]} <= ends
+END

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_punch_hole
+
+# Holes of the image file inside data clusters are holes of the disk, at the
+# file's granularity, wherever in the file the cluster is.
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+from qedtest import Extent
+
+K = 1024
+path = qedtest.TMP + "/s.qed"
+img = qedimg.Image(1 << 20)
+at = {c: img.data(c, b"\1" * 65536) * 65536 for c in (3, 1, 2, 5, 6, 15)}
+img.save(path)
+
+def punch(cluster, offset, n):
+    qedtest.punch_hole(path, at[cluster] + offset, n)
+
+punch(1, 8 * K, 16 * K)             # in the middle
+punch(2, 0, 4 * K)                  # at the start
+punch(2, 60 * K, 4 * K)             # at the end, hard by
+punch(3, 0, 64 * K)                 # all of it
+punch(15, 32 * K, 32 * K)           # the end of the file
+
+model = qedimg.Model(path)
+with qedtest.Server("qed", path) as s:
+    h = s.connect()
+    got = qedtest.extents(h)
+    want = [(0, 64, 3), (64, 72, 0), (72, 88, 3), (88, 128, 0),
+            (128, 132, 3), (132, 188, 0), (188, 320, 3), (320, 448, 0),
+            (448, 960, 3), (960, 992, 0), (992, 1024, 3)]
+    assert got == [Extent(a * K, b * K, f) for a, b, f in want], got
+    qedtest.check_all(h, model)
+    # From inside of a hole, and of data.
+    assert qedtest.extents(h, 80 * K + 1, 90 * K + 3) == [
+        Extent(80 * K + 1, 88 * K, 3), Extent(88 * K, 90 * K + 3, 0)]
+END

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+source "$testsdir/make-tree.sh"
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_filter ext2
+requires_program mke2fs e2fsck nbdcopy
+
+# A real disk image: a filesystem with files, converted by qemu-img, copied
+# out by nbdcopy.  The copy is the same byte for byte, has the holes, and is
+# a sound filesystem; nbdkit's ext2 filter finds the files.
+make_tree $d/tree
+mke2fs -q -t ext4 -b 1024 -d $d/tree $d/fs.raw 60M
+e2fsck -fn $d/fs.raw
+
+for options in cluster_size=4k,table_size=2 cluster_size=64k,table_size=4 \
+               cluster_size=1M,table_size=2; do
+    qemu-img convert -f raw -O qed -o $options $d/fs.raw $d/fs.qed
+    state_of $d/fs.qed >$d/before
+    nbdkit -U - qed $d/fs.qed --run "nbdcopy \"\$uri\" $d/copy.raw"
+    cmp $d/fs.raw $d/copy.raw
+    e2fsck -fn $d/copy.raw
+    # Not much larger than the data is, though the disk is.
+    test $(stat -c %b $d/copy.raw) -le \
+         $(($(stat -c %b $d/fs.qed) + 2048))
+    qemu-img compare -f raw -F qed $d/copy.raw $d/fs.qed
+
+    for f in hello link sub/hard sparse 'sub/deep/er' empty; do
+        if [ -f "$d/tree/$f" ] && [ ! -L "$d/tree/$f" ]; then
+            nbdkit -r -U - --filter=ext2 qed $d/fs.qed ext2file="/$f" \
+                   --run "nbdcopy \"\$uri\" $d/file"
+            cmp "$d/tree/$f" $d/file
+            rm $d/file
+        fi
+    done
+    state_of $d/fs.qed >$d/after
+    cmp $d/before $d/after
+    rm $d/copy.raw $d/fs.qed
+done

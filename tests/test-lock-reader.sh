@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# While nbdkit serves an image (in the foreground or not), QEMU can't open
+# it for writing nor create another in its place, but it can read it.
+qemu-img create -q -f qed $d/x.qed 10M
+qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
+state_of $d/x.qed >$d/before
+
+held ()
+{
+    local lock='Failed to get "?write"? lock|Failed to get shared'
+    fails 1 "$lock" qemu-io -f qed -c 'write 0 512' $d/x.qed
+    fails 1 "$lock" qemu-img resize -f qed $d/x.qed 20M
+    fails 1 "$lock" qemu-img create -f qed $d/x.qed 1M
+    qemu-io -r -f qed -c 'read -P 9 0 64k' $d/x.qed >$d/out
+    absent failed $d/out
+    qemu-img info $d/x.qed
+    state_of $d/x.qed >$d/after
+    cmp $d/before $d/after
+}
+
+start_nbdkit qed $d/x.qed
+held
+# Readers don't disturb each other.
+start_nbdkit -n second qed $d/x.qed
+nbdsh -u "$uri" -c 'assert h.pread (65536, 0) == b"\x09" * 65536'
+stop_nbdkit
+held
+start_qemu_nbd -r -f qed $d/x.qed
+stop_nbdkit second
+start_nbdkit qed $d/x.qed
+stop_qemu_nbd
+held
+stop_nbdkit
+
+nbdkit -U $d/sock -P $d/pid qed $d/x.qed
+wait_for 30 test -s $d/pid
+pid=$(cat $d/pid)
+cleanup_fn eval "kill $pid 2>/dev/null || :"
+held
+kill $pid
+wait_for 30 gone $pid
+
+# Nobody has it now.  With lock=false nobody notices.
+start_nbdkit qed $d/x.qed lock=false
+qemu-io -f qed -c 'write -P 8 0 64k' $d/x.qed
+stop_nbdkit
+qemu-io -f qed -c 'write -P 7 0 64k' $d/x.qed

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+skip_if_instrumented "the size of memory"
+
+# 64 MiB clusters and tables of 16 of them, so each is of 1 GiB: served with
+# little more memory than cache-size, wherever clients read.  (I7)
+"$PYTHON" - <<'END'
+import random
+import qedimg, qedtest
+from qedtest import MiB
+
+CS = 64 * MiB
+SPAN = 1 << 53                  # of an L2 table
+
+def build(name, size, tables):
+    img = qedimg.Image(size, CS, 16)
+    at = img.alloc()
+    for i in range(tables):
+        for j in range(0, img.n, img.n // 2048 + 1):
+            # All the same data cluster: a reader doesn't mind.
+            img.entry(i * img.n + j, at * CS)
+    return img.save(f"{qedtest.TMP}/{name}.qed")
+
+large = build("large", 3 * SPAN, 3)
+small = build("small", CS, 0)
+
+def peak(path, size, cache_size):
+    r = random.Random(5)
+    with qedtest.Server("qed", path, f"cache-size={cache_size}") as s:
+        h = s.connect()
+        for _ in range(10000):
+            h.pread(512, r.randrange(size // 512) * 512)
+        for _ in range(1000):
+            start = r.randrange(size // 512) * 512
+            length = min(1 << 31, size - start)
+            h.block_status(length, start, lambda *args: 0)
+        return s.memory("VmHWM")
+
+base = peak(small, CS, MiB)
+for cache in (1, 8):
+    used = peak(large, 3 * SPAN, cache * MiB) - base
+    print(f"cache-size {cache} MiB: {used / MiB:.1f} MiB more than the "
+          f"{base / MiB:.1f} MiB for a disk of one cluster")
+    assert used < (cache + 3) * MiB
+END

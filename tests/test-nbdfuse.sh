@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# The disk as a file, for programs which know nothing of NBD.
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+path = qedtest.TMP + "/x.qed"
+img = qedimg.Image(4 << 20)
+for c in (0, 5, 7, 63):
+    img.data(c)
+img.save(path)
+with open(qedtest.TMP + "/x.raw", "wb") as f:
+    f.write(qedimg.Model(path).read(0, 4 << 20))
+END
+start_nbdkit qed $d/x.qed
+mkdir $d/mnt
+nbdfuse -P $d/fuse.pid -r $d/mnt/disk "$uri" &
+fuse=$!
+unmount ()
+{
+    fusermount3 -u $d/mnt
+    wait $fuse
+}
+if ! wait_for 20 test -s $d/fuse.pid; then
+    kill $fuse || :
+    skip "nbdfuse can't mount here"
+fi
+cleanup_fn unmount
+cmp $d/mnt/disk $d/x.raw

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+
+# With a backing file: the same bytes as qemu-img create writes.
+cd $d
+truncate -s 3M base.raw
+truncate -s 12345 odd.raw
+qemu-img create -q -f qed base.qed 5M
+mkdir sub
+qemu-img create -q -f qed sub/base.qed 6M
+
+same ()
+{
+    rm -f a.qed b.qed
+    qemu-img create -q -f qed "${@/FILE/a.qed}"
+    qed-img create -q "${@/FILE/b.qed}"
+    cmp a.qed b.qed
+}
+same -b base.raw -F raw FILE
+same -b base.raw -F raw FILE 1M
+same -b base.raw -F raw FILE 10M
+same -b odd.raw -F raw FILE
+same -b base.qed -F qed FILE
+same -b base.qed -F qed FILE 7M
+same -b "$d/base.qed" -F qed FILE
+same -b sub/base.qed -F qed FILE
+same -o backing_file=base.raw,backing_fmt=raw FILE
+same -o backing_file=base.qed,backing_fmt=qed,cluster_size=4k FILE 1M
+same -b base.qed -F raw FILE        # a QED image as raw data
+
+# The name is relative to the new image, not to where we are.
+qemu-img create -q -f qed -b base.qed -F qed sub/a.qed
+qed-img create -q -b base.qed -F qed sub/b.qed
+cmp sub/a.qed sub/b.qed
+qed-img info --output=json sub/b.qed | grep '"virtual-size": 6291456'
+cd sub
+qed-img create -q -b ../base.raw -F raw $d/sub/c.qed
+test "$(qed-img info c.qed | grep '^backing file:')" = \
+     "backing file: ../base.raw"
+cd ..
+
+# Without -F the format is found out: QED or, with a note, raw.
+qed-img create -b base.qed c.qed 2>err
+test ! -s err
+qed-img create -b base.raw d.qed 2>err
+grep 'base.raw: .*taken as raw' err
+qemu-img create -q -f qed -b base.qed -F qed a.qed
+cmp a.qed c.qed
+qemu-img create -q -f qed -b base.raw -F raw a.qed
+cmp a.qed d.qed
+
+# A raw file that starts like an image of another format is refused.
+qemu-img create -q -f qcow2 x.qcow2 1M
+fails 1 'qed-img: .*x.qcow2: has the magic of format qcow2' \
+      qed-img create -b x.qcow2 e.qed
+test ! -e e.qed
+qed-img create -q -b x.qcow2 -F raw e.qed
+
+# A name that fills the header cluster to its last byte.
+name=$(printf './%.0s' {1..2012})base.raw
+test ${#name} -eq $((4096 - 64))
+qed-img create -q -o cluster_size=4k -b $name -F raw f.qed
+qed-img info f.qed | grep -x "backing file: $name"

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# What can't be created: exit code 1, a message that starts with the file and
+# names what is wrong, and nothing is left in the directory.
+mkdir $d/dir
+cd $d/dir
+truncate -s 1M $d/base.raw
+
+bad ()
+{
+    fails 1 "^qed-img: $1" qed-img create "${@:2}"
+    test -z "$(ls -A)"
+}
+
+for v in 0 1 2048 4095 4097 3000 128M 65535; do
+    bad "x.qed: .*cluster_size.*: must be a power of 2 from 4096 to 67108864" \
+        -o cluster_size=$v x.qed 1M
+done
+for v in 0 3 5 17 32; do
+    bad "x.qed: .*table_size $v: must be a power of 2 from 1 to 16" \
+        -o table_size=$v x.qed 1M
+done
+for v in 4294967296 8G 16E; do
+    bad "x.qed: cluster_size '$v'" -o cluster_size=$v x.qed 1M
+    bad "x.qed: table_size '$v'" -o table_size=$v x.qed 1M
+done
+# Not 2^32 times as much.
+bad "x.qed: cluster_size" -o cluster_size=4294971392 x.qed 1M
+
+# One sector too many.
+bad 'x.qed: .*image_size 70368744178176: must be at most 70368744177664' \
+    x.qed 70368744177665
+bad 'x.qed: .*image_size 1073742336: must be at most 1073741824' \
+    -o cluster_size=4k,table_size=1 x.qed 1073742336
+bad 'x.qed: .*must be at most 9223372036854775296' \
+    -o cluster_size=64M,table_size=16 x.qed 8E
+bad 'x.qed: .*must be at most 9223372036854775296' \
+    -o cluster_size=64M,table_size=16 x.qed 18446744073709551615
+for v in -1 '' x 1x 1kk k 1.5 1..5k 0x1000 1e3 ' 1' '1 ' +1 16E \
+         18446744073709551616 99999999999999999999; do
+    bad "(x.qed: )?.*('|.)$v" -- x.qed "$v"
+done
+
+bad '.*x.qed: .*size.*add it' x.qed
+bad '.*name' -o cluster_size=4k
+bad '.*one file name' x.qed 1M 2M
+bad '.*two sizes' -o size=1M x.qed 1M
+bad ".*'nonsense' is unknown" -o nonsense=1 x.qed 1M
+bad ".*'cluster_size' needs a value" -o cluster_size x.qed 1M
+bad '.*-z' -z x.qed 1M
+bad '.*qcow2' -f qcow2 x.qed 1M
+
+bad 'x.qed: .*none.raw: .*No such file' -b none.raw -F raw x.qed
+bad 'x.qed: .*none.raw: .*No such file' -b none.raw -F raw x.qed 1M
+bad 'x.qed: .*base.raw: .*magic 00' -b ../base.raw -F qed x.qed
+bad "x.qed: .*'vmdk': must be raw or qed" -b ../base.raw -F vmdk x.qed
+bad '.*x.qed: .*a backing format.* backing file' -F raw x.qed 1M
+bad 'x.qed: .*protocol' -b nbd://localhost -F raw x.qed 1M
+bad 'x.qed: .*protocol' -b json:{} -F raw x.qed 1M
+bad 'x.qed: .*empty' -b '' -F raw x.qed 1M
+bad 'x.qed: .*is a directory' -b . -F raw x.qed 1M
+mkfifo $d/fifo
+bad 'x.qed: .*is a FIFO' -b ../fifo -F raw x.qed 1M
+
+bad 'none/x.qed: .*No such file' none/x.qed 1M
+bad '../base.raw/x.qed: .*Not a directory' ../base.raw/x.qed 1M
+bad '\.: .*is a directory|\.: .*Is a directory' . 1M
+bad '../fifo: .*is a FIFO|../fifo: ' ../fifo 1M
+bad '/dev/null: .*character device' /dev/null 1M
+long=$(printf '%0300d' 0)
+bad "$long: .*File name too long" $long 1M
+
+# A name that is too long for the header cluster, or for any.
+name=./$(printf './%.0s' {1..2010})../base.raw
+test ${#name} -eq $((4096 - 63))
+bad 'x.qed: .*the name of 4033 bytes must lie inside .* 4096' \
+    -o cluster_size=4k -b $name -F raw x.qed
+bad 'x.qed: .*File name too long' -b $(printf '%05000d' 0) -F raw x.qed

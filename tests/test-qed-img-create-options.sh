@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+
+# qed-img create writes the header that qemu-img create does for the same
+# options, and a file of the same length.
+same ()
+{
+    rm -f $d/a.qed $d/b.qed
+    qemu-img create -f qed "${@/FILE/$d/a.qed}" >$d/a.out
+    qed-img create -f qed "${@/FILE/$d/b.qed}" >$d/b.out
+    cmp $d/a.qed $d/b.qed
+    # And says the same about it.
+    sed 's/a\.qed/b.qed/' $d/a.out | diff -u - $d/b.out
+    # -q: nothing.
+    rm $d/b.qed
+    qed-img create -q "${@/FILE/$d/b.qed}" >$d/b.out 2>&1
+    test ! -s $d/b.out
+    cmp $d/a.qed $d/b.qed
+}
+
+for size in $(some 0 1 511 512 513 1000 65536 65537 1048575 4k 4K 1M 1m 1G \
+                   1.5G 0.5k 1.1k 1T 64T 100b 1.999M); do
+    same FILE $size
+done
+for o in $(some cluster_size=4096 cluster_size=4k cluster_size=64K \
+                cluster_size=1M table_size=2 table_size=16 \
+                cluster_size=4k,table_size=1 \
+                table_size=8,cluster_size=128k); do
+    same -o $o FILE 10M
+    same FILE -o $o 3M
+done
+same -o cluster_size=8k -o table_size=2 FILE 10M
+same -o size=12M FILE
+same -o size=12M,cluster_size=16k FILE

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The lines of qemu-img info, and what qemu-img doesn't tell.
+cd $d
+truncate -s 1536k base.raw
+qemu-img create -q -f qed plain.qed 10G
+qemu-img create -q -f qed -o cluster_size=4k,table_size=8 small.qed 512
+qemu-img create -q -f qed -b base.raw -F raw raw.qed
+qemu-img create -q -f qed -b $d/plain.qed -F qed qed.qed 1234k
+mkdir sub
+qemu-img create -q -f qed -b ../plain.qed -F qed sub/up.qed
+for f in plain.qed small.qed raw.qed qed.qed sub/up.qed ./sub/../plain.qed \
+         $d/sub/up.qed; do
+    qemu-img info $f >a
+    qed-img info $f >b
+    cat b
+    sed '/^Format specific/,/^[^ ]/ { /^Format specific/d; /^ /d }' b |
+        diff -u a -
+done
+
+# All that can be in a header.
+"$PYTHON" - <<'END'
+import qedimg
+img = qedimg.Image(1 << 20, 8192, 2, header_size=3, l1_at=7,
+                   features=qedimg.F_NEED_CHECK, compat_features=0xc,
+                   autoclear_features=1 << 63)
+img.save("x.qed")
+END
+qed-img info x.qed >b
+cat >a <<'END'
+image: x.qed
+file format: qed
+virtual size: 1 MiB (1048576 bytes)
+cluster_size: 8192
+cleanly shut down: no
+Format specific information:
+    table size: 2
+    header size: 3
+    l1 offset: 57344
+    features: 0x2
+    compat features: 0xc
+    autoclear features: 0x8000000000000000
+END
+grep -v '^disk size: ' b | diff -u a -

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The JSON of qemu-img info: the same keys, the same values; format-specific
+# is more than QEMU tells of QED.
+cd $d
+truncate -s 1536k base.raw
+qemu-img create -q -f qed plain.qed 10G
+qemu-img create -q -f qed -o cluster_size=4k,table_size=8 small.qed 512
+qemu-img create -q -f qed -b base.raw -F raw raw.qed
+qemu-img create -q -f qed -b $d/plain.qed -F qed qed.qed 1234k
+mkdir sub
+qemu-img create -q -f qed -b ../plain.qed -F qed sub/up.qed
+qemu-img create -q -f qed -o size=64T large.qed
+cp plain.qed 'q"uo\te.qed'
+"$PYTHON" - <<'END'
+import json
+import qedimg, qedtest
+
+def compare(file, *args):
+    out, _ = qedtest.qed_img("info", "--output=json", *args, file)
+    want = json.loads(qedtest.run("qemu-img", "info", "--output=json", *args,
+                                  file))
+    got = json.loads(out)
+    for g, w in zip(*(([got], [want]) if isinstance(got, dict)
+                      else (got, want)), strict=True):
+        specific = g.pop("format-specific", None)
+        assert g == w, (g, w)
+        assert (specific is None) == (w["format"] == "raw")
+        if specific:
+            h = qedimg.Model(w["filename"]).header
+            assert specific == {"type": "qed", "data": {
+                "table-size": h["table_size"],
+                "header-size": h["header_size"],
+                "l1-offset": h["l1_table_offset"],
+                "features": h["features"],
+                "compat-features": h["compat_features"],
+                "autoclear-features": h["autoclear_features"]}}, specific
+
+for file in ("plain.qed", "small.qed", "raw.qed", "qed.qed", "sub/up.qed",
+             "large.qed", 'q"uo\\te.qed', qedtest.TMP + "/sub/up.qed"):
+    compare(file)
+    compare(file, "--backing-chain")
+
+# Here QEMU is wrong: it calls every QED image clean.
+img = qedimg.Image(1 << 20, features=qedimg.F_NEED_CHECK,
+                   autoclear_features=(1 << 64) - 1)
+img.save("dirty.qed")
+out, _ = qedtest.qed_img("info", "--output=json", "dirty.qed")
+info = json.loads(out)
+assert info["dirty-flag"] is True
+assert info["format-specific"]["data"]["features"] == 2
+assert info["format-specific"]["data"]["autoclear-features"] == (1 << 64) - 1
+
+# Names which are no UTF-8 still make JSON.
+img.save(b"\xff\x01.qed")
+out, _ = qedtest.qed_img("info", "--output=json", b"\xff\x01.qed")
+assert json.loads(out)["filename"] == "\ufffd\x01.qed"
+END

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_punch_hole
+
+# Images made up at random: geometry, places, sound and unsound entries,
+# holes in the file.  Each is compared with the model byte for byte; and what
+# extents call zeros must be zeros.  To look further:
+#
+#     make check TESTS=test-random-images.sh QED_SEED=1000 QED_ROUNDS=500
+"$PYTHON" - <<'END'
+import os, random
+import qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+seed = int(os.environ.get("QED_SEED", 0))
+rounds = int(os.environ.get("QED_ROUNDS", len(qedtest.some(range(25)))))
+for seed in range(seed, seed + rounds):
+    print("seed", seed)
+    r = random.Random(seed)
+    cs = r.choice(qedimg.CLUSTER_SIZES[:6])
+    ts = r.choice(qedimg.TABLE_SIZES)
+    size = min(qedimg.max_size(cs, ts), int(2 ** r.uniform(9, 27)))
+    size = -(-size // 512) * 512
+    img = qedimg.Image(size, cs, ts, r.choice((1, 1, 2, 5)),
+                       l1_at=r.choice((None, 7, 40)), seed=seed)
+    clusters = -(-size // cs)
+    tables = -(-clusters // img.n)
+    for i in r.sample(range(tables), tables):
+        if r.random() < 0.8:
+            img.table(i, at=r.choice((None, None, img.end + 3)))
+    interesting = (8, cs // 2, cs - 512, cs, cs + 1, (1 << 64) - cs,
+                   (1 << 64) - 8, (1 << 63) - cs, 1 << 63, 1 << 32, 3, 2)
+    density = r.random()
+    c = 0
+    while c < clusters and img.end * cs < 64 << 20:
+        if c // img.n not in img.tables:
+            c += img.n - c % img.n
+            continue
+        k = r.random()
+        if k < density * 0.7:
+            for _ in range(r.choice((1, 1, 5, 40))):
+                if c < clusters and c // img.n in img.tables:
+                    img.data(c)
+                    c += 1
+        elif k < density * 0.8:
+            img.zero(c)
+        elif k < density * 0.85:
+            img.entry(c, r.choice(interesting))
+        elif k < density * 0.9:
+            img.entry(c, r.randrange(img.end + 100) * cs)
+        c += 1
+    if tables > 1 and r.random() < 0.5:
+        img.l1_entry(r.randrange(tables),
+                     r.choice((*interesting, img.l1_at * cs)))
+    img.tail = r.randbytes(r.choice((0, 0, 1, cs - 1)))
+    img.save(path)
+    # Anywhere: what happens to tables happens to the model, too.
+    for _ in range(r.choice((0, 5))):
+        qedtest.punch_hole(path, r.randrange(64, img.file_size()),
+                           int(2 ** r.uniform(12, 18)))
+    model = qedimg.Model(path)
+    with qedtest.Server("qed", path, "cache-size=64k") as s:
+        h = s.connect()
+        qedtest.check_all(h, model)
+        for e in qedtest.extents(h):
+            for start in range(e.start, e.end, qedtest.CHUNK):
+                end = min(e.end, start + qedtest.CHUNK)
+                if e.flags & qedtest.ZERO_FLAG:
+                    assert not h.pread(end - start, start).strip(b"\0")
+                else:
+                    qedtest.check_read(h, model, start, end - start)
+    model.close()
+END

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Whatever a client does: not one byte of the image changes, nor its times
+# or size.  (I10)
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+img = qedimg.Image(40 << 20, features=qedimg.F_NEED_CHECK,
+                   autoclear_features=5, compat_features=6)
+for c in (0, 1, 5, 100):
+    img.data(c)
+img.zero(2)
+img.entry(3, 77)
+img.tail = b"partial"
+img.save(qedtest.TMP + "/x.qed")
+END
+state_of $d/x.qed >$d/before
+
+for r in '' -r; do
+    start_nbdkit $r qed $d/x.qed
+    nbdsh -u "$uri" -c '
+h.set_strict_mode (0)
+assert h.is_read_only ()
+def refused (fn, *args):
+    try:
+        fn (*args)
+        assert False, fn
+    except nbd.Error as e:
+        assert e.errno == "EPERM", e
+refused (h.pwrite, b"x" * 65536, 0)
+refused (h.pwrite, b"x", 10 << 20)
+refused (h.zero, 65536, 0)
+refused (h.zero, 65536, 20 << 20)
+refused (h.trim, 65536, 0)
+h.pread (10 << 20, 1 << 20)
+h.cache (65536, 65536)
+try:
+    h.pread (1, 3 * 65536)
+    assert False
+except nbd.Error as e:
+    assert e.errno == "EIO", e
+'
+    nbdinfo --map "$uri"
+
+    # It can't be written by mistake: no descriptor would allow it.
+    for fd in /proc/$(cat $pidfile)/fd/*; do
+        if [ "$(readlink $fd)" = $d/x.qed ]; then
+            grep -E '^flags:.*[04]$' ${fd/\/fd\//\/fdinfo\/}
+        fi
+    done | grep flags
+    stop_nbdkit
+    state_of $d/x.qed >$d/after
+    cmp $d/before $d/after
+done
+
+# A file and directory that can't be written do as well.  (Root always can,
+# so this says more for others.)
+chmod 0444 $d/x.qed
+mkdir $d/ro
+mv $d/x.qed $d/ro
+chmod 0555 $d/ro
+cleanup_fn chmod 0755 $d/ro
+nbdkit -U - qed $d/ro/x.qed --run 'nbdinfo --size "$uri"'
