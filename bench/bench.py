@@ -1,0 +1,685 @@
+#!/usr/bin/env python3
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+"""Compare this plugin, qemu-nbd on the same QED image, and nbdkit's file
+plugin on a raw image of the same content.
+
+Notes on the design:
+
+A workload is one line of WORKLOADS.  For each workload every server is started
+afresh and all of them stay up, idle, while their turn comes: in each round each
+server is measured once, and the order rotates from round to round.  So a
+disturbance of the machine hits all servers alike.  The first round of each
+workload warms up and is thrown away.
+
+Printed are the medians over the rounds, and ratios: the median over the rounds
+of the ratio within a round, which cancels a slow drift of the machine (so it
+isn't quite the quotient of two medians in the table).  A ratio above 1
+means that this plugin is faster, for rates and for times.
+
+Nothing here fails because something is slow: the exit status is 0 unless
+a server or a tool fails.  Targets are reported as "ok" or "below".
+"""
+
+import argparse
+import collections
+import ctypes
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+KiB, MiB, GiB, TiB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+CLUSTER = 64 * KiB              # of the QED images
+STRIDE = 32 * MiB               # the sparse image has a data cluster in each
+
+# ---------------------------------------------------------------------------
+# How to measure.  unit, and sign: +1 if bigger is better, -1 if smaller is;
+# run (uri, turn) returns the figure of one turn.
+
+
+class Fio:
+    """One fio job over the NBD engine: IOPS, or MiB/s if bs is large."""
+
+    sign = 1
+
+    def __init__(self, rw, bs, iodepth, *extra):
+        self.unit = "MiB/s" if bs >= MiB else "IOPS"
+        self.args = ["--rw=%s" % rw, "--bs=%d" % bs,
+                     "--iodepth=%d" % iodepth, "--norandommap", *extra]
+
+    def run(self, uri, turn):
+        # --thread: no child process that could outlive fio.  The seed gives
+        # all servers the same offsets in a round, and other ones in the next.
+        out = call(["fio", "--name=bench", "--thread", "--ioengine=nbd",
+                    "--uri=" + uri, "--time_based",
+                    "--runtime=%g" % opts.seconds,
+                    "--randseed=%d" % (turn + 1),
+                    "--output-format=json", *self.args])
+        # fio may print notes before the JSON.
+        job = json.loads(out[out.index("{"):])["jobs"][0]
+        if job["error"]:
+            raise Failure("fio: job failed with error %d" % job["error"])
+        if self.unit == "IOPS":
+            return job["read"]["iops"]
+        return job["read"]["bw_bytes"] / MiB
+
+
+class Timed:
+    """The time a command takes, "URI" standing for the server.  The command is
+    repeated for as long as a fio job would run, and the median taken."""
+
+    sign = -1
+    unit = "s"
+
+    def __init__(self, *argv):
+        self.argv = argv
+
+    def run(self, uri, turn):
+        argv = [uri if a == "URI" else a for a in self.argv]
+        times = []
+        start = time.monotonic()
+        while not times or time.monotonic() - start < opts.seconds:
+            t = time.monotonic()
+            call(argv, stdout=subprocess.DEVNULL)
+            times.append(time.monotonic() - t)
+        return statistics.median(times)
+
+
+# ---------------------------------------------------------------------------
+# What to measure.  raw and qemu are the least ratios to reach against these
+# servers, mem the most memory (MiB) this plugin's server may have used.
+
+Workload = collections.namedtuple("Workload", "name image measure raw qemu mem",
+                                  defaults=[None, None])
+
+WORKLOADS = [
+    Workload("sequential read 1M qd8", "full",
+             Fio("read", MiB, 8), 0.95),
+    Workload("random read 4k qd1", "full",
+             Fio("randread", 4 * KiB, 1), 0.95, 2),
+    Workload("random read 4k qd32", "full",
+             Fio("randread", 4 * KiB, 32), 0.95, 2),
+    Workload("nbdcopy to null:", "full",
+             Timed("nbdcopy", "URI", "null:"), 0.95),
+    Workload("sparse: random read 4k qd32", "sparse",
+             Fio("randread", 4 * KiB, 32), 0.85, 2, 48),
+    # Offsets that are multiples of the stride: each read hits a data cluster,
+    # and each cluster's entry is in another 4 KiB of the tables.
+    Workload("sparse: random read 4k qd32, data only", "sparse",
+             Fio("randread", 4 * KiB, 32, "--blockalign=%d" % STRIDE),
+             0.85, 2, 48),
+    Workload("sparse: nbdinfo --map", "sparse",
+             Timed("nbdinfo", "--map", "URI"), 0.85, None, 48),
+]
+
+# The servers: name, and the command line for an image and a socket.
+
+SERVERS = {
+    "qed": lambda img, sock:
+        [opts.wrapper, "-f", "-r", "-U", sock, "qed", "file=" + img + ".qed"],
+    # Not limited to one client, and not gone after the first one.
+    "qemu-nbd": lambda img, sock:
+        [opts.qemu_nbd, "--format=qed", "--read-only", "--persistent",
+         "--shared=16", "--socket=" + sock, img + ".qed"],
+    "raw": lambda img, sock:
+        [opts.nbdkit, "-f", "-r", "-U", sock, "file", "file=" + img + ".raw"],
+}
+
+TITLES = {"qed": "this plugin", "qemu-nbd": "qemu-nbd -f qed",
+          "raw": "nbdkit file, raw"}
+
+
+class Failure(Exception):
+    """Something to report to the user without a traceback."""
+
+
+# ---------------------------------------------------------------------------
+# Processes
+
+libc = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    # In case this script gets killed and can't clean up.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def call(argv, **kwargs):
+    """Run a command to its end and return its output."""
+    kwargs.setdefault("stdout", subprocess.PIPE)
+    try:
+        # A time limit only for the case that a server hangs.
+        p = subprocess.run(argv, stdin=subprocess.DEVNULL,
+                           stderr=subprocess.PIPE, text=True,
+                           timeout=600 + 2 * opts.seconds,
+                           preexec_fn=die_with_parent, **kwargs)
+    except FileNotFoundError:
+        raise Failure("%s: command not found" % argv[0])
+    except subprocess.TimeoutExpired:
+        raise Failure("%s: does not end" % " ".join(argv))
+    if p.returncode:
+        raise Failure("%s: exit status %d\n%s" %
+                      (" ".join(argv), p.returncode, p.stderr or p.stdout))
+    return p.stdout
+
+
+class Server:
+    """A running server."""
+
+    running = []                # all of them, so that none is left behind
+
+    def __init__(self, name, image, sockdir):
+        self.name = name
+        self.socket = os.path.join(sockdir, name + ".sock")
+        self.uri = "nbd+unix:///?socket=" + self.socket
+        self.log = tempfile.TemporaryFile("w+")
+        argv = SERVERS[name](image, self.socket)
+        try:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
+                                            stdout=self.log, stderr=self.log,
+                                            preexec_fn=die_with_parent)
+        except OSError as e:
+            raise Failure("%s: %s" % (argv[0], e.strerror))
+        Server.running.append(self)
+        self.pid = self.wait_until_ready()
+
+    def wait_until_ready(self):
+        """Returns the PID of the process that listens."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            self.check()
+            try:
+                with socket.socket(socket.AF_UNIX) as s:
+                    s.connect(self.socket)
+                    cred = s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED,
+                                        struct.calcsize("3i"))
+                    return struct.unpack("3i", cred)[0]
+            except OSError:
+                time.sleep(0.02)
+        raise Failure("%s: does not listen on its socket" % self.name)
+
+    def check(self):
+        if self.process.poll() is not None:
+            self.log.seek(0)
+            raise Failure("%s: server ended with status %d\n%s" %
+                          (self.name, self.process.returncode, self.log.read()))
+
+    def peak_memory(self):
+        """In MiB."""
+        with open("/proc/%d/status" % self.pid) as f:
+            return int(re.search(r"^VmHWM:\s*(\d+) kB", f.read(),
+                                 re.M).group(1)) / 1024
+
+    def stop(self):
+        Server.running.remove(self)
+        self.log.close()
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+    @classmethod
+    def stop_all(cls):
+        for s in list(cls.running):
+            s.stop()
+
+
+# ---------------------------------------------------------------------------
+# Images.  An image is a pair of files, NAME.raw and NAME.qed.  They are made
+# under another name and renamed when complete, and used again by later runs.
+
+
+def full_image(f):
+    """Data everywhere."""
+    r = random.Random(1)
+    for n in range(opts.size, 0, -MiB):
+        f.write(r.randbytes(min(n, MiB)))
+
+
+def sparse_image(f):
+    """One cluster of data at the start of each stride."""
+    r = random.Random(2)
+    f.truncate(opts.sparse_size)
+    for offset in range(0, opts.sparse_size, STRIDE):
+        f.seek(offset)
+        f.write(r.randbytes(CLUSTER))
+
+
+# Function that makes the raw file; size; number of clusters with data.
+IMAGES = {
+    "full": lambda: (full_image, opts.size, -(-opts.size // CLUSTER)),
+    "sparse": lambda: (sparse_image, opts.sparse_size,
+                       -(-opts.sparse_size // STRIDE)),
+}
+
+
+def is_sound(image, size, clusters):
+    """Are the files there, and what they should be?"""
+    if not os.path.exists(image + ".raw") or not os.path.exists(image + ".qed"):
+        return False
+    with open(image + ".qed", "rb") as f:
+        header = f.read(56)
+    # magic, cluster_size, image_size
+    if (len(header) < 56
+            or struct.unpack("<4sI40xQ", header) != (b"QED\0", CLUSTER, size)
+            or os.path.getsize(image + ".raw") != size
+            or os.stat(image + ".raw").st_blocks * 512 < clusters * CLUSTER):
+        return False
+    # Not call: its exit status 3 for leaks is not reliable.
+    p = subprocess.run(["qemu-img", "check", "--output=json", "-f", "qed",
+                        image + ".qed"], stdout=subprocess.PIPE, text=True)
+    if p.returncode not in (0, 3):
+        return False
+    return json.loads(p.stdout).get("allocated-clusters") == clusters
+
+
+def make_image(kind):
+    """Returns the path of the image, without the suffix."""
+    write, size, clusters = IMAGES[kind]()
+    image = os.path.join(opts.dir, "%s-%dM" % (kind, size // MiB))
+    if is_sound(image, size, clusters):
+        return image
+
+    progress("making %s.raw and .qed" % image)
+    for suffix in (".raw", ".qed"):
+        if os.path.exists(image + suffix):
+            os.unlink(image + suffix)
+    # The two files, and 1/16 for tables and the like.
+    need = 2 * clusters * CLUSTER * 17 // 16 + 256 * MiB
+    if shutil.disk_usage(opts.dir).free < need:
+        raise Failure("%s: needs %d MiB of free space; "
+                      "use --dir, --size or --sparse-size" %
+                      (opts.dir, need // MiB))
+    tmp = os.path.join(opts.dir, "tmp")
+    try:
+        try:
+            with open(tmp + ".raw", "wb") as f:
+                write(f)
+        except OSError as e:
+            raise Failure("%s: %s" % (tmp + ".raw", e.strerror))
+        call(["qemu-img", "convert", "-f", "raw", "-O", "qed",
+              "-o", "cluster_size=%d" % CLUSTER, tmp + ".raw", tmp + ".qed"])
+        for suffix in (".raw", ".qed"):
+            # Written back now, not while something is measured; and out of
+            # the page cache, where what was written and what was read lie
+            # in pages of different size and so differ in speed.
+            with open(tmp + suffix, "rb") as f:
+                os.fsync(f.fileno())
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.rename(tmp + suffix, image + suffix)
+    finally:
+        for suffix in (".raw", ".qed"):
+            if os.path.exists(tmp + suffix):
+                os.unlink(tmp + suffix)
+    if not is_sound(image, size, clusters):
+        raise Failure("%s: qemu-img made something unexpected" % image)
+    return image
+
+
+def warm_cache(path):
+    """Read all data of a file, and none of its holes."""
+    buf = bytearray(MiB)
+    with open(path, "rb", buffering=0) as f:
+        end = 0
+        while True:
+            try:
+                start = os.lseek(f.fileno(), end, os.SEEK_DATA)
+            except OSError:     # no more data
+                return
+            end = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+            os.lseek(f.fileno(), start, os.SEEK_SET)
+            for n in range(end - start, 0, -len(buf)):
+                f.readinto(memoryview(buf)[:min(n, len(buf))])
+
+
+def compare_content(kind, image, sockdir):
+    """Fail if the servers differ in content.  Of a large image three windows
+    are read: at the start, in the middle and at the end."""
+    size = IMAGES[kind]()[1]
+    window = 8 * GiB
+    offsets = (0, (size - window) // 2, size - window)
+    if size <= len(offsets) * window:
+        offsets, window = (0,), size
+    servers = [Server(name, image, sockdir) for name in opts.servers]
+    progress("%s: comparing what the servers serve" % kind)
+    for other in servers[1:]:
+        for offset in offsets:
+            call(["qemu-img", "compare", "--image-opts"] +
+                 ["driver=raw,offset=%d,size=%d,file.driver=nbd,"
+                  "file.server.type=unix,file.server.path=%s" %
+                  (offset, window, s.socket) for s in (servers[0], other)])
+    Server.stop_all()
+
+
+# ---------------------------------------------------------------------------
+# Measuring
+
+# values: per server, a list with the figure of each round;
+# memory: per server, the peak.
+Result = collections.namedtuple("Result", "workload values memory")
+
+
+def run_workload(w, image, sockdir):
+    for suffix in (".raw", ".qed"):
+        warm_cache(image + suffix)
+    servers = [Server(name, image, sockdir) for name in opts.servers]
+    values = {name: [] for name in opts.servers}
+    for turn in range(opts.rounds + 1):
+        progress("%s, round %d of %d" % (w.name, turn, opts.rounds)
+                 if turn else "%s, warming up" % w.name)
+        for s in servers:
+            value = w.measure.run(s.uri, turn)
+            s.check()
+            if turn:
+                values[s.name].append(value)
+        servers.append(servers.pop(0))
+    memory = {s.name: s.peak_memory() for s in servers}
+    Server.stop_all()
+    return Result(w, values, memory)
+
+
+# ---------------------------------------------------------------------------
+# Reporting
+
+
+def ratios(r, other):
+    """This plugin against another, per round; or None."""
+    if "qed" not in r.values or other not in r.values:
+        return None
+    return [(a / b) ** r.workload.measure.sign
+            for a, b in zip(r.values["qed"], r.values[other])]
+
+
+def status(r):
+    """Against the targets: ok, or what is below its target."""
+    if "qed" not in r.values:
+        return "-"
+    below = []
+    for other, target in (("raw", r.workload.raw),
+                          ("qemu-nbd", r.workload.qemu)):
+        x = ratios(r, other)
+        # Judge what is printed: 2 digits.
+        if target and x and round(statistics.median(x), 2) < target:
+            below.append(other)
+    if r.workload.mem and r.memory["qed"] >= r.workload.mem:
+        below.append("memory")
+    return "below: " + ", ".join(below) if below else "ok"
+
+
+def number(x, unit=None):
+    if x is None:
+        return "-"
+    return ("%.3f" if unit == "s" else "%.0f") % x
+
+
+def ratio_cell(x, target):
+    if not x:
+        return "-"
+    cell = "%.2f" % statistics.median(x)
+    return cell + " (>= %g)" % target if target else cell
+
+
+def table_of_medians(results):
+    yield ["workload", "unit", *opts.servers, "qed/raw", "qed/qemu-nbd",
+           "peak MiB " + "/".join(opts.servers), "targets"]
+    for r in results:
+        w = r.workload
+        mem = "/".join(number(r.memory[s]) for s in opts.servers)
+        if w.mem:
+            mem += " (< %d)" % w.mem
+        yield [w.name, w.measure.unit,
+               *(number(statistics.median(r.values[s]), w.measure.unit)
+                 for s in opts.servers),
+               ratio_cell(ratios(r, "raw"), w.raw),
+               ratio_cell(ratios(r, "qemu-nbd"), w.qemu),
+               mem, status(r)]
+
+
+def table_of_spreads(results):
+    def spread(x, unit):
+        return number(min(x), unit) + " .. " + number(max(x), unit)
+
+    def ratio_spread(x):
+        return "%.2f .. %.2f" % (min(x), max(x)) if x else "-"
+
+    yield ["spread (min .. max)", "unit", *opts.servers,
+           "qed/raw", "qed/qemu-nbd"]
+    for r in results:
+        unit = r.workload.measure.unit
+        yield [r.workload.name, unit,
+               *(spread(r.values[s], unit) for s in opts.servers),
+               ratio_spread(ratios(r, "raw")),
+               ratio_spread(ratios(r, "qemu-nbd"))]
+
+
+def print_table(rows):
+    rows = list(rows)
+    widths = [max(len(c) for c in column) for column in zip(*rows)]
+    if opts.markdown:
+        rows.insert(1, ["-" * w for w in widths])
+    for row in rows:
+        cells = [c.ljust(w) for c, w in zip(row, widths)]
+        print("| " + " | ".join(cells) + " |" if opts.markdown
+              else "  ".join(cells).rstrip())
+    print()
+
+
+def first_line(*argv):
+    return call(list(argv)).splitlines()[0]
+
+
+def cpu_model():
+    with open("/proc/cpuinfo") as f:
+        m = re.search(r"^(?:model name|cpu model|Model)\s*: (.*)$", f.read(),
+                      re.M)
+    return m.group(1) if m else platform.machine()
+
+
+def conditions():
+    """What the reader of the numbers has to know."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    filesystem = call(["df", "--output=fstype", opts.dir]).split()[-1]
+    yield "Linux %s, %d x %s, %d GiB of memory, images on %s" % (
+        platform.release(), os.cpu_count(), cpu_model(), memory / GiB + 0.5,
+        filesystem)
+    versions = [first_line(opts.nbdkit, "--version"),
+                first_line(opts.qemu_nbd, "--version"),
+                first_line("fio", "--version"),
+                # The first line is nbdinfo's own.
+                call(["nbdinfo", "--version"]).splitlines()[-1]]
+    if "qed" in opts.servers:
+        m = re.search(r"^qed_version=(.*)$",
+                      call([opts.wrapper, "qed", "--dump-plugin"]), re.M)
+        if m:
+            versions.append("nbdkit-qed " + m.group(1))
+    yield ", ".join(versions)
+    yield ("full image %d MiB, sparse image %g GiB with a data cluster every "
+           "%d MiB, %d KiB clusters, raw and QED of the same content" %
+           (opts.size / MiB, opts.sparse_size / GiB, STRIDE / MiB,
+            CLUSTER / KiB))
+    yield ("page cache warmed with the data of both files (not the holes); "
+           "content of the servers compared")
+    yield ("medians of %d alternating rounds of %g s after a discarded one; "
+           "ratios are medians of those within a round, bigger is better" %
+           (opts.rounds, opts.seconds))
+    for s in opts.servers:
+        # Spell out the commands, without the machine's directories.
+        argv = SERVERS[s]("IMG", "SOCK")
+        yield "%s: %s: %s" % (s, TITLES[s], " ".join(
+            [os.path.basename(argv[0])] + argv[1:]))
+    yield ("load average before the start: %.2f (what else ran may have "
+           "disturbed the figures)" % load_average)
+
+
+def report(results):
+    print()
+    print_table(table_of_medians(results))
+    if opts.verbose:
+        print_table(table_of_spreads(results))
+    for line in conditions():
+        print("- " + line)
+
+
+def progress(message):
+    print("bench: " + message, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------
+# Main
+
+
+def size_argument(s):
+    m = re.fullmatch(r"(\d+)([kMGT]?)", s)
+    if not m or int(m.group(1)) == 0:
+        raise argparse.ArgumentTypeError("not a size: " + s)
+    n = int(m.group(1)) << (10 * " kMGT".index(m.group(2) or " "))
+    if n % CLUSTER:
+        raise argparse.ArgumentTypeError(
+            "not a multiple of %d: %s" % (CLUSTER, s))
+    return n
+
+
+def servers_argument(s):
+    names = s.split(",")
+    for name in names:
+        if name not in SERVERS:
+            raise argparse.ArgumentTypeError(
+                "no server %s; there are: %s" % (name, ", ".join(SERVERS)))
+    return names
+
+
+def parse_arguments():
+    p = argparse.ArgumentParser(
+        description="Benchmark nbdkit-qed beside qemu-nbd and nbdkit file.")
+    p.add_argument("--wrapper", metavar="PROGRAM",
+                   default=os.environ.get("NBDKIT_QED", "./nbdkit"),
+                   help="nbdkit that knows the plugin qed: the nbdkit wrapper "
+                   "of a build directory [$NBDKIT_QED, ./nbdkit]")
+    p.add_argument("--nbdkit", metavar="PROGRAM", default="nbdkit",
+                   help="nbdkit for the raw image [nbdkit]")
+    p.add_argument("--qemu-nbd", metavar="PROGRAM", default="qemu-nbd")
+    p.add_argument("--servers", metavar="LIST", type=servers_argument,
+                   default=list(SERVERS),
+                   help="only these servers, of: %s" % ",".join(SERVERS))
+    p.add_argument("--only", metavar="REGEX", type=re.compile, default="",
+                   help="only the workloads whose name matches")
+    p.add_argument("--list", action="store_true",
+                   help="list the workloads, and do nothing")
+    p.add_argument("--dir", metavar="DIR",
+                   default=os.path.join(os.environ.get("TMPDIR", "."),
+                                        "nbdkit-qed-bench"),
+                   help="directory for the images, which are kept and used "
+                   "again; e.g. in /dev/shm for tmpfs "
+                   "[nbdkit-qed-bench in $TMPDIR or here]")
+    p.add_argument("--size", type=size_argument, default=GiB,
+                   help="of the full image [1G]")
+    p.add_argument("--sparse-size", type=size_argument, metavar="SIZE",
+                   default=TiB, help="of the sparse image [1T]")
+    p.add_argument("--rounds", type=int, metavar="N", default=5,
+                   help="rounds, not counting the discarded one [5]")
+    p.add_argument("--seconds", type=float, metavar="S", default=4,
+                   help="length of one measurement [4]")
+    p.add_argument("--markdown", action="store_true",
+                   help="print the table as Markdown")
+    p.add_argument("-v", "--verbose", action="store_true",
+                   help="also print the spread of the rounds")
+    o = p.parse_args()
+    if o.rounds < 1 or o.seconds < 1:
+        p.error("--rounds and --seconds are at least 1")
+    return o
+
+
+def main():
+    workloads = [w for w in WORKLOADS if re.search(opts.only, w.name)]
+    if opts.list:
+        for w in workloads:
+            print(w.name)
+        return
+    if not workloads:
+        raise Failure("no workload matches; try --list")
+
+    if "qed" in opts.servers and not shutil.which(opts.wrapper):
+        raise Failure("%s: not found; build the plugin, or use --wrapper "
+                      "or --servers=qemu-nbd,raw" % opts.wrapper)
+    # Only the plain servers are of interest.
+    for v in ("NBDKIT_VALGRIND", "NBDKIT_GDB"):
+        os.environ.pop(v, None)
+    os.makedirs(opts.dir, exist_ok=True)
+    opts.dir = os.path.abspath(opts.dir)
+    # Not below opts.dir: the path of a socket is limited to 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="qedbench", dir="/tmp") as sockdir:
+        try:
+            images = {}
+            for w in workloads:
+                if w.image not in images:
+                    images[w.image] = make_image(w.image)
+                    compare_content(w.image, images[w.image], sockdir)
+            report([run_workload(w, images[w.image], sockdir)
+                    for w in workloads])
+        except Failure:
+            # If a server died that is more to the point.
+            for s in Server.running:
+                s.check()
+            raise
+        finally:
+            Server.stop_all()
+
+
+if __name__ == "__main__":
+    opts = parse_arguments()
+    load_average = os.getloadavg()[0]
+    # Let the clean-up run.
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, lambda signum, frame: sys.exit(128 + signum))
+    try:
+        main()
+    except (Failure, OSError) as e:
+        sys.exit("bench: error: %s" % e)
+    except KeyboardInterrupt:
+        sys.exit(130)
