@@ -36,7 +36,8 @@ set -x
 requires_nbd
 
 # A copy of an image with unsound clusters fails rather than have zeros
-# there.
+# there.  With one thread, because nbdkit 1.32 may abort when a client goes
+# away while other threads still answer it.
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(10 << 20)
@@ -48,5 +49,5 @@ img.save(qedtest.TMP + "/bad.qed")
 END
 nbdkit -U - qed $d/good.qed --run 'nbdcopy "$uri" $d/copy.raw'
 fails 1 'Input/output error' \
-      nbdkit -U - qed $d/bad.qed --run 'nbdcopy "$uri" $d/copy.raw'
+      nbdkit -t 1 -U - qed $d/bad.qed --run 'nbdcopy "$uri" $d/copy.raw'
 grep -F "$d/bad.qed: offset 720896 of the disk: L2 entry" $d/fails.log

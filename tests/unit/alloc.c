@@ -133,6 +133,7 @@ extern void *__real_realloc (void *p, size_t size);
 extern void *__real_aligned_alloc (size_t align, size_t size);
 extern int __real_posix_memalign (void **p, size_t align, size_t size);
 extern char *__real_strdup (const char *s);
+extern char *__real_strndup (const char *s, size_t n);
 extern void __real_free (void *p);
 extern void *__real_mmap (void *p, size_t size, int prot, int flags, int fd,
                           off_t offset);
@@ -144,6 +145,7 @@ extern void *__wrap_realloc (void *p, size_t size);
 extern void *__wrap_aligned_alloc (size_t align, size_t size);
 extern int __wrap_posix_memalign (void **p, size_t align, size_t size);
 extern char *__wrap_strdup (const char *s);
+extern char *__wrap_strndup (const char *s, size_t n);
 extern void __wrap_free (void *p);
 extern void *__wrap_mmap (void *p, size_t size, int prot, int flags, int fd,
                           off_t offset);
@@ -197,6 +199,12 @@ char *
 __wrap_strdup (const char *s)
 {
   return must_fail () ? NULL : count (__real_strdup (s));
+}
+
+char *
+__wrap_strndup (const char *s, size_t n)
+{
+  return must_fail () ? NULL : count (__real_strndup (s, n));
 }
 
 void

@@ -450,7 +450,35 @@ test_jump_hole (void)
   close_image (&o);
   open_image (&o, f, QED_MIN_CACHE_SIZE);
   check_run (o.img, 0, cs, QED_RUN_UNALLOCATED, cs, 0);
+  check_run (o.img, 0, 512 * cs, QED_RUN_UNALLOCATED, 512 * cs, 0);
   CHECK_EQ (mem_calls (f, MEM_ANY), 2);
+  close_image (&o);
+  mem_file_free (f);
+}
+
+/* The last slice of a table is empty and the table begins with a hole; the
+ * next table, which is before it in the file, doesn't.
+ */
+static void
+test_jump_ends_with_table (void)
+{
+  const uint64_t cs = 65536, n = 32768, size = 3 * n * cs;
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct opened o;
+  uint64_t a, b;
+
+  model_create (&m, f, 65536, 4, size);
+  b = model_data (&m, n);
+  a = model_data (&m, n - 512 - 1);
+  open_image (&o, f, QED_MIN_CACHE_SIZE);
+  check_run (o.img, 0, size, QED_RUN_UNALLOCATED, (n - 513) * cs, 0);
+  check_run (o.img, (n - 513) * cs, size / 2, QED_RUN_DATA, cs, a);
+  check_run (o.img, (n - 512) * cs, size / 2, QED_RUN_UNALLOCATED, 512 * cs,
+             0);
+  check_run (o.img, (n - 511) * cs, size / 2, QED_RUN_UNALLOCATED, 511 * cs,
+             0);
+  check_run (o.img, n * cs, size / 2, QED_RUN_DATA, cs, b);
   close_image (&o);
   mem_file_free (f);
 }
@@ -521,6 +549,44 @@ test_hole_in_slice (void)
 }
 
 /* ---- ranges ---- */
+
+/* Entries beyond the end of the disk aren't looked at, nor read: here what
+ * follows the last one of L1 in use is another slice.
+ */
+static void
+test_end_of_disk (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct opened o;
+  uint64_t n, size;
+
+  model_create (&m, f, 4096, 2, 0);
+  n = model_entries (&m);       /* two slices */
+  size = 512 * n * 4096;        /* one slice of L1 */
+  m.h.image_size = size;
+  model_write_header (&m);
+  for (uint64_t i = 512; i < 1024; i++)
+    model_set_l1 (&m, i, 1);
+  open_image (&o, f, QED_MIN_CACHE_SIZE);
+  check_run (o.img, 0, size, QED_RUN_UNALLOCATED, size, 0);
+  check_run (o.img, size - 4096, 4096, QED_RUN_UNALLOCATED, 4096, 0);
+  CHECK_EQ (mem_calls (f, MEM_ANY), 1);
+  close_image (&o);
+
+  /* The same in L2: the disk ends with the first slice. */
+  model_set (&m, 0, 0);
+  model_set (&m, 512, 1);
+  m.h.image_size = 512 * 4096;
+  model_write_header (&m);
+  open_image (&o, f, QED_MIN_CACHE_SIZE);
+  check_run (o.img, 0, m.h.image_size, QED_RUN_UNALLOCATED, m.h.image_size,
+             0);
+  check_run (o.img, m.h.image_size - 1, 1, QED_RUN_UNALLOCATED, 1, 0);
+  CHECK_EQ (mem_calls (f, MEM_ANY), 2);
+  close_image (&o);
+  mem_file_free (f);
+}
 
 static void
 test_ranges (void)
@@ -820,12 +886,16 @@ test_extents_errors (void)
   CHECK_EQ (s.calls, 3);        /* its middle is a hole */
   close_image (&o);
 
-  /* A file that has been cut: it doesn't matter what, but it ends. */
+  /* A file that has been cut: what can't be read aren't zeros. */
   open_image (&o, f, QED_MIN_CACHE_SIZE);
   compare_map (o.img, &m, 0, 4 * 65536, 10);
   mem_truncate (f, m.h.l1_table_offset + 100);
   CHECK_EQ (qed_extents (o.img, 0, 4 * 65536, stop_fn, &s), 0);
   CHECK_EQ (s.end, 4 * 65536);
+  s.calls = 0;
+  CHECK_EQ (qed_extents (o.img, 65536, 65536, stop_fn, &s), 0);
+  CHECK_EQ (s.calls, 1);
+  CHECK (!s.last_zero);
   qed_close (o.img);
 
   model_create (&m, f, 65536, 4, 4 * 65536);
@@ -848,7 +918,9 @@ HARNESS_MAIN (
   TEST (test_jump_absent),
   TEST (test_jump_largest),
   TEST (test_jump_hole),
+  TEST (test_jump_ends_with_table),
   TEST (test_hole_in_slice),
+  TEST (test_end_of_disk),
   TEST (test_ranges),
   TEST (test_random_sound),
   TEST (test_random_unsound),

@@ -390,9 +390,10 @@ in_directory (void (*fn) (void))
   pid = fork ();
   CHECK (pid != -1);
   if (pid == 0) {
+    alarm (200);                /* less than the parent's */
     CHECK (chdir (dir) == 0);
     fn ();
-    _exit (EXIT_SUCCESS);
+    exit (EXIT_SUCCESS);
   }
   CHECK (waitpid (pid, &status, 0) == pid);
   if (status != 0) {

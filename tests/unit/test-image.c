@@ -347,6 +347,13 @@ test_backing (void)
     CHECK_EQ (alloc_bytes (), before);
     qed_storage_close (st);
   }
+
+  /* No memory for it. */
+  st = mem_open (f);
+  alloc_fail (1);
+  CHECK_FAILS (qed_read_header (st, &h, &name), ENOMEM, MEM_NAME);
+  alloc_fail (0);
+  qed_storage_close (st);
   mem_file_free (f);
 }
 
