@@ -410,6 +410,23 @@ check_file_type (int fd, const char *name, struct stat *st)
   return 0;
 }
 
+/* FD is locked now: is it still the file of that name?  Whoever replaces an
+ * image by another one has locks on the old file, which we may have waited
+ * for.
+ */
+static int
+check_still_named (int fd, const char *path, const char *name)
+{
+  struct stat opened, named;
+
+  if (fstat (fd, &opened) == -1 || stat (path, &named) == -1)
+    return qed_error (errno, "%s: stat: %m", name);
+  if (opened.st_dev != named.st_dev || opened.st_ino != named.st_ino)
+    return qed_error (EBUSY, "%s: another process has just replaced this "
+                      "file: look whether it is still the right one", name);
+  return 0;
+}
+
 static bool
 is_rotational (int fd, const struct stat *st)
 {
@@ -436,7 +453,8 @@ qed_storage_open (const char *path, bool lock)
   if (check_file_type (f->fd, path, &st) == -1)
     goto err;
   f->st.rotational = is_rotational (f->fd, &st);
-  if (lock && take_locks (f->fd, path, &lock_reader) == -1)
+  if (lock && (take_locks (f->fd, path, &lock_reader) == -1 ||
+               check_still_named (f->fd, path, path) == -1))
     goto err;
   return &f->st;
 
@@ -451,7 +469,7 @@ qed_storage_open (const char *path, bool lock)
 static int
 open_replaced (struct file *f)
 {
-  struct stat st, now;
+  struct stat st;
 
   f->replaced = open (f->target, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (f->replaced == -1)
@@ -463,17 +481,7 @@ open_replaced (struct file *f)
                       "a regular file only, because it grows", f->path);
   if (take_locks (f->replaced, f->path, &lock_creator) == -1)
     return -1;
-
-  /* Whoever replaces the file must hold these locks, so it stays the file
-   * of that name from now on; but was it when we got them?
-   */
-  if (fstat (f->replaced, &st) == -1 || stat (f->target, &now) == -1)
-    return qed_error (errno, "%s: stat: %m", f->path);
-  if (st.st_dev != now.st_dev || st.st_ino != now.st_ino)
-    return qed_error (EBUSY, "%s: another process has just replaced this "
-                      "file: look whether it is still to be replaced",
-                      f->path);
-  return 0;
+  return check_still_named (f->replaced, f->target, f->path);
 }
 
 /* Open the directory of the new file, so that nothing but its sync is left
@@ -504,6 +512,11 @@ open_temporary (struct file *f)
   const char *slash = strrchr (f->target, '/');
   int dir = slash ? (int) (slash - f->target) + 1 : 0;
 
+  /* Until it has the owner and mode of the file it replaces, nobody else may
+   * open it.
+   */
+  mode_t mode = f->replaced >= 0 ? 0600 : 0666;
+
   /* A name that is taken was left behind by a process that was killed. */
   for (int i = 0; i < 100; ++i) {
     if (asprintf (&f->temporary, "%.*s.qed-create.%ld.%d", dir, f->target,
@@ -511,7 +524,7 @@ open_temporary (struct file *f)
       f->temporary = NULL;
       return qed_error (ENOMEM, "%s: %m", f->path);
     }
-    f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (f->fd >= 0)
       return 0;
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
@@ -523,17 +536,28 @@ open_temporary (struct file *f)
   return -1;
 }
 
-/* The new file gets mode and, where we may, owner of the one it replaces. */
+/* The new file gets mode and owner of the one it replaces.  If we may not give
+ * it away, what was allowed to the old file's group isn't to ours.
+ */
 static int
 copy_permissions (struct file *f)
 {
   struct stat st;
+  mode_t mode;
 
-  if (fstat (f->replaced, &st) == -1 ||
-      (fchown (f->fd, st.st_uid, st.st_gid) == -1 && errno != EPERM) ||
-      fchmod (f->fd, st.st_mode & 07777) == -1)
-    return qed_error (errno, "%s: copy of the permissions: %m", f->path);
-  return 0;
+  if (fstat (f->replaced, &st) == -1)
+    goto err;
+  mode = st.st_mode & 0777;
+  if (fchown (f->fd, st.st_uid, st.st_gid) == -1) {
+    if (errno != EPERM)
+      goto err;
+    mode &= ~(mode_t) S_IRWXG;
+  }
+  if (fchmod (f->fd, mode) == 0)
+    return 0;
+
+ err:
+  return qed_error (errno, "%s: copy of the permissions: %m", f->path);
 }
 
 struct qed_storage *
@@ -577,7 +601,8 @@ rename_new (const char *from, const char *to)
   /* A filesystem without that flag, such as NFS. */
   if (link (from, to) == -1)
     return -1;
-  return unlink (from);
+  unlink (from);
+  return 0;
 }
 
 int
@@ -588,6 +613,10 @@ qed_storage_publish (struct qed_storage *st)
 
   r = f->replaced >= 0 ? rename (f->temporary, f->target) :
     rename_new (f->temporary, f->target);
+  if (r == -1 && errno == EEXIST)
+    return qed_error (EEXIST, "%s: create: the name is a symbolic link that "
+                      "leads nowhere, or another process has just taken it",
+                      f->path);
   if (r == -1)
     return qed_error (errno, "%s: rename from %s: %m", f->path, f->temporary);
   free (f->temporary);

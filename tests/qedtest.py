@@ -154,7 +154,9 @@ class Server:
 def refused(regex, *args):
     """nbdkit ARGS must end before it serves, with status 1 and a message
     that matches REGEX.  Returns the messages."""
-    p = subprocess.run(["nbdkit", "-U", "-", *args, "--run", "echo served"],
+    # Not "-U -": nbdkit 1.32 would leave the socket's directory behind.
+    sock = os.path.join(TMP, "refused.sock")
+    p = subprocess.run(["nbdkit", "-U", sock, *args, "--run", "echo served"],
                        stdin=subprocess.DEVNULL, capture_output=True,
                        timeout=60)
     log = p.stderr.decode(errors="replace")

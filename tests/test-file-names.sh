@@ -64,7 +64,7 @@ for name in qedtest.some(NAMES, 4):
     # In messages, too, which say where the file is, but for what would confuse a terminal or a log.
     with open(full, "wb") as f:
         f.write(b"x" * 65536)
-    p = subprocess.run([b"nbdkit", b"-U", b"-", b"qed", b"file=" + name],
+    p = subprocess.run([b"nbdkit", b"-U", b"sock", b"qed", b"file=" + name],
                        capture_output=True, timeout=60)
     assert (full.replace(b"\n", b"?").replace(b"\x1b", b"?") + b": header: magic 78"
             in p.stderr), p.stderr

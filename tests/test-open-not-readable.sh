@@ -52,5 +52,5 @@ END
 chmod 0 $d/x.qed
 chmod 755 $d
 fails 1 "$d/x.qed: .*Permission denied" \
-      timeout 60 $as nbdkit -U - qed $d/x.qed --run 'echo served'
+      timeout 60 $as nbdkit -U $d/sock qed $d/x.qed --run 'echo served'
 absent served $d/fails.out

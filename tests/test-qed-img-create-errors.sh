@@ -105,6 +105,11 @@ bad '/dev/null: .*character device' /dev/null 1M
 long=$(printf '%0300d' 0)
 bad "$long: .*File name too long" $long 1M
 
+ln -s nowhere ../dangling
+bad '../dangling: create: the name is a symbolic link that leads nowhere' \
+    ../dangling 1M
+bad "'': create: the name is empty" '' 1M
+
 # A name that is too long for the header cluster, or for any.
 name=./$(printf './%.0s' {1..2010})../base.raw
 test ${#name} -eq $((4096 - 63))
