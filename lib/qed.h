@@ -286,7 +286,9 @@ struct qed_run {
 };
 
 /* How is OFFSET mapped, and how far, within LENGTH (> 0), does that go?
- * The run merges contiguous clusters, and jumps over absent L2 tables.
+ * The run merges contiguous clusters, and jumps over absent L2 tables.  It
+ * may end before the mapping changes: a run of data does after some thousand
+ * clusters.
  */
 extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
                     struct qed_run *run);
