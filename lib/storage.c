@@ -393,12 +393,10 @@ take_locks (int fd, const char *name, const struct lock_user *user)
 
 /* ---- opening ---- */
 
-/* Is FD a file that can be an image?  ST is its stat. */
+/* Can a file with this stat be an image? */
 static int
-check_file_type (int fd, const char *name, struct stat *st)
+check_file_type (const struct stat *st, const char *name)
 {
-  if (fstat (fd, st) == -1)
-    return qed_error (errno, "%s: stat: %m", name);
   if (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode))
     return qed_error (S_ISDIR (st->st_mode) ? EISDIR : EINVAL,
                       "%s: is a %s: an image must be a regular file or a "
@@ -406,6 +404,7 @@ check_file_type (int fd, const char *name, struct stat *st)
                       S_ISDIR (st->st_mode) ? "directory" :
                       S_ISFIFO (st->st_mode) ? "FIFO" :
                       S_ISCHR (st->st_mode) ? "character device" :
+                      S_ISSOCK (st->st_mode) ? "socket" :
                       "special file");
   return 0;
 }
@@ -444,13 +443,22 @@ qed_storage_open (const char *path, bool lock)
   if (f == NULL)
     return NULL;
 
-  /* Without O_NONBLOCK, opening a FIFO would wait for a writer. */
+  /* Opening is an action already for some devices, so look at the type
+   * before and, should another file come to the name in between, after.
+   * Without O_NONBLOCK, opening a FIFO would wait for a writer.
+   */
+  if (stat (path, &st) == 0 && check_file_type (&st, path) == -1)
+    goto err;
   f->fd = open (path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (f->fd == -1) {
     qed_error (errno, "%s: open: %m", path);
     goto err;
   }
-  if (check_file_type (f->fd, path, &st) == -1)
+  if (fstat (f->fd, &st) == -1) {
+    qed_error (errno, "%s: stat: %m", path);
+    goto err;
+  }
+  if (check_file_type (&st, path) == -1)
     goto err;
   f->st.rotational = is_rotational (f->fd, &st);
   if (lock && (take_locks (f->fd, path, &lock_reader) == -1 ||
@@ -471,10 +479,14 @@ open_replaced (struct file *f)
 {
   struct stat st;
 
+  if (stat (f->target, &st) == 0 && check_file_type (&st, f->path) == -1)
+    return -1;
   f->replaced = open (f->target, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (f->replaced == -1)
     return errno == ENOENT ? 0 : qed_error (errno, "%s: open: %m", f->path);
-  if (check_file_type (f->replaced, f->path, &st) == -1)
+  if (fstat (f->replaced, &st) == -1)
+    return qed_error (errno, "%s: stat: %m", f->path);
+  if (check_file_type (&st, f->path) == -1)
     return -1;
   if (!S_ISREG (st.st_mode))
     return qed_error (EINVAL, "%s: is a block device: an image is created in "

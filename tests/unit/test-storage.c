@@ -108,7 +108,8 @@ test_open_fails (void)
     fd = socket (AF_UNIX, SOCK_STREAM, 0);
     CHECK (fd >= 0);
     CHECK (bind (fd, (struct sockaddr *) &addr, sizeof addr) == 0);
-    CHECK_FAILS_NULL (qed_storage_open ("socket", lock), ENXIO, "socket: ");
+    CHECK_FAILS_NULL (qed_storage_open ("socket", lock), EINVAL, "socket: ",
+                      "is a socket");
     close (fd);
     CHECK (unlink ("socket") == 0);
 
