@@ -84,11 +84,23 @@ NBDKIT_DLL_PUBLIC int qed_debug_table;
       nbdkit_debug (__VA_ARGS__);                               \
   } while (0)
 
-/* Pass on the library's error: its message, and errno for the client. */
+/* Pass on the library's error: its message, and errno for the client.  NBD
+ * has few errors, and nbdkit makes EINVAL, "your request is wrong", of any
+ * other, such as an ESTALE of the host's filesystem.
+ */
 static int
 library_error (void)
 {
   int err = errno;
+
+  switch (err) {
+  case EINVAL: case EIO: case ENOMEM: case ENOSPC: case ENOTSUP:
+  case EOVERFLOW: case EPERM: case ESHUTDOWN:
+  case EDQUOT: case EFBIG: case EROFS: /* nbdkit translates these */
+    break;
+  default:
+    err = EIO;
+  }
 
   nbdkit_error ("%s", qed_get_error ());
   errno = err;
