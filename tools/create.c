@@ -35,6 +35,7 @@
 #include <config.h>
 
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -314,6 +315,21 @@ print_formatting (const struct args *args,
   free (table_size);
 }
 
+/* From here to the end takes an instant: let no signal leave a file under a
+ * temporary name.
+ */
+static void
+hold_signals (void)
+{
+  sigset_t set;
+
+  sigemptyset (&set);
+  sigaddset (&set, SIGHUP);
+  sigaddset (&set, SIGINT);
+  sigaddset (&set, SIGTERM);
+  sigprocmask (SIG_BLOCK, &set, NULL);
+}
+
 static int
 create (int argc, char *argv[])
 {
@@ -340,6 +356,7 @@ create (int argc, char *argv[])
   if (r == -1)
     return EXIT_FAILURE;
 
+  hold_signals ();
   if (qed_create (args.file, &opts) == -1) {
     complain ("%s", qed_get_error ());
     return EXIT_FAILURE;

@@ -50,6 +50,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -174,6 +175,7 @@ main (int argc, char *argv[])
   int c;
 
   reserve_standard_streams ();
+  signal (SIGXFSZ, SIG_IGN);    /* EFBIG says it, and we clean up */
   opterr = 0;                   /* next_option complains */
   while ((c = next_option (argc, argv, "+:hV", longs)) != -1)
     if (c == 'V') {
