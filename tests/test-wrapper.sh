@@ -42,6 +42,11 @@ qedimg.Image (1 << 20).save (os.environ["d"] + "/x.qed")'
 nbdkit qed --dump-plugin | grep -x "path=$plugin"
 nbdkit -f --exit-with-parent -U - -e qed -t 4 --run 'nbdinfo --size "$uri"' \
        --filter cow qed $d/x.qed | grep -x 1048576
+nbdkit -fU $d/a.sock -P $d/a.pid qed $d/x.qed &
+cleanup_fn wait $!
+wait_for 60 test -s $d/a.pid
+nbdinfo --size "nbd+unix:///?socket=$d/a.sock" | grep -x 1048576
+kill $(cat $d/a.pid)
 nbdkit -U - memory 5M --run 'echo qed; nbdinfo --size "$uri"' >$d/out
 printf 'qed\n5242880\n' | cmp - $d/out
 # Other nbdkits find nothing.
