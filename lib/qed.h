@@ -212,6 +212,21 @@ struct qed_storage_ops {
   /* The range will be read soon. */
   int (*prefetch) (struct qed_storage *st, uint64_t offset, uint64_t length);
 
+  /* Make a range inside the file read as zeros: punch gives its space back,
+   * zero keeps it.  Neither changes the file's length nor takes as long as
+   * writing; EOPNOTSUPP if that can't be had.
+   */
+  int (*punch) (struct qed_storage *st, uint64_t offset, uint64_t length);
+  int (*zero) (struct qed_storage *st, uint64_t offset, uint64_t length);
+
+  /* Called once before the first of pwrite, resize, sync, punch and zero.
+   * Unlike the others it leaves a message when it fails.  EACCES, EPERM or
+   * EROFS: we may not write; reading goes on.  make_readonly undoes it;
+   * none of those is under way then.  Both may be NULL.
+   */
+  int (*make_writable) (struct qed_storage *st);
+  void (*make_readonly) (struct qed_storage *st);
+
   void (*close) (struct qed_storage *st);
 };
 
@@ -219,6 +234,7 @@ struct qed_storage {
   const struct qed_storage_ops *ops;
   const char *name;             /* for messages; owned by the storage */
   bool rotational;              /* seeks are slow there, as far as known */
+  bool fixed_size;              /* a block device: resize can't work */
 };
 
 /* Open a regular file or block device read-only and, with LOCK, take the

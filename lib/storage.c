@@ -44,10 +44,16 @@
  * whether an exclusive lock would be granted.  They belong to the open file
  * description, so nbdkit's fork into the background keeps them.
  *
+ * An image is opened read-only first, with a reader's locks.  To become
+ * writable the same file is opened a second time, for writing; the first
+ * descriptor stays the one that holds the locks, because a second description
+ * with locks would be in conflict with the first.
+ *
  * struct file is immutable after the constructor, but for the names of a
- * new file; all operations on it are system calls that may run in parallel.
- * In particular lseek with SEEK_DATA moves the file's position, but nothing
- * here uses that.
+ * new file and the descriptor for writing, which is set once, before the
+ * first operation that uses it; all operations are system calls that may
+ * run in parallel.  In particular lseek with SEEK_DATA moves the file's
+ * position, but nothing here uses that.
  */
 
 #include <config.h>
@@ -143,10 +149,48 @@ qed_storage_resize (struct qed_storage *st, uint64_t size)
 int
 qed_storage_sync (struct qed_storage *st)
 {
-  /* Not repeated after EINTR: what a failed sync left behind is unknown. */
-  if (st->ops->sync (st) == -1)
+  int r;
+
+  /* An interrupted sync has reported nothing yet; any other failure must not
+   * be repeated, because it would seem to succeed.
+   */
+  do
+    r = st->ops->sync (st);
+  while (r == -1 && errno == EINTR);
+  if (r == -1)
     return qed_error (errno, "%s: sync: %m", st->name);
   return 0;
+}
+
+/* The message of qed_storage_punch and zero. */
+static int
+range_error (struct qed_storage *st, const char *what, uint64_t offset,
+             uint64_t length)
+{
+  return qed_error (errno, "%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %m",
+                    st->name, what, length, offset);
+}
+
+int
+qed_storage_punch (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  int r;
+
+  do
+    r = st->ops->punch (st, offset, length);
+  while (r == -1 && errno == EINTR);
+  return r == -1 ? range_error (st, "hole", offset, length) : 0;
+}
+
+int
+qed_storage_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  int r;
+
+  do
+    r = st->ops->zero (st, offset, length);
+  while (r == -1 && errno == EINTR);
+  return r == -1 ? range_error (st, "zero", offset, length) : 0;
 }
 
 void
@@ -160,8 +204,10 @@ qed_storage_close (struct qed_storage *st)
 
 struct file {
   struct qed_storage st;
-  int fd;
+  int fd;                       /* for reading; has the locks */
+  int writable_fd;              /* for the rest, or -1; may be FD itself */
   char *path;                   /* as the user gave it; also st.name */
+  bool locked;                  /* the user wants locks */
 
   /* Only of a file that is being created: */
   char *target;                 /* path with symbolic links followed */
@@ -176,6 +222,12 @@ file_fd (const struct qed_storage *st)
   return ((const struct file *) st)->fd;
 }
 
+static int
+writable_fd (const struct qed_storage *st)
+{
+  return ((const struct file *) st)->writable_fd;
+}
+
 static ssize_t
 file_pread (struct qed_storage *st, void *buf, size_t count, uint64_t offset)
 {
@@ -186,7 +238,7 @@ static ssize_t
 file_pwrite (struct qed_storage *st, const void *buf, size_t count,
              uint64_t offset)
 {
-  return pwrite (file_fd (st), buf, count, (off_t) offset);
+  return pwrite (writable_fd (st), buf, count, (off_t) offset);
 }
 
 static int64_t
@@ -199,13 +251,13 @@ file_get_size (struct qed_storage *st)
 static int
 file_resize (struct qed_storage *st, uint64_t size)
 {
-  return ftruncate (file_fd (st), (off_t) size);
+  return ftruncate (writable_fd (st), (off_t) size);
 }
 
 static int
 file_sync (struct qed_storage *st)
 {
-  return fdatasync (file_fd (st));
+  return fdatasync (writable_fd (st));
 }
 
 static int64_t
@@ -237,6 +289,44 @@ file_prefetch (struct qed_storage *st, uint64_t offset, uint64_t length)
   return 0;
 }
 
+/* Filesystems and devices that can't do it say so in many ways; EINVAL, for
+ * instance, may be a block device's for a range that isn't in whole blocks.
+ */
+static int
+try_fallocate (struct qed_storage *st, int mode, uint64_t offset,
+               uint64_t length)
+{
+  int r = fallocate (writable_fd (st), mode, (off_t) offset, (off_t) length);
+
+  if (r == -1 && (errno == EINVAL || errno == ENODEV || errno == ENOSYS ||
+                  errno == ENOTTY))
+    errno = EOPNOTSUPP;
+  return r;
+}
+
+static int
+file_punch (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  return try_fallocate (st, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        offset, length);
+}
+
+static int
+file_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  int r = try_fallocate (st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                         offset, length);
+
+  /* tmpfs, for instance, has only the two halves of it. */
+  if (r == -1 && errno == EOPNOTSUPP &&
+      (r = file_punch (st, offset, length)) == 0)
+    r = try_fallocate (st, FALLOC_FL_KEEP_SIZE, offset, length);
+  return r;
+}
+
+static int file_make_writable (struct qed_storage *st);
+static void file_make_readonly (struct qed_storage *st);
+
 static void
 file_close (struct qed_storage *st)
 {
@@ -244,6 +334,8 @@ file_close (struct qed_storage *st)
 
   if (f->temporary)
     unlink (f->temporary);
+  if (f->writable_fd >= 0 && f->writable_fd != f->fd)
+    close (f->writable_fd);
   if (f->fd >= 0)
     close (f->fd);
   if (f->replaced >= 0)
@@ -264,6 +356,10 @@ static const struct qed_storage_ops file_ops = {
   .sync = file_sync,
   .next_extent = file_next_extent,
   .prefetch = file_prefetch,
+  .punch = file_punch,
+  .zero = file_zero,
+  .make_writable = file_make_writable,
+  .make_readonly = file_make_readonly,
   .close = file_close,
 };
 
@@ -280,7 +376,7 @@ new_file (const char *path)
   }
   f->st.ops = &file_ops;
   f->st.name = f->path;
-  f->fd = f->replaced = f->directory = -1;
+  f->fd = f->writable_fd = f->replaced = f->directory = -1;
   return f;
 }
 
@@ -306,6 +402,13 @@ static const struct lock_user lock_reader = {
   .tests = FORBIDS (CONSISTENT_READ) | USES (WRITE) | USES (RESIZE),
 };
 
+static const struct lock_user lock_writer = {
+  .holds = USES (CONSISTENT_READ) | USES (WRITE) | USES (RESIZE) |
+           FORBIDS (WRITE) | FORBIDS (RESIZE),
+  .tests = FORBIDS (CONSISTENT_READ) | FORBIDS (WRITE) | FORBIDS (RESIZE) |
+           USES (WRITE) | USES (RESIZE),
+};
+
 /* Whoever replaces the file by another image: as qemu-img create. */
 static const struct lock_user lock_creator = {
   .holds = USES (WRITE) | USES (RESIZE) | FORBIDS (RESIZE),
@@ -326,17 +429,27 @@ lock_byte (int fd, int cmd, short type, int i, short *found)
   return r;
 }
 
-/* One try.  0: locked.  -1: the system's errno.  1: a conflict, and *BIT is
- * the byte's number in the sets above; nothing is locked then.
+static void
+unlock (int fd, unsigned bits)
+{
+  for (int i = 0; i < 2 * NR_PERMISSIONS; ++i)
+    if (bits & (1U << i))
+      lock_byte (fd, F_OFD_SETLK, F_UNLCK, i, NULL);
+}
+
+/* One try, with HELD locked already.  0: locked.  -1: the system's errno.
+ * 1: a conflict, and *BIT is the byte's number in the sets above.  But for 0
+ * nothing more is locked than before.
  */
 static int
-try_lock (int fd, const struct lock_user *user, int *bit)
+try_lock (int fd, const struct lock_user *user, unsigned held, int *bit)
 {
+  const unsigned adds = user->holds & ~held;
   int r = 0;
   short found;
 
   for (int i = 0; r == 0 && i < 2 * NR_PERMISSIONS; ++i)
-    if (user->holds & (1U << i))
+    if (adds & (1U << i))
       r = lock_byte (fd, F_OFD_SETLK, F_RDLCK, i, NULL);
 
   for (int i = 0; r == 0 && i < 2 * NR_PERMISSIONS; ++i)
@@ -351,16 +464,15 @@ try_lock (int fd, const struct lock_user *user, int *bit)
   if (r != 0) {
     int err = errno;
 
-    for (int i = 0; i < 2 * NR_PERMISSIONS; ++i)
-      if (user->holds & (1U << i))
-        lock_byte (fd, F_OFD_SETLK, F_UNLCK, i, NULL);
+    unlock (fd, adds);
     errno = err;
   }
   return r;
 }
 
 static int
-take_locks (int fd, const char *name, const struct lock_user *user)
+take_locks (int fd, const char *name, const struct lock_user *user,
+            unsigned held)
 {
   int r = 0, bit = 0;
 
@@ -372,7 +484,7 @@ take_locks (int fd, const char *name, const struct lock_user *user)
       .tv_nsec = 2000000 * (1 + tries) + 100000 * (getpid () % 16),
     };
 
-    r = try_lock (fd, user, &bit);
+    r = try_lock (fd, user, held, &bit);
     if (r != 1)
       break;
     nanosleep (&pause, NULL);
@@ -407,6 +519,15 @@ check_file_type (const struct stat *st, const char *name)
                       S_ISSOCK (st->st_mode) ? "socket" :
                       "special file");
   return 0;
+}
+
+static bool
+same_file (int fd1, int fd2)
+{
+  struct stat st1, st2;
+
+  return fstat (fd1, &st1) == 0 && fstat (fd2, &st2) == 0 &&
+    st1.st_dev == st2.st_dev && st1.st_ino == st2.st_ino;
 }
 
 /* FD is locked now: is it still the file of that name?  Whoever replaces an
@@ -461,7 +582,9 @@ qed_storage_open (const char *path, bool lock)
   if (check_file_type (&st, path) == -1)
     goto err;
   f->st.rotational = is_rotational (f->fd, &st);
-  if (lock && (take_locks (f->fd, path, &lock_reader) == -1 ||
+  f->st.fixed_size = S_ISBLK (st.st_mode);
+  f->locked = lock;
+  if (lock && (take_locks (f->fd, path, &lock_reader, 0) == -1 ||
                check_still_named (f->fd, path, path) == -1))
     goto err;
   return &f->st;
@@ -469,6 +592,66 @@ qed_storage_open (const char *path, bool lock)
  err:
   qed_storage_close (&f->st);
   return NULL;
+}
+
+/* Open the file that FD has open again, for writing: whatever has become of
+ * its name.
+ */
+static int
+open_again (struct file *f)
+{
+  char link[sizeof "/proc/self/fd/" + 3 * sizeof f->fd];
+  const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  int fd;
+
+  snprintf (link, sizeof link, "/proc/self/fd/%d", f->fd);
+  fd = open (link, flags);
+  if (fd >= 0 || errno != ENOENT)
+    return fd;
+
+  /* There is no /proc here, so it has to be the name. */
+  fd = open (f->path, flags);
+  if (fd >= 0 && !same_file (f->fd, fd)) {
+    close (fd);
+    errno = ESTALE;
+    return -1;
+  }
+  return fd;
+}
+
+/* The reader's locks become a writer's, and stay a reader's when that is
+ * refused.  Whether we may write at all is asked first, because who may not
+ * has no need for locks.
+ */
+static int
+file_make_writable (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+  int fd = open_again (f);
+
+  if (fd == -1)
+    return qed_error (errno, "%s: open for writing: %m", st->name);
+  if (f->locked &&
+      take_locks (f->fd, st->name, &lock_writer, lock_reader.holds) == -1) {
+    int err = errno;
+
+    close (fd);
+    errno = err;
+    return -1;
+  }
+  f->writable_fd = fd;
+  return 0;
+}
+
+static void
+file_make_readonly (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+
+  if (f->locked)
+    unlock (f->fd, lock_writer.holds & ~lock_reader.holds);
+  close (f->writable_fd);
+  f->writable_fd = -1;
 }
 
 /* ---- creating ---- */
@@ -491,7 +674,7 @@ open_replaced (struct file *f)
   if (!S_ISREG (st.st_mode))
     return qed_error (EINVAL, "%s: is a block device: an image is created in "
                       "a regular file only, because it grows", f->path);
-  if (take_locks (f->replaced, f->path, &lock_creator) == -1)
+  if (take_locks (f->replaced, f->path, &lock_creator, 0) == -1)
     return -1;
   return check_still_named (f->replaced, f->target, f->path);
 }
@@ -537,6 +720,7 @@ open_temporary (struct file *f)
       return qed_error (ENOMEM, "%s: %m", f->path);
     }
     f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    f->writable_fd = f->fd;
     if (f->fd >= 0)
       return 0;
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);

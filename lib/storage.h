@@ -48,6 +48,12 @@ extern int64_t qed_storage_size (struct qed_storage *st);
 extern int qed_storage_resize (struct qed_storage *st, uint64_t size);
 extern int qed_storage_sync (struct qed_storage *st);
 
+/* EOPNOTSUPP, with a message, if the storage can't. */
+extern int qed_storage_punch (struct qed_storage *st, uint64_t offset,
+                              uint64_t length);
+extern int qed_storage_zero (struct qed_storage *st, uint64_t offset,
+                             uint64_t length);
+
 /* A file under a temporary name beside PATH, empty and open for writing.
  * If PATH exists, the locks of whoever creates an image are taken on it
  * (EBUSY) and held until close.  Publish renames the file to PATH and makes

@@ -393,6 +393,53 @@ op_prefetch (struct qed_storage *st, uint64_t offset, uint64_t length)
   return 0;
 }
 
+static int
+op_punch (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  struct mem_file *f = file (st);
+
+  if (enter (f, MEM_PUNCH, offset, length) == -1)
+    return -1;
+  if (f->faults.no_punch) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  CHECK (length > 0 && offset + length <= mem_size (f));
+  mem_punch (f, offset, length);
+  add (&f->counters[MEM_PUNCH].bytes, length);
+  return 0;
+}
+
+static int
+op_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  static const uint8_t zeros[4096];
+  struct mem_file *f = file (st);
+
+  if (enter (f, MEM_ZERO, offset, length) == -1)
+    return -1;
+  if (f->faults.no_zero) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  CHECK (length > 0 && offset + length <= mem_size (f));
+  add (&f->counters[MEM_ZERO].bytes, length);
+  while (length > 0) {
+    size_t n = length < sizeof zeros ? length : sizeof zeros;
+
+    mem_write (f, zeros, n, offset);
+    offset += n;
+    length -= n;
+  }
+  return 0;
+}
+
+static int
+op_make_writable (struct qed_storage *st)
+{
+  return enter (file (st), MEM_MAKE_WRITABLE, 0, 0) == -1 ? -1 : 0;
+}
+
 static void
 op_close (struct qed_storage *st)
 {
@@ -411,6 +458,9 @@ static const struct qed_storage_ops mem_ops = {
   .sync = op_sync,
   .next_extent = op_next_extent,
   .prefetch = op_prefetch,
+  .punch = op_punch,
+  .zero = op_zero,
+  .make_writable = op_make_writable,
   .close = op_close,
 };
 

@@ -68,6 +68,9 @@ enum mem_op {
   MEM_SYNC,
   MEM_NEXT_EXTENT,
   MEM_PREFETCH,
+  MEM_PUNCH,
+  MEM_ZERO,
+  MEM_MAKE_WRITABLE,
   MEM_CLOSE,
   MEM_NR_OPS,
   MEM_ANY = MEM_NR_OPS,         /* in faults and counters: all but close */
@@ -86,6 +89,7 @@ struct mem_faults {
   size_t max_transfer;          /* pread, pwrite: do at most so many bytes */
   unsigned eintr_every;         /* > 1: every n-th call gets EINTR */
   unsigned delay_us;            /* each pread, pwrite and sync takes so long */
+  bool no_punch, no_zero;       /* punch, zero: EOPNOTSUPP */
 };
 
 /* A fault that needs code.  Called first in each operation (close excepted)
