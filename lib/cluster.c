@@ -41,8 +41,12 @@
  * over at the price of a system call.
  *
  * I9: L2 entries are checked here, where they are turned into runs, each
- * time, against the file's length at open.  An unsound entry is a type of
- * run, not an error, because what is around it is still good.
+ * time, against the end of the file that goes with the view.  An unsound
+ * entry is a type of run, not an error, because what is around it is still
+ * good.
+ *
+ * I1: while others write, a piece is right at the moment of its lookup, and
+ * where it says data it stays right.
  */
 
 #include <config.h>
@@ -63,7 +67,8 @@
 #define MAX_DATA_CLUSTERS 1024
 
 static enum qed_run_type
-classify (const struct qed_image *img, uint64_t entry, uint64_t l2_offset)
+classify (const struct qed_image *img, uint64_t entry,
+          const struct qed_view *view)
 {
   switch (entry) {
   case QED_ENTRY_UNALLOCATED:
@@ -72,7 +77,7 @@ classify (const struct qed_image *img, uint64_t entry, uint64_t l2_offset)
     return QED_RUN_ZERO;
   default:
     return qed_entry_sound (&img->g, entry, img->g.cluster_size,
-                            img->file_end, l2_offset) ?
+                            view->file_end, view->l2_offset) ?
       QED_RUN_DATA : QED_RUN_UNSOUND;
   }
 }
@@ -103,7 +108,7 @@ scan (const struct qed_image *img, const struct qed_view *view, uint64_t max,
   const uint64_t *e = view->entries;
   uint64_t n = 1;
 
-  run->type = classify (img, e[0], view->l2_offset);
+  run->type = classify (img, e[0], view);
   run->file_offset = e[0];
   switch (run->type) {
   case QED_RUN_UNALLOCATED:
@@ -112,12 +117,12 @@ scan (const struct qed_image *img, const struct qed_view *view, uint64_t max,
     break;
   case QED_RUN_DATA:
     while (n < max && e[n] == e[0] + (n << img->g.cluster_bits) &&
-           classify (img, e[n], view->l2_offset) == QED_RUN_DATA)
+           classify (img, e[n], view) == QED_RUN_DATA)
       ++n;
     break;
   case QED_RUN_UNSOUND:
     while (n < max &&
-           classify (img, e[n], view->l2_offset) == QED_RUN_UNSOUND)
+           classify (img, e[n], view) == QED_RUN_UNSOUND)
       ++n;
     break;
   }
@@ -230,14 +235,15 @@ qed_unsound_error (struct qed_image *img, uint64_t offset)
     level = "L2";
     entry = view.entries[0];
     why = qed_entry_unsound (&img->g, entry, img->g.cluster_size,
-                             img->file_end, view.l2_offset);
+                             view.file_end, view.l2_offset);
   }
   else {
     entry = view.l2_offset;
     why = qed_entry_unsound (&img->g, entry, img->g.table_bytes,
-                             img->file_end, 0);
+                             view.file_end, 0);
   }
   qed_table_unlock (img->table);
+  atomic_store (&img->corrupt, true);
   return qed_error (EIO, "%s: offset %" PRIu64 " of the disk: %s entry 0x%"
                     PRIx64 " %s: the image is corrupt there",
                     img->st->name, offset, level, entry,

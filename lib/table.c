@@ -54,11 +54,21 @@
  * once.  A thread never claims a slot while it has one LOADING, so waiting
  * for a slot to claim ends, however few there are.
  *
- * I9: L1 entries are checked here, where they are followed; L2 entries by
- * the caller (cluster.c), who follows them.  I10: nothing here writes.
+ * Linking (I4) writes entries to the file first and then changes them in the
+ * slot, which is pinned meanwhile: it isn't evicted, so nobody can read the
+ * slice from the file while it is being written.  Who has pinned a slot does
+ * not wait for another.
  *
- * Locking: t->lock guards slots, buckets, hand and the entries of VALID
- * slots.  No I/O is done under it.
+ * I9: L1 entries are checked here, where they are followed; L2 entries by
+ * the caller (cluster.c), who follows them.  An entry that points past the
+ * end of the file as it was when the image was opened stays unsound when the
+ * file grows over it.  So one bit for each slice says whether it was changed
+ * since: such a slice had no unsound entry before the first change, and all
+ * that is in it may point up to the end of the file as it is now.  The bits
+ * take memory only where slices are changed.
+ *
+ * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
+ * the bits and the ends.  No I/O is done under it.
  */
 
 #include <config.h>
@@ -76,16 +86,14 @@
 #include "storage.h"
 #include "table.h"
 
-#define SLICE_BITS 9
-#define SLICE_ENTRIES (UINT64_C (1) << SLICE_BITS)
-#define SLICE_BYTES (SLICE_ENTRIES * sizeof (uint64_t))
+#define SLICE_BYTES (QED_SLICE_ENTRIES * sizeof (uint64_t))
 
 /* Every table is made of whole slices. */
 _Static_assert (QED_MIN_CLUSTER_SIZE * QED_MIN_TABLE_SIZE % SLICE_BYTES == 0,
                 "slice");
 
 /* A slice's key: the number of its first guest cluster (L2) or L1 entry,
- * divided by SLICE_ENTRIES.  Both are below 2^52.
+ * divided by QED_SLICE_ENTRIES.  Both are below 2^52.
  */
 #define L1_KEY (UINT64_C (1) << 63)
 
@@ -95,6 +103,7 @@ struct slot {
   uint64_t key;
   uint64_t l2_offset;           /* of the table an L2 slice is part of */
   uint32_t next;                /* in the bucket; NONE at the end */
+  uint32_t pins;                /* by threads that change the slice */
   uint8_t state;
   bool referenced;              /* used since CLOCK's hand came by */
 };
@@ -104,20 +113,24 @@ struct slot {
 struct qed_table {
   struct qed_storage *st;       /* borrowed */
   struct qed_geometry g;
-  uint64_t file_end;
+  uint64_t file_end;            /* at open, for slices as they were then */
+  uint64_t grown_end;           /* now, for slices changed since */
 
   pthread_mutex_t lock;
-  pthread_cond_t changed;       /* a slot left LOADING */
+  pthread_cond_t changed;       /* a slot left LOADING, or is pinned no more */
 
   uint32_t nr_slots;
   uint32_t hand;
   uint32_t bucket_mask;
   uint32_t *buckets;            /* slot numbers */
   struct slot *slots;
-  uint64_t (*entries)[SLICE_ENTRIES]; /* of each slot, decoded */
+  uint64_t (*entries)[QED_SLICE_ENTRIES]; /* of each slot, decoded */
 
   void *memory;                 /* all of the three arrays */
   size_t memory_bytes;
+
+  uint8_t *changed_slices;      /* bits: L2 slices, then L1; NULL: read-only */
+  size_t changed_bytes;
 };
 
 /* ---- the cache ---- */
@@ -128,6 +141,28 @@ round_up (uint64_t v, uint64_t to)
   return (v + to - 1) / to * to;
 }
 
+static uint64_t
+l1_slices (const struct qed_geometry *g)
+{
+  return round_up (qed_l1_entries (g), QED_SLICE_ENTRIES) / QED_SLICE_ENTRIES;
+}
+
+static uint64_t
+l2_slices (const struct qed_geometry *g)
+{
+  return round_up (qed_clusters (g), QED_SLICE_ENTRIES) / QED_SLICE_ENTRIES;
+}
+
+/* Not malloc, so that what is never touched costs nothing. */
+static void *
+map_zeros (size_t bytes)
+{
+  void *r = mmap (NULL, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+  return r == MAP_FAILED ? NULL : r;
+}
+
 /* How many slots fit into CACHE_SIZE bytes, or suffice for all tables. */
 static uint32_t
 choose_nr_slots (const struct qed_geometry *g, size_t cache_size)
@@ -135,8 +170,7 @@ choose_nr_slots (const struct qed_geometry *g, size_t cache_size)
   /* At most two buckets for each slot: see layout. */
   uint64_t fit = cache_size /
     (SLICE_BYTES + sizeof (struct slot) + 2 * sizeof (uint32_t));
-  uint64_t want = round_up (qed_clusters (g), SLICE_ENTRIES) / SLICE_ENTRIES +
-    round_up (qed_l1_entries (g), SLICE_ENTRIES) / SLICE_ENTRIES;
+  uint64_t want = l2_slices (g) + l1_slices (g);
   uint64_t n = fit < want ? fit : want;
 
   return n < 1 ? 1 : n < NONE / 2 ? (uint32_t) n : NONE / 2;
@@ -156,10 +190,8 @@ allocate (struct qed_table *t)
   t->memory_bytes = entries_bytes + slots_bytes +
     nr_buckets * sizeof (uint32_t);
 
-  /* Not malloc, so that slots that were never used cost nothing. */
-  t->memory = mmap (NULL, t->memory_bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (t->memory == MAP_FAILED)
+  t->memory = map_zeros (t->memory_bytes);
+  if (t->memory == NULL)
     return -1;
   t->entries = t->memory;
   t->slots = (struct slot *) ((char *) t->memory + entries_bytes);
@@ -178,7 +210,7 @@ qed_table_new (struct qed_storage *st, const struct qed_geometry *g,
     goto err;
   t->st = st;
   t->g = *g;
-  t->file_end = file_end;
+  t->file_end = t->grown_end = file_end;
   t->nr_slots = choose_nr_slots (g, cache_size);
   if (allocate (t) == -1)
     goto err;
@@ -198,6 +230,8 @@ qed_table_free (struct qed_table *t)
   if (t == NULL)
     return;
   munmap (t->memory, t->memory_bytes);
+  if (t->changed_slices)
+    munmap (t->changed_slices, t->changed_bytes);
   pthread_cond_destroy (&t->changed);
   pthread_mutex_destroy (&t->lock);
   free (t);
@@ -243,7 +277,7 @@ forget (struct qed_table *t, struct slot *s)
 }
 
 /* Make an unused slot, or the next one that CLOCK finds, LOADING for KEY;
- * NULL if all are LOADING.
+ * NULL if all are LOADING or pinned.
  */
 static struct slot *
 claim (struct qed_table *t, uint64_t key)
@@ -253,7 +287,7 @@ claim (struct qed_table *t, uint64_t key)
     struct slot *s = &t->slots[t->hand];
 
     t->hand = t->hand + 1 < t->nr_slots ? t->hand + 1 : 0;
-    if (s->state == LOADING)
+    if (s->state == LOADING || s->pins > 0)
       continue;
     if (s->state == VALID) {
       if (s->referenced) {
@@ -307,7 +341,7 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
   r = qed_storage_read (t->st, entries, SLICE_BYTES,
                         table_offset + slice_in_table * SLICE_BYTES);
   if (r == 0)
-    for (size_t i = 0; i < SLICE_ENTRIES; ++i)
+    for (size_t i = 0; i < QED_SLICE_ENTRIES; ++i)
       entries[i] = le64toh (entries[i]);
   pthread_mutex_lock (&t->lock);
 
@@ -322,6 +356,28 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
 
 /* ---- lookup ---- */
 
+/* The place of a slice's bit. */
+static uint64_t
+changed_bit (const struct qed_table *t, uint64_t key)
+{
+  return key & L1_KEY ? l2_slices (&t->g) + (key & ~L1_KEY) : key;
+}
+
+static bool
+is_changed (const struct qed_table *t, uint64_t key)
+{
+  uint64_t bit = changed_bit (t, key);
+
+  return t->changed_slices && t->changed_slices[bit / 8] & 1U << bit % 8;
+}
+
+/* Where what the entries of a slice point to must end: I9. */
+static uint64_t
+end_for (const struct qed_table *t, uint64_t key)
+{
+  return is_changed (t, key) ? t->grown_end : t->file_end;
+}
+
 /* Fill VIEW from the L1 slice in S: what to say if CLUSTER has no L2 table
  * that can be read, else where that is.
  */
@@ -330,16 +386,18 @@ view_l1 (struct qed_table *t, const struct slot *s, uint64_t cluster,
          struct qed_view *view)
 {
   const uint64_t *entries = slot_entries (t, s);
-  uint64_t i = qed_l1_index (&t->g, cluster) & (SLICE_ENTRIES - 1);
+  uint64_t i = qed_l1_index (&t->g, cluster) & (QED_SLICE_ENTRIES - 1);
   uint64_t entry = entries[i], n = 1;
 
   view->l2_offset = entry;
+  view->file_end = end_for (t, s->key);
   if (entry == 0) {
     view->type = QED_VIEW_ABSENT;
-    while (i + n < SLICE_ENTRIES && entries[i + n] == 0)
+    while (i + n < QED_SLICE_ENTRIES && entries[i + n] == 0)
       ++n;
   }
-  else if (qed_entry_sound (&t->g, entry, t->g.table_bytes, t->file_end, 0))
+  else if (qed_entry_sound (&t->g, entry, t->g.table_bytes,
+                            view->file_end, 0))
     view->type = QED_VIEW_ENTRIES;
   else
     view->type = QED_VIEW_UNSOUND;
@@ -354,43 +412,59 @@ static void
 view_l2 (struct qed_table *t, const struct slot *s, uint64_t cluster,
          struct qed_view *view)
 {
-  uint64_t i = cluster & (SLICE_ENTRIES - 1);
+  uint64_t i = cluster & (QED_SLICE_ENTRIES - 1);
 
   view->type = QED_VIEW_ENTRIES;
-  view->clusters = SLICE_ENTRIES - i;
+  view->clusters = QED_SLICE_ENTRIES - i;
   view->entries = slot_entries (t, s) + i;
   view->whole_slice = i == 0;
   view->l2_offset = s->l2_offset;
+  view->file_end = end_for (t, s->key);
+}
+
+static struct slot *
+load_l1 (struct qed_table *t, uint64_t cluster)
+{
+  uint64_t slice = qed_l1_index (&t->g, cluster) >> QED_SLICE_BITS;
+
+  return load (t, slice | L1_KEY, t->g.l1_offset, slice);
+}
+
+/* The slot that the view is of: an L2 slice if there is one, else an L1
+ * slice.  Called with the lock held; NULL: a table can't be read.
+ */
+static struct slot *
+look_up (struct qed_table *t, uint64_t cluster, struct qed_view *view)
+{
+  uint64_t key = cluster >> QED_SLICE_BITS;
+  struct slot *s = find (t, key);
+
+  if (s == NULL || s->state != VALID) {
+    s = load_l1 (t, cluster);
+    if (s == NULL)
+      return NULL;
+    view_l1 (t, s, cluster, view);
+    if (view->type != QED_VIEW_ENTRIES)
+      return s;
+    s = load (t, key, view->l2_offset,
+              qed_l2_index (&t->g, cluster) >> QED_SLICE_BITS);
+    if (s == NULL)
+      return NULL;
+  }
+  s->referenced = true;
+  view_l2 (t, s, cluster, view);
+  return s;
 }
 
 int
 qed_table_find (struct qed_table *t, uint64_t cluster, struct qed_view *view)
 {
-  uint64_t key = cluster >> SLICE_BITS;
-  uint64_t l1_slice = qed_l1_index (&t->g, cluster) >> SLICE_BITS;
-  struct slot *s;
-
   pthread_mutex_lock (&t->lock);
-  s = find (t, key);
-  if (s == NULL || s->state != VALID) {
-    s = load (t, l1_slice | L1_KEY, t->g.l1_offset, l1_slice);
-    if (s == NULL)
-      goto err;
-    view_l1 (t, s, cluster, view);
-    if (view->type != QED_VIEW_ENTRIES)
-      return 0;
-    s = load (t, key, view->l2_offset,
-              qed_l2_index (&t->g, cluster) >> SLICE_BITS);
-    if (s == NULL)
-      goto err;
+  if (look_up (t, cluster, view) == NULL) {
+    pthread_mutex_unlock (&t->lock);
+    return -1;
   }
-  s->referenced = true;
-  view_l2 (t, s, cluster, view);
   return 0;
-
- err:
-  pthread_mutex_unlock (&t->lock);
-  return -1;
 }
 
 void
@@ -411,5 +485,166 @@ qed_table_hole (struct qed_table *t, uint64_t l2_offset, uint64_t cluster)
     return 0;
   if ((uint64_t) end - offset < length)
     length = (uint64_t) end - offset;
-  return length / SLICE_BYTES * SLICE_ENTRIES;
+  return length / SLICE_BYTES * QED_SLICE_ENTRIES;
+}
+
+/* ---- changing ---- */
+
+int
+qed_table_make_writable (struct qed_table *t, uint64_t file_end)
+{
+  size_t bytes = (l2_slices (&t->g) + l1_slices (&t->g)) / 8 + 1;
+  void *bits = map_zeros (bytes);
+
+  if (bits == NULL)
+    return qed_error (errno, "%s: one bit for each slice of a table, %zu "
+                      "bytes: %m", t->st->name, bytes);
+
+  pthread_mutex_lock (&t->lock);
+  for (uint32_t i = 0; i < t->nr_slots; ++i) {
+    while (t->slots[i].state == LOADING)
+      pthread_cond_wait (&t->changed, &t->lock);
+    if (t->slots[i].state == VALID)
+      forget (t, &t->slots[i]);
+  }
+  if (t->changed_slices)
+    munmap (t->changed_slices, t->changed_bytes);
+  t->changed_slices = bits;
+  t->changed_bytes = bytes;
+  t->file_end = t->grown_end = file_end;
+  pthread_mutex_unlock (&t->lock);
+  return 0;
+}
+
+void
+qed_table_grow (struct qed_table *t, uint64_t file_end)
+{
+  pthread_mutex_lock (&t->lock);
+  t->grown_end = file_end;
+  pthread_mutex_unlock (&t->lock);
+}
+
+/* I9: before the first change of a slice all that is in it must be sound.
+ * Called with the lock held.
+ */
+static int
+check_slice (struct qed_table *t, const struct slot *s)
+{
+  const uint64_t *e = slot_entries (t, s);
+  bool l1 = s->key & L1_KEY;
+  uint64_t length = l1 ? t->g.table_bytes : t->g.cluster_size;
+  uint64_t end = t->file_end;
+
+  if (is_changed (t, s->key))
+    return 0;
+  for (size_t i = 0; i < QED_SLICE_ENTRIES; ++i)
+    if (e[i] != 0 && (l1 || e[i] != QED_ENTRY_ZERO) &&
+        !qed_entry_sound (&t->g, e[i], length, end, l1 ? 0 : s->l2_offset))
+      return qed_error (EIO, "%s: table at %" PRIu64 ": %s entry 0x%" PRIx64
+                        " %s: nothing is allocated beside a corrupt entry: "
+                        "run qed-img check -r all", t->st->name,
+                        s->l2_offset, l1 ? "L1" : "L2", e[i],
+                        qed_entry_unsound (&t->g, e[i], length, end,
+                                           l1 ? 0 : s->l2_offset));
+  return 0;
+}
+
+int
+qed_table_prepare (struct qed_table *t, uint64_t cluster, bool *absent)
+{
+  struct qed_view view = { .type = QED_VIEW_UNSOUND };
+  struct slot *s;
+  int r = -1;
+
+  pthread_mutex_lock (&t->lock);
+  s = look_up (t, cluster, &view);
+  if (s != NULL)
+    r = check_slice (t, s);
+  pthread_mutex_unlock (&t->lock);
+  *absent = view.type == QED_VIEW_ABSENT;
+  return r;
+}
+
+/* Write N entries of S, a pinned slot, from INDEX on: OFFSET and what follows
+ * it, or (OFFSET 0) what is in memory.
+ */
+static int
+write_entries (struct qed_table *t, const struct slot *s, uint64_t index,
+               uint64_t n, uint64_t offset)
+{
+  uint64_t buf[QED_SLICE_ENTRIES];
+  uint64_t first = s->key & L1_KEY ? (s->key & ~L1_KEY) << QED_SLICE_BITS :
+    qed_l2_index (&t->g, s->key << QED_SLICE_BITS);
+
+  for (uint64_t i = 0; i < n; ++i)
+    buf[i] = htole64 (offset ? offset + (i << t->g.cluster_bits) :
+                      slot_entries (t, s)[index + i]);
+  return qed_storage_write (t->st, buf, n * sizeof buf[0], s->l2_offset +
+                            (first + index) * sizeof buf[0]);
+}
+
+/* Link: see table.h.  Called with the lock held, returns without it. */
+static int
+change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
+        uint64_t offset, bool *lost)
+{
+  uint64_t *entries = t->entries[s - t->slots] + index;
+  uint64_t bit = changed_bit (t, s->key);
+  int r, err = 0;
+
+  s->pins++;
+  pthread_mutex_unlock (&t->lock);
+
+  r = write_entries (t, s, index, n, offset);
+  if (r == -1) {
+    /* A part of it may have been written. */
+    err = errno;
+    *lost = write_entries (t, s, index, n, 0) == -1;
+  }
+
+  pthread_mutex_lock (&t->lock);
+  if (r == 0) {
+    for (uint64_t i = 0; i < n; ++i)
+      entries[i] = offset + (i << t->g.cluster_bits);
+    t->changed_slices[bit / 8] |= (uint8_t) (1U << bit % 8);
+  }
+  s->pins--;
+  pthread_cond_broadcast (&t->changed);
+  pthread_mutex_unlock (&t->lock);
+  errno = err;
+  return r;
+}
+
+int
+qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
+                uint64_t offset, bool *lost)
+{
+  struct qed_view view;
+  struct slot *s;
+
+  pthread_mutex_lock (&t->lock);
+  s = look_up (t, cluster, &view);
+  if (s == NULL || view.type != QED_VIEW_ENTRIES) {
+    pthread_mutex_unlock (&t->lock);
+    return s == NULL ? -1 :
+      qed_error (EIO, "%s: L1 entry 0x%" PRIx64 ": the L2 table has gone",
+                 t->st->name, view.l2_offset);
+  }
+  return change (t, s, cluster & (QED_SLICE_ENTRIES - 1), n, offset, lost);
+}
+
+int
+qed_table_link_l2 (struct qed_table *t, uint64_t cluster, uint64_t offset,
+                   bool *lost)
+{
+  struct slot *s;
+
+  pthread_mutex_lock (&t->lock);
+  s = load_l1 (t, cluster);
+  if (s == NULL) {
+    pthread_mutex_unlock (&t->lock);
+    return -1;
+  }
+  return change (t, s, qed_l1_index (&t->g, cluster) &
+                 (QED_SLICE_ENTRIES - 1), 1, offset, lost);
 }

@@ -56,6 +56,8 @@ struct qed_view {
 
   uint64_t l2_offset;           /* ENTRIES: of the L2 table in the file.
                                    UNSOUND: the L1 entry's value */
+  uint64_t file_end;            /* what these entries (UNSOUND: the L1 entry)
+                                   point to must end here: I9 */
 };
 
 /* A cache for the tables of an image with this geometry in a file whose
@@ -82,5 +84,40 @@ extern void qed_table_unlock (struct qed_table *t);
  */
 extern uint64_t qed_table_hole (struct qed_table *t, uint64_t l2_offset,
                                 uint64_t cluster);
+
+/* From now on entries may be changed: forget all slices, because the file may
+ * have been repaired, and that its end is FILE_END.  Called without the lock,
+ * once; other threads may be reading.
+ */
+extern int qed_table_make_writable (struct qed_table *t, uint64_t file_end);
+
+/* The file has been extended to FILE_END: entries that are linked from now on
+ * may point up to there.
+ */
+extern void qed_table_grow (struct qed_table *t, uint64_t file_end);
+
+/* May CLUSTER's entry be linked?  EIO: its slice (of the L1 table if *ABSENT:
+ * there is no L2 table) has an unsound entry, so nothing is linked there
+ * (I9).
+ */
+extern int qed_table_prepare (struct qed_table *t, uint64_t cluster,
+                              bool *absent);
+
+/* Set the L2 entries of N guest clusters from CLUSTER on, all in one slice
+ * (QED_SLICE_ENTRIES), to OFFSET and what follows it; or the L1 entry for
+ * CLUSTER to the L2 table at OFFSET.  First in the file, with one write, then
+ * in memory (I4).  qed_table_prepare has said that it may be done, and the
+ * caller has a claim on the clusters (writer.h), so nobody else changes these
+ * entries.  After a failure file and memory are as before, unless *LOST
+ * becomes true: then what the file has is unknown, because the old entries
+ * can't be written either.
+ */
+extern int qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
+                           uint64_t offset, bool *lost);
+extern int qed_table_link_l2 (struct qed_table *t, uint64_t cluster,
+                              uint64_t offset, bool *lost);
+
+#define QED_SLICE_BITS 9
+#define QED_SLICE_ENTRIES (UINT64_C (1) << QED_SLICE_BITS)
 
 #endif /* QED_TABLE_H */
