@@ -37,9 +37,9 @@
  * Nothing is allocated, no lock is held across I/O, and a request inside
  * one run costs one system call, none if it is zeros.
  *
- * The file's length is taken once, at open, because an image that is only
- * read doesn't grow.  Should somebody without respect for locks cut the
- * file, reads fail with EIO (storage.c).
+ * The file's length is taken once, at open: only the library itself extends
+ * it.  Should somebody without respect for locks cut the file, reads fail
+ * with EIO (storage.c).
  */
 
 #include <config.h>
@@ -54,6 +54,7 @@
 #include "image.h"
 #include "storage.h"
 #include "table.h"
+#include "writer.h"
 
 /* ---- open ---- */
 
@@ -137,6 +138,7 @@ qed_open (struct qed_storage *st, size_t cache_size)
 {
   struct qed_image *img;
   char *backing = NULL;
+  uint64_t file_end;
 
   if (cache_size < QED_MIN_CACHE_SIZE) {
     qed_error (EINVAL, "%s: cache size %zu: must be at least %zu bytes",
@@ -149,7 +151,7 @@ qed_open (struct qed_storage *st, size_t cache_size)
     return NULL;
   }
 
-  if (read_header (st, &img->h, &backing, &img->file_end) == -1)
+  if (read_header (st, &img->h, &backing, &file_end) == -1)
     goto err;
   if (backing) {
     qed_error (ENOTSUP, "%s: header: features 0x%" PRIx64 ": the image has "
@@ -158,11 +160,12 @@ qed_open (struct qed_storage *st, size_t cache_size)
     goto err;
   }
   qed_geometry_init (&img->g, &img->h);
-  img->file_end &= ~(img->g.cluster_size - 1);
-  img->table = qed_table_new (st, &img->g, img->file_end, cache_size);
+  file_end &= ~(img->g.cluster_size - 1);
+  img->table = qed_table_new (st, &img->g, file_end, cache_size);
   if (img->table == NULL)
     goto err;
   pthread_mutex_init (&img->lock, NULL);
+  pthread_mutex_init (&img->writer_lock, NULL);
   img->st = st;
   return img;
 
@@ -172,15 +175,23 @@ qed_open (struct qed_storage *st, size_t cache_size)
   return NULL;
 }
 
-void
+int
 qed_close (struct qed_image *img)
 {
+  int r = 0, err;
+
   if (img == NULL)
-    return;
+    return 0;
+  if (img->writer)
+    r = qed_writer_close (img);
+  err = errno;
   qed_table_free (img->table);
   pthread_mutex_destroy (&img->lock);
+  pthread_mutex_destroy (&img->writer_lock);
   qed_storage_close (img->st);
   free (img);
+  errno = err;
+  return r;
 }
 
 const struct qed_header *
@@ -291,17 +302,40 @@ collect (struct collector *c, uint64_t length, bool zero)
 }
 
 /* Where does the stretch of data that OFFSET of the file is known to lie in
- * end?  0 if it isn't known.
+ * end?  0 if it isn't known.  *FORGOTTEN is for learn_data.
  */
 static uint64_t
-known_data_end (struct qed_image *img, uint64_t offset)
+known_data_end (struct qed_image *img, uint64_t offset, uint64_t *forgotten)
 {
   uint64_t r;
 
   pthread_mutex_lock (&img->lock);
   r = offset >= img->data_start && offset < img->data_end ? img->data_end : 0;
+  *forgotten = img->data_forgotten;
   pthread_mutex_unlock (&img->lock);
   return r;
+}
+
+/* Remember that there is data, unless a hole may have come in between. */
+static void
+learn_data (struct qed_image *img, uint64_t start, uint64_t end,
+            uint64_t forgotten)
+{
+  pthread_mutex_lock (&img->lock);
+  if (img->data_forgotten == forgotten) {
+    img->data_start = start;
+    img->data_end = end;
+  }
+  pthread_mutex_unlock (&img->lock);
+}
+
+void
+qed_forget_data (struct qed_image *img)
+{
+  pthread_mutex_lock (&img->lock);
+  img->data_start = img->data_end = 0;
+  img->data_forgotten++;
+  pthread_mutex_unlock (&img->lock);
 }
 
 /* How far does the image file have data, or a hole, from OFFSET on, within
@@ -311,7 +345,7 @@ static uint64_t
 host_extent (struct qed_image *img, uint64_t offset, uint64_t length,
              bool *hole)
 {
-  uint64_t end = known_data_end (img, offset);
+  uint64_t forgotten, end = known_data_end (img, offset, &forgotten);
 
   *hole = false;
   if (end == 0) {
@@ -322,12 +356,8 @@ host_extent (struct qed_image *img, uint64_t offset, uint64_t length,
       return length;
     }
     end = (uint64_t) r;
-    if (!*hole) {
-      pthread_mutex_lock (&img->lock);
-      img->data_start = offset;
-      img->data_end = end;
-      pthread_mutex_unlock (&img->lock);
-    }
+    if (!*hole)
+      learn_data (img, offset, end, forgotten);
   }
   return end - offset < length ? end - offset : length;
 }

@@ -36,6 +36,7 @@
 #define QED_IMAGE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "qed.h"
 
@@ -48,21 +49,29 @@ struct qed_image {
   struct qed_header h;
   struct qed_geometry g;
 
-  /* The length of the file at open, rounded down to a cluster: what an
-   * entry may point to ends here (I9).
-   */
-  uint64_t file_end;
-
   /* A stretch of the file that was seen to hold data without a hole, so that
-   * not each request for extents has to ask.  Guarded by lock.
+   * not each request for extents has to ask; and how often that was forgotten.
+   * Guarded by lock.
    */
   pthread_mutex_t lock;
-  uint64_t data_start, data_end;
+  uint64_t data_start, data_end, data_forgotten;
+
+  /* An entry was seen that may not be followed: never mark it clean (I6). */
+  atomic_bool corrupt;
+
+  /* NULL, or owned: the image is writable.  Set once, under writer_lock; who
+   * writes has called qed_make_writable and so may look without it.
+   */
+  struct qed_writer *writer;
+  pthread_mutex_t writer_lock;
 };
 
 /* EINVAL unless the range is inside the disk. */
 extern int qed_check_range (const struct qed_image *img, uint64_t offset,
                             uint64_t length);
+
+/* Holes have come into the file where there was data. */
+extern void qed_forget_data (struct qed_image *img);
 
 /* EIO: say why the entry that maps OFFSET may not be followed.  In
  * cluster.c.

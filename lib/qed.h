@@ -36,19 +36,40 @@
  * Layers, each of which only calls those below it:
  *
  *     image     open, read, extents, prefetch          (image.c)
+ *               write, zero, trim                      (write.c)
+ *     writer    claims, NEED_CHECK, flush, close       (writer.c)
+ *               space at the end of the file           (space.c)
+ *     check     consistency check and repair           (check.c)
  *     cluster   guest range -> run                     (cluster.c)
  *     table     L1/L2 entries in a bounded cache       (table.c)
  *     storage   the image file behind a few operations (storage.c)
  *     format    bytes <-> values, all geometry         (format.c)
  *
- * Invariants I1-I10 are the design's; the ones that this library keeps
- * while it only reads, cited by these numbers in the code:
+ * Invariants I1-I10 are the design's, cited by these numbers in the code:
  *
+ *   I1.  Mapping only grows: a cluster goes unallocated -> zero or data,
+ *        zero -> data, and a data cluster stays where it is.  So a lookup
+ *        that races with an allocation gets an answer that is right, and
+ *        no lock is held across data I/O.
+ *   I2.  Fresh space reads as zeros: clusters come from the end of the
+ *        file, which is extended as a hole.
+ *   I3.  No link becomes durable before what it points to would be wrong
+ *        without it.  Without a backing file fresh space reads as the
+ *        unallocated cluster did, so entries are written at once, after
+ *        the data, without a barrier.
+ *   I4.  Memory follows the disk: lookups see an entry when its write has
+ *        succeeded.
+ *   I5.  Flush and FUA return when everything acknowledged before them is
+ *        durable.  A failed sync is sticky: the image turns read-only.
+ *   I6.  Clean means clean: NEED_CHECK is durable before the first change of
+ *        metadata, and cleared, durably, when all is in order.
  *   I7.  Memory is bounded by cache_size, whatever the geometry.  A
  *        lookup that hits takes one short lock.
+ *   I8.  Of two writers to one unallocated cluster the first allocates;
+ *        the other waits for that and then writes in place.
  *   I9.  Nothing from the file is trusted.  Each entry is checked where
- *        it is used, against the file's length as it was at open, and
- *        arithmetic on offsets can't overflow.
+ *        it is used, against the file's length as it was at open or as
+ *        the library has grown it, and arithmetic on offsets can't overflow.
  *   I10. An image opened read-only is never written: not one byte.
  *
  * Errors: a function that fails returns -1 (or NULL) with errno set, and
@@ -56,7 +77,8 @@
  * value, and the rule or what to do.  errno is what a client of the disk
  * should see: EIO for damage, EINVAL for something that isn't a QED image
  * or a bad argument, ENOTSUP for a valid image that needs what isn't
- * there, EBUSY for an image in use, else what the system said.
+ * there, EBUSY for an image in use, EROFS for an image not opened for
+ * writing, else what the system said.
  *
  * All offsets and lengths are bytes unless a name says clusters.
  */
@@ -268,10 +290,12 @@ extern int qed_read_header (struct qed_storage *st, struct qed_header *h,
  */
 extern struct qed_image *qed_open (struct qed_storage *st, size_t cache_size);
 
-/* Free the image and close its storage.  No other call may be under way or
- * follow.  IMG may be NULL.
+/* Make everything durable and, if the image is writable and in order, mark it
+ * as clean and cut the file to its last used cluster (I6).  Then free the
+ * image and close its storage, also when that failed (-1).  No other call may
+ * be under way or follow.  IMG may be NULL.
  */
-extern void qed_close (struct qed_image *img);
+extern int qed_close (struct qed_image *img);
 
 /* What doesn't change while the image is open. */
 extern const struct qed_header *qed_get_header (const struct qed_image *img);
@@ -325,6 +349,60 @@ extern int qed_extents (struct qed_image *img, uint64_t offset,
 /* A range will be read soon: the data of it is fetched in the background. */
 extern int qed_prefetch (struct qed_image *img, uint64_t offset,
                          uint64_t length);
+
+/* ---- writing: see write.c ---- */
+
+/* Once no cluster was allocated for so many milliseconds, an image that is in
+ * order is marked as clean, in the background.
+ */
+#define QED_DEFAULT_IDLE_MS 5000
+
+struct qed_write_options {
+  bool no_check;                /* refuse an image marked NEED_CHECK */
+  unsigned idle_ms;             /* 0: no thread, it's marked in qed_close */
+};
+
+/* Open the image for writing too: the storage, its writer's locks; unknown
+ * autoclear bits are cleared; an image marked NEED_CHECK is checked, and
+ * repaired where nothing can be lost by that (check.c).  Reading goes on
+ * meanwhile.  Once it is writable it stays so, and calling this again does
+ * nothing.
+ *
+ * Returns 0; or 1 if we may not write the file (EACCES, EPERM, EROFS, and a
+ * message); or -1: EBUSY, the image is in use; EIO, it is corrupt, or marked
+ * NEED_CHECK and may not be checked.  The image is then what it was: it can
+ * be read, and this may be called again.  May be called from many threads at
+ * once, but not before the process has forked into the background.
+ */
+extern int qed_make_writable (struct qed_image *img,
+                              const struct qed_write_options *opts);
+
+/* The calls below may be made from many threads at once, on an image that
+ * was made writable (else EROFS).  A range that isn't inside the disk is
+ * EINVAL.  When a call fails with another error, each sector of the range has
+ * old or new content.  After a failed sync, or a failed write of metadata
+ * that could not be undone, all of them fail (I5).
+ */
+#define QED_FUA 1U              /* durable when the call returns */
+#define QED_MAY_TRIM 2U         /* zeros need not take up space */
+#define QED_FAST_ZERO 4U        /* ENOTSUP if slower than punching a hole */
+
+/* FLAGS: QED_FUA. */
+extern int qed_pwrite (struct qed_image *img, const void *buf, size_t count,
+                       uint64_t offset, unsigned flags);
+
+/* Make a range read as zeros.  FLAGS: any. */
+extern int qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
+                     unsigned flags);
+
+/* A range's content isn't needed: it reads as zeros or as before, and the
+ * host gets the space where it can.  FLAGS: QED_FUA.
+ */
+extern int qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
+                     unsigned flags);
+
+/* Everything that calls have returned from is durable now. */
+extern int qed_flush (struct qed_image *img);
 
 /* ---- create: see create.c ---- */
 

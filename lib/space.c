@@ -1,0 +1,165 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Space for clusters and tables, at the end of the file.
+ *
+ *     0                              end            file_size
+ *     +------------------------------+--------------+
+ *     | header, tables, data         | a hole       |
+ *     +------------------------------+--------------+
+ *
+ * I2: what lies between END and FILE_SIZE was never anything but a hole, so
+ * what is taken from it reads as zeros.  It is large, so that extending the
+ * file, and making its length durable, doesn't cost anything in the long run,
+ * and is cut off when the image is marked as clean.  A partial cluster, which
+ * the file may have ended with when it was opened, is cut off first.
+ *
+ * Space is never given back, but for what was never linked.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "error.h"
+#include "format.h"
+#include "image.h"
+#include "storage.h"
+#include "table.h"
+#include "writer.h"
+
+/* A multiple of every cluster size. */
+#define EXTEND_BYTES UINT64_C (0x4000000)
+_Static_assert (EXTEND_BYTES % QED_MAX_CLUSTER_SIZE == 0, "extend");
+
+/* Extend the file so that BYTES and more follow END; *SIZE is its length, and
+ * becomes the new one.  Called without the lock.
+ */
+static int
+extend (struct qed_image *img, uint64_t end, uint64_t bytes, uint64_t *size)
+{
+  uint64_t least, want;
+
+  if (img->st->fixed_size)
+    return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
+                      "image is a block device, which can't be extended",
+                      img->st->name);
+  /* File lengths are signed. */
+  if (bytes > INT64_MAX - end)
+    return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
+                      "has reached its largest length", img->st->name);
+  least = end + bytes;
+  want = EXTEND_BYTES > INT64_MAX - least ? least : least + EXTEND_BYTES;
+
+  if (*size & (img->g.cluster_size - 1)) {
+    if (qed_storage_resize (img->st, end) == -1)
+      return -1;
+    *size = end;
+  }
+  /* A limit of the system's may be between the two. */
+  if (qed_storage_resize (img->st, want) == -1) {
+    want = least;
+    if (qed_storage_resize (img->st, want) == -1)
+      return -1;
+  }
+  *size = want;
+  atomic_store (&img->writer->unsynced, true);
+  qed_table_grow (img->table, want);
+  return 0;
+}
+
+int
+qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t bytes = count << img->g.cluster_bits;
+  int r = 0;
+
+  pthread_mutex_lock (&w->lock);
+  while (r == 0 && w->file_size - w->end < bytes) {
+    if (w->extending)
+      pthread_cond_wait (&w->changed, &w->lock);
+    else {
+      /* Meanwhile others may take what there is, which leaves enough. */
+      uint64_t end = w->end, size = w->file_size;
+
+      w->extending = true;
+      pthread_mutex_unlock (&w->lock);
+      r = extend (img, end, bytes, &size);
+      pthread_mutex_lock (&w->lock);
+      w->extending = false;
+      w->file_size = size;
+      pthread_cond_broadcast (&w->changed);
+    }
+  }
+  if (r == 0) {
+    *offset = w->end;
+    w->end += bytes;
+  }
+  pthread_mutex_unlock (&w->lock);
+  return r;
+}
+
+void
+qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t bytes = count << img->g.cluster_bits;
+  int err = errno;
+
+  /* A part of the data may have been written.  The caller's message is about
+   * that; should this fail too it only costs space.
+   */
+  if (img->st->ops->punch (img->st, offset, bytes) == 0) {
+    pthread_mutex_lock (&w->lock);
+    if (w->end == offset + bytes)
+      w->end = offset;
+    pthread_mutex_unlock (&w->lock);
+  }
+  errno = err;
+}
+
+int
+qed_cut_tail (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+
+  if (w->file_size == w->end || img->st->fixed_size)
+    return 0;
+  if (qed_storage_resize (img->st, w->end) == -1)
+    return -1;
+  atomic_store (&w->unsynced, true);
+  w->file_size = w->end;
+  return 0;
+}

@@ -1,0 +1,573 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* The writable image: becoming one, claims, NEED_CHECK, flush, close.
+ *
+ * An allocating write (write.c) goes through these steps, each of which may
+ * run beside others' steps for other clusters:
+ *
+ *     look whether their tables are sound (I9)
+ *     claim the guest clusters     waits for who has a claim on them (I8)
+ *     NEED_CHECK durable           once, until the image is clean again (I6)
+ *     look up again, now that nobody else can allocate these clusters
+ *     take space                   at the end of the file (I2)
+ *     write the data
+ *     link                         write the entries, then see them (I4)
+ *     give up the claim
+ *
+ * I3: without a backing file there is no barrier between these: fresh space
+ * reads as zeros, as the unallocated cluster did, so whatever part of them a
+ * crash lets through, nothing that was durable has changed.  A backing file
+ * will put its links between "write the data" and "link" into a list for
+ * a commit; all who need links durable come through sync_all.
+ *
+ * A thread has at most one claim on clusters and, inside that, one on an L1
+ * entry; who has one on an L1 entry waits for no other claim, so waiting for
+ * claims ends.
+ *
+ *     CLEAN --claim--> SETTING --durable--> DIRTY --idle, close--> CLEARING
+ *       ^                 |                   ^                       |
+ *       +------failed-----+                   +--- not durable -------+
+ *       +------------------------- durable ---------------------------+
+ *
+ * CLEARING begins only when nobody has a claim, and lets nobody have one until
+ * it ends: so no metadata changes between the sync that makes all of it
+ * durable and the header that says so.
+ *
+ * Locking: w->lock guards struct qed_writer (see there) and is held for
+ * a few instructions only, never across I/O.  It isn't held together with the
+ * table cache's.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+#include "format.h"
+#include "image.h"
+#include "storage.h"
+#include "table.h"
+#include "writer.h"
+
+/* ---- failure ---- */
+
+int
+qed_check_writable (const struct qed_image *img)
+{
+  const struct qed_writer *w = img->writer;
+  int err;
+
+  if (w == NULL)
+    return qed_error (EROFS, "%s: the image is not open for writing",
+                      img->st->name);
+  err = atomic_load (&w->failed);
+  if (err)
+    return qed_error (err, "%s", w->why);
+  return 0;
+}
+
+int
+qed_writer_fail (struct qed_image *img, int err)
+{
+  struct qed_writer *w = img->writer;
+
+  pthread_mutex_lock (&w->lock);
+  if (atomic_load (&w->failed) == 0) {
+    snprintf (w->why, sizeof w->why, "%s: nothing more is written to the "
+              "image since this error: %s", img->st->name, qed_get_error ());
+    atomic_store (&w->failed, err);
+    pthread_cond_broadcast (&w->changed);
+  }
+  pthread_mutex_unlock (&w->lock);
+  errno = err;
+  return -1;
+}
+
+/* ---- flush (I5) ---- */
+
+/* Make everything durable whose write has returned.  Who comes while a sync
+ * is under way needs another one, because that may have begun too early; all
+ * who come meanwhile share it.
+ */
+static int
+sync_all (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t need;
+  int r = 0;
+
+  pthread_mutex_lock (&w->lock);
+  need = w->syncs_begun + (atomic_load (&w->unsynced) ? 1 : 0);
+  while (r == 0 && w->syncs_ended < need) {
+    if (w->syncs_begun > w->syncs_ended)
+      pthread_cond_wait (&w->changed, &w->lock);
+    else {
+      w->syncs_begun++;
+      atomic_store (&w->unsynced, false);
+      pthread_mutex_unlock (&w->lock);
+      r = qed_storage_sync (img->st);
+      if (r == -1)
+        qed_writer_fail (img, errno);
+      pthread_mutex_lock (&w->lock);
+      w->syncs_ended++;
+      pthread_cond_broadcast (&w->changed);
+    }
+  }
+  pthread_mutex_unlock (&w->lock);
+  return r == -1 ? -1 : qed_check_writable (img);
+}
+
+int
+qed_flush (struct qed_image *img)
+{
+  return qed_check_writable (img) == -1 ? -1 : sync_all (img);
+}
+
+/* ---- NEED_CHECK (I6) ---- */
+
+static int
+write_header (struct qed_storage *st, const struct qed_header *h)
+{
+  uint8_t buf[QED_HEADER_BYTES];
+
+  qed_header_encode (h, buf);
+  return qed_storage_write (st, buf, sizeof buf, 0);
+}
+
+/* Write the header with NEED_CHECK set or not, and make that durable. */
+static int
+write_need_check (struct qed_image *img, bool set)
+{
+  struct qed_header h = img->writer->h;
+
+  h.features = (h.features & ~QED_F_NEED_CHECK) | (set ? QED_F_NEED_CHECK : 0);
+  if (write_header (img->st, &h) == -1)
+    return -1;
+  atomic_store (&img->writer->unsynced, true);
+  return sync_all (img);
+}
+
+/* CLEAN -> DIRTY.  Called with the lock, which it drops meanwhile. */
+static int
+set_need_check (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  int r;
+
+  w->need_check = QED_SETTING;
+  pthread_mutex_unlock (&w->lock);
+  r = write_need_check (img, true);
+  pthread_mutex_lock (&w->lock);
+  w->need_check = r == 0 ? QED_DIRTY : QED_CLEAN;
+  pthread_cond_broadcast (&w->changed);
+  pthread_cond_signal (&w->became_dirty);
+  return r;
+}
+
+/* All is durable, the file has its final length, then the header. */
+static int
+make_clean (struct qed_image *img, bool *header_written)
+{
+  *header_written = false;
+  if (qed_cut_tail (img) == -1 || sync_all (img) == -1)
+    return -1;
+  if (atomic_load (&img->corrupt)) {
+    if (qed_debug)
+      qed_debug ("%s: stays marked NEED_CHECK because it is corrupt",
+                 img->st->name);
+    return 0;
+  }
+  *header_written = true;
+  return write_need_check (img, false);
+}
+
+/* DIRTY -> CLEAN, if nobody is allocating.  Called with the lock, which it
+ * drops meanwhile.
+ */
+static int
+clear_need_check (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  bool header_written;
+  int r;
+
+  if (w->need_check != QED_DIRTY || w->claims)
+    return 0;
+  w->need_check = QED_CLEARING;
+  pthread_mutex_unlock (&w->lock);
+  r = make_clean (img, &header_written);
+  pthread_mutex_lock (&w->lock);
+  /* If writing the header failed, there's no telling what it says now.  The
+   * next allocation will write it again.
+   */
+  w->need_check = header_written ? QED_CLEAN : QED_DIRTY;
+  pthread_cond_broadcast (&w->changed);
+  return r;
+}
+
+/* Wait for so many milliseconds, less if the thread is to stop. */
+static void
+pause_thread (struct qed_writer *w, unsigned ms)
+{
+  struct timespec until;
+
+  clock_gettime (CLOCK_MONOTONIC, &until);
+  until.tv_sec += ms / 1000;
+  until.tv_nsec += ms % 1000 * 1000000L;
+  if (until.tv_nsec >= 1000000000) {
+    until.tv_sec++;
+    until.tv_nsec -= 1000000000;
+  }
+  while (!w->stop &&
+         pthread_cond_timedwait (&w->became_dirty, &w->lock, &until) == 0)
+    ;
+}
+
+/* Mark an image as clean in which nothing was allocated for idle_ms.  It
+ * looks a few times in that time, so that who allocates needs no clock.
+ */
+static void *
+idle_thread (void *arg)
+{
+  struct qed_image *img = arg;
+  struct qed_writer *w = img->writer;
+  const unsigned looks = 5;
+  uint64_t seen = 0;
+  unsigned idle = 0;
+
+  pthread_mutex_lock (&w->lock);
+  while (!w->stop) {
+    if (w->need_check != QED_DIRTY || atomic_load (&w->failed) ||
+        atomic_load (&img->corrupt)) {
+      pthread_cond_wait (&w->became_dirty, &w->lock);
+      idle = 0;
+      continue;
+    }
+    idle = seen == w->allocations ? idle + 1 : 0;
+    seen = w->allocations;
+    if (idle > looks) {
+      idle = 0;
+      if (clear_need_check (img) == -1 && qed_debug)
+        qed_debug ("%s", qed_get_error ());
+    }
+    else
+      pause_thread (w, w->idle_ms / looks);
+  }
+  pthread_mutex_unlock (&w->lock);
+  return NULL;
+}
+
+/* ---- claims (I8) ---- */
+
+static bool
+is_claimed (const struct qed_writer *w, const struct qed_claim *c)
+{
+  for (const struct qed_claim *o = w->claims; o; o = o->next)
+    if (c->first <= o->last && o->first <= c->last)
+      return true;
+  return false;
+}
+
+static void
+remove_claim (struct qed_writer *w, struct qed_claim *c)
+{
+  struct qed_claim **p = &w->claims;
+
+  while (*p != c)
+    p = &(*p)->next;
+  *p = c->next;
+  pthread_cond_broadcast (&w->changed);
+}
+
+int
+qed_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
+           uint64_t last)
+{
+  struct qed_writer *w = img->writer;
+  int r = 0;
+
+  c->first = first;
+  c->last = last;
+  pthread_mutex_lock (&w->lock);
+  while (w->need_check == QED_CLEARING || is_claimed (w, c))
+    pthread_cond_wait (&w->changed, &w->lock);
+  c->next = w->claims;
+  w->claims = c;
+  w->allocations++;
+
+  /* With a claim in force nobody clears it. */
+  while (r == 0 && w->need_check != QED_DIRTY)
+    if (w->need_check == QED_SETTING)
+      pthread_cond_wait (&w->changed, &w->lock);
+    else
+      r = set_need_check (img);
+  if (r == -1)
+    remove_claim (w, c);
+  pthread_mutex_unlock (&w->lock);
+  return r;
+}
+
+void
+qed_unclaim (struct qed_image *img, struct qed_claim *c)
+{
+  struct qed_writer *w = img->writer;
+
+  pthread_mutex_lock (&w->lock);
+  remove_claim (w, c);
+  pthread_mutex_unlock (&w->lock);
+}
+
+/* ---- open and close ---- */
+
+/* Look at the header again, now that nobody else may change it.  Nobody
+ * should have before.
+ */
+static int
+reread_header (struct qed_image *img, struct qed_writer *w)
+{
+  const struct qed_header *was = &img->h;
+  struct qed_header *h = &w->h;
+  int64_t size;
+
+  if (qed_read_header (img->st, h, NULL) == -1)
+    return -1;
+  if (h->cluster_size != was->cluster_size ||
+      h->table_size != was->table_size ||
+      h->header_size != was->header_size ||
+      h->l1_table_offset != was->l1_table_offset ||
+      h->image_size != was->image_size ||
+      (h->features ^ was->features) & ~QED_F_NEED_CHECK)
+    return qed_error (EBUSY, "%s: another process has changed the image's "
+                      "header since it was opened: open it again",
+                      img->st->name);
+  size = qed_storage_size (img->st);
+  if (size == -1)
+    return -1;
+  w->file_size = (uint64_t) size;
+  w->end = w->file_size & ~(img->g.cluster_size - 1);
+  return 0;
+}
+
+/* An image marked NEED_CHECK: nothing is written if that can't be repaired. */
+static int
+check (struct qed_image *img, struct qed_writer *w, bool allowed,
+       struct qed_check_result *result)
+{
+  if (!allowed)
+    return qed_error (EIO, "%s: header: features 0x%" PRIx64 ": the image is "
+                      "marked NEED_CHECK, which means that it was not closed "
+                      "cleanly, and check=never forbids to check it: open it "
+                      "with check=auto or run qed-img check -r all",
+                      img->st->name, w->h.features);
+  return qed_check_tables (img->st, &w->h, w->file_size, false, result);
+}
+
+static int
+repair (struct qed_image *img, struct qed_writer *w,
+        struct qed_check_result *result)
+{
+  if (qed_debug)
+    qed_debug ("%s: was not closed cleanly: clearing %" PRIu64 " entries "
+               "out of range and %" PRIu64 " that point into tables, cutting "
+               "the file from %" PRIu64 " to %" PRIu64 " bytes",
+               img->st->name, result->unsound, result->in_tables,
+               w->file_size, result->end);
+  if ((result->unsound > 0 || result->in_tables > 0) &&
+      qed_check_tables (img->st, &w->h, w->file_size, true, result) == -1)
+    return -1;
+  /* What lies behind on a block device may not be zeros. */
+  if (!img->st->fixed_size) {
+    w->end = result->end;
+    if (w->file_size > w->end &&
+        qed_storage_resize (img->st, w->end) == -1)
+      return -1;
+    w->file_size = w->end;
+  }
+  return qed_storage_sync (img->st);
+}
+
+/* All that is needed before the first write, in an order in which refusing
+ * changes nothing.
+ */
+static int
+prepare (struct qed_image *img, struct qed_writer *w,
+         const struct qed_write_options *opts)
+{
+  struct qed_check_result result;
+  bool need_check;
+
+  if (reread_header (img, w) == -1)
+    return -1;
+  need_check = w->h.features & QED_F_NEED_CHECK;
+  if (need_check && check (img, w, !opts->no_check, &result) == -1)
+    return -1;
+
+  if (w->h.autoclear_features) {
+    w->h.autoclear_features = 0; /* none is known */
+    if (write_header (img->st, &w->h) == -1 ||
+        qed_storage_sync (img->st) == -1)
+      return -1;
+  }
+  if (need_check && repair (img, w, &result) == -1)
+    return -1;
+  w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
+  return qed_table_make_writable (img->table, w->end);
+}
+
+static struct qed_writer *
+new_writer (const char *name)
+{
+  struct qed_writer *w = calloc (1, sizeof *w);
+  pthread_condattr_t attr;
+
+  if (w == NULL) {
+    qed_error (errno, "%s: %m", name);
+    return NULL;
+  }
+  pthread_mutex_init (&w->lock, NULL);
+  pthread_cond_init (&w->changed, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&w->became_dirty, &attr);
+  pthread_condattr_destroy (&attr);
+  /* Who opened the image before may have left writes to be made durable. */
+  atomic_init (&w->unsynced, true);
+  return w;
+}
+
+static void
+free_writer (struct qed_writer *w)
+{
+  pthread_mutex_destroy (&w->lock);
+  pthread_cond_destroy (&w->changed);
+  pthread_cond_destroy (&w->became_dirty);
+  free (w);
+}
+
+/* Signals are for the other threads. */
+static int
+start_thread (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  sigset_t all, old;
+  int err;
+
+  sigfillset (&all);
+  pthread_sigmask (SIG_SETMASK, &all, &old);
+  err = pthread_create (&w->thread, NULL, idle_thread, img);
+  pthread_sigmask (SIG_SETMASK, &old, NULL);
+  if (err != 0)
+    return qed_error (err, "%s: thread: %m", img->st->name);
+  w->has_thread = true;
+  return 0;
+}
+
+static int
+open_writer (struct qed_image *img, const struct qed_write_options *opts)
+{
+  struct qed_storage *st = img->st;
+  struct qed_writer *w = new_writer (st->name);
+  int err;
+
+  if (w == NULL)
+    return -1;
+  if (st->ops->make_writable && st->ops->make_writable (st) == -1) {
+    err = errno;
+    free_writer (w);
+    errno = err;
+    return err == EACCES || err == EPERM || err == EROFS ? 1 : -1;
+  }
+  w->idle_ms = opts->idle_ms;
+  if (prepare (img, w, opts) == -1)
+    goto err;
+  img->writer = w;
+  if (w->idle_ms > 0 && start_thread (img) == -1)
+    goto err;
+  return 0;
+
+ err:
+  err = errno;
+  img->writer = NULL;
+  free_writer (w);
+  if (st->ops->make_readonly)
+    st->ops->make_readonly (st);
+  errno = err;
+  return -1;
+}
+
+int
+qed_make_writable (struct qed_image *img,
+                   const struct qed_write_options *opts)
+{
+  int r;
+
+  pthread_mutex_lock (&img->writer_lock);
+  r = img->writer ? 0 : open_writer (img, opts);
+  pthread_mutex_unlock (&img->writer_lock);
+  return r;
+}
+
+int
+qed_writer_close (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  int r, err;
+
+  pthread_mutex_lock (&w->lock);
+  w->stop = true;
+  pthread_cond_signal (&w->became_dirty);
+  pthread_mutex_unlock (&w->lock);
+  if (w->has_thread)
+    pthread_join (w->thread, NULL);
+
+  r = qed_check_writable (img);
+  if (r == 0) {
+    pthread_mutex_lock (&w->lock);
+    r = clear_need_check (img);
+    pthread_mutex_unlock (&w->lock);
+  }
+  if (r == 0)
+    r = sync_all (img); /* writes in place to a clean image */
+  err = errno;
+  img->writer = NULL;
+  free_writer (w);
+  errno = err;
+  return r;
+}

@@ -1,0 +1,154 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* What a writable image has beyond a readable one.  See writer.c, space.c,
+ * check.c.
+ */
+
+#ifndef QED_WRITER_H
+#define QED_WRITER_H
+
+#include <stdatomic.h>
+#include <pthread.h>
+
+#include "qed.h"
+
+/* A stretch of guest clusters in which one thread is allocating (I8), or, with
+ * QED_CLAIM_L1 added, an L1 entry for which it makes an L2 table.  It lives on
+ * that thread's stack.
+ */
+#define QED_CLAIM_L1 (UINT64_C (1) << 63)
+struct qed_claim {
+  uint64_t first, last;         /* both included */
+  struct qed_claim *next;
+};
+
+/* NEED_CHECK in the file (I6).  SETTING and CLEARING belong to the thread that
+ * does it, without the lock; the others wait for the end of it.
+ */
+enum qed_need_check { QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING };
+
+struct qed_writer {
+  pthread_mutex_t lock;         /* guards all that follows but the atomics */
+  pthread_cond_t changed;       /* any of it, but for claims being added */
+
+  struct qed_claim *claims;     /* those in force */
+
+  struct qed_header h;          /* as it is in the file, but NEED_CHECK */
+  enum qed_need_check need_check;
+  uint64_t allocations;         /* begun; whoever looks twice sees idleness */
+
+  /* Space: clusters up to END are given away, the file has FILE_SIZE bytes.
+   * One thread at a time extends it.
+   */
+  uint64_t end;
+  uint64_t file_size;
+  bool extending;
+
+  /* Syncs begun and ended, the last with or without success.  One at a time.
+   */
+  uint64_t syncs_begun, syncs_ended;
+  atomic_bool unsynced;         /* set after a write, cleared before a sync */
+
+  /* errno of what made further writing impossible (I5), 0 if nothing has,
+   * and the message.  The message is set before, and both only once.
+   */
+  atomic_int failed;
+  char why[512];
+
+  /* The thread that marks an idle image as clean. */
+  unsigned idle_ms;
+  bool has_thread, stop;
+  pthread_cond_t became_dirty;  /* for it alone; also: stop */
+  pthread_t thread;
+};
+
+/* ---- writer.c ---- */
+
+/* 0 if the image is writable and nothing has failed, else -1: EROFS, or what
+ * failed.
+ */
+extern int qed_check_writable (const struct qed_image *img);
+
+/* Metadata is lost or syncs fail: ERR and qed_get_error () say how.  From now
+ * on qed_check_writable fails.  Returns -1 with errno ERR and the message.
+ */
+extern int qed_writer_fail (struct qed_image *img, int err);
+
+/* Wait until nobody else has a claim on FIRST .. LAST, and have it; NEED_CHECK
+ * is set durably when this returns 0.
+ */
+extern int qed_claim (struct qed_image *img, struct qed_claim *c,
+                      uint64_t first, uint64_t last);
+extern void qed_unclaim (struct qed_image *img, struct qed_claim *c);
+
+/* Stop the thread, make all durable, mark the image as clean.  The writer is
+ * freed, also when that fails.
+ */
+extern int qed_writer_close (struct qed_image *img);
+
+/* ---- space.c ---- */
+
+/* Give away COUNT contiguous clusters at the end of the file, which read as
+ * zeros (I2).  ENOSPC, EFBIG … if the file can't be extended.
+ */
+extern int qed_alloc (struct qed_image *img, uint64_t count,
+                      uint64_t *offset);
+
+/* Nothing has been linked to these clusters, nor ever tried to: take them
+ * back if they are the last ones.  errno and message stay.
+ */
+extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
+                            uint64_t offset);
+
+/* Cut the file to what has been given away.  Nobody allocates meanwhile. */
+extern int qed_cut_tail (struct qed_image *img);
+
+/* ---- check.c ---- */
+
+/* What is wrong with an image, in numbers of entries. */
+struct qed_check_result {
+  uint64_t unsound;             /* L1 or L2 entries out of range */
+  uint64_t in_tables;           /* L2 entries that point into an L2 table */
+  uint64_t end;                 /* of the last cluster in use */
+};
+
+/* Check the tables of the image in ST, with H valid, in a file of FILE_SIZE
+ * bytes; with REPAIR also clear the entries that are counted, not durably.
+ * EIO: a cluster is referenced twice; FILE is named with what to do.
+ */
+extern int qed_check_tables (struct qed_storage *st,
+                             const struct qed_header *h, uint64_t file_size,
+                             bool repair, struct qed_check_result *result);
+
+#endif /* QED_WRITER_H */
