@@ -41,16 +41,17 @@
  * has no per-connection state, and the library's calls may run in parallel.
  * It is opened in .get_ready, so that errors in the image appear before
  * nbdkit goes into the background and a relative name means what the user
- * thinks, and closed in .cleanup.
+ * thinks, and closed in .cleanup.  It is opened read-only: whether somebody
+ * wants to write is known, and the image made writable, only in .open.
  *
- * Deliberately not done here yet: writing (there is no .pwrite, so nbdkit
- * makes each export read-only), backing files.
+ * Deliberately not done here yet: backing files.
  */
 
 #include <config.h>
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -66,9 +67,12 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* Parameters: file=, cache-size=, lock=. */
+/* Parameters: file=, cache-size=, check=, lock=. */
 static char *filename;
 static size_t cache_size = QED_DEFAULT_CACHE_SIZE;
+static struct qed_write_options write_options = {
+  .idle_ms = QED_DEFAULT_IDLE_MS,
+};
 static bool lock = true;
 
 /* The image, from .get_ready to .cleanup. */
@@ -142,6 +146,14 @@ qed_plugin_config (const char *key, const char *value)
   }
   if (strcmp (key, "cache-size") == 0)
     return parse_cache_size (value);
+  if (strcmp (key, "check") == 0) {
+    write_options.no_check = strcmp (value, "never") == 0;
+    if (!write_options.no_check && strcmp (value, "auto") != 0) {
+      nbdkit_error ("check=%s: must be auto or never", value);
+      return -1;
+    }
+    return 0;
+  }
   if (strcmp (key, "lock") == 0) {
     int r = nbdkit_parse_bool (value);
 
@@ -168,12 +180,16 @@ qed_plugin_config_complete (void)
 #define qed_plugin_config_help \
   "[file=]<FILENAME>     (required) The QED image to serve.\n" \
   "cache-size=<SIZE>                Memory for table slices (default: 32M).\n" \
+  "check=auto|never                 Check an image that was not closed cleanly " \
+  "before\n" \
+  "                                 writing, or refuse (default: auto).\n" \
   "lock=true|false                  Lock the image as QEMU does " \
   "(default: true)."
 
 static void
 qed_plugin_dump_plugin (void)
 {
+  printf ("qed_punch_hole=yes\n");
   printf ("qed_version=%s\n", PACKAGE_VERSION);
 }
 
@@ -184,6 +200,9 @@ qed_plugin_get_ready (void)
 
   qed_debug = nbdkit_debug;
   qed_trace_tables = qed_debug_table != 0;
+
+  /* A limit on file sizes is an error of the request, not our end. */
+  signal (SIGXFSZ, SIG_IGN);
 
   st = qed_storage_open (filename, lock);
   if (st == NULL)
@@ -199,16 +218,38 @@ qed_plugin_get_ready (void)
 static void
 qed_plugin_cleanup (void)
 {
-  qed_close (image);
+  if (qed_close (image) == -1)
+    library_error ();
   image = NULL;
 }
 
 /* ---- a connection ---- */
 
+/* All connections use the one image.  The handle tells those that may write.
+ */
+static char writable_handle, readonly_handle;
+
 static void *
-qed_plugin_open (int readonly UNUSED)
+qed_plugin_open (int readonly)
 {
-  return NBDKIT_HANDLE_NOT_NEEDED;
+  if (readonly)
+    return &readonly_handle;
+  switch (qed_make_writable (image, &write_options)) {
+  case 0:
+    return &writable_handle;
+  case 1:
+    nbdkit_debug ("%s: the export is read-only", qed_get_error ());
+    return &readonly_handle;
+  default:
+    library_error ();
+    return NULL;
+  }
+}
+
+static int
+qed_plugin_can_write (void *handle)
+{
+  return handle == &writable_handle;
 }
 
 static int64_t
@@ -266,6 +307,19 @@ qed_plugin_can_cache (void *handle UNUSED)
   return NBDKIT_CACHE_NATIVE;
 }
 
+static int
+qed_plugin_can_fua (void *handle UNUSED)
+{
+  return NBDKIT_FUA_NATIVE;
+}
+
+/* FAST_ZERO fails where it wouldn't be fast, as it should. */
+static int
+qed_plugin_can_fast_zero (void *handle UNUSED)
+{
+  return 1;
+}
+
 /* ---- requests ---- */
 
 static int
@@ -282,6 +336,52 @@ qed_plugin_cache (void *handle UNUSED, uint32_t count, uint64_t offset,
 {
   trace_io ("qed: cache count=%" PRIu32 " offset=%" PRIu64, count, offset);
   return qed_prefetch (image, offset, count) == -1 ? library_error () : 0;
+}
+
+/* Our flags for the request's. */
+static unsigned
+write_flags (uint32_t flags)
+{
+  return (flags & NBDKIT_FLAG_FUA ? QED_FUA : 0) |
+    (flags & NBDKIT_FLAG_MAY_TRIM ? QED_MAY_TRIM : 0) |
+    (flags & NBDKIT_FLAG_FAST_ZERO ? QED_FAST_ZERO : 0);
+}
+
+static int
+qed_plugin_pwrite (void *handle UNUSED, const void *buf, uint32_t count,
+                   uint64_t offset, uint32_t flags)
+{
+  trace_io ("qed: pwrite count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
+            PRIx32, count, offset, flags);
+  return qed_pwrite (image, buf, count, offset, write_flags (flags)) == -1 ?
+    library_error () : 0;
+}
+
+static int
+qed_plugin_zero (void *handle UNUSED, uint32_t count, uint64_t offset,
+                 uint32_t flags)
+{
+  trace_io ("qed: zero count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
+            PRIx32, count, offset, flags);
+  return qed_zero (image, count, offset, write_flags (flags)) == -1 ?
+    library_error () : 0;
+}
+
+static int
+qed_plugin_trim (void *handle UNUSED, uint32_t count, uint64_t offset,
+                 uint32_t flags)
+{
+  trace_io ("qed: trim count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
+            PRIx32, count, offset, flags);
+  return qed_trim (image, count, offset, write_flags (flags)) == -1 ?
+    library_error () : 0;
+}
+
+static int
+qed_plugin_flush (void *handle UNUSED, uint32_t flags UNUSED)
+{
+  trace_io ("qed: flush");
+  return qed_flush (image) == -1 ? library_error () : 0;
 }
 
 struct extents_request {
@@ -342,7 +442,14 @@ static struct nbdkit_plugin plugin = {
   .can_multi_conn = qed_plugin_can_multi_conn,
   .can_extents = qed_plugin_can_extents,
   .can_cache = qed_plugin_can_cache,
+  .can_write = qed_plugin_can_write,
+  .can_fua = qed_plugin_can_fua,
+  .can_fast_zero = qed_plugin_can_fast_zero,
   .pread = qed_plugin_pread,
+  .pwrite = qed_plugin_pwrite,
+  .zero = qed_plugin_zero,
+  .trim = qed_plugin_trim,
+  .flush = qed_plugin_flush,
   .extents = qed_plugin_extents,
   .cache = qed_plugin_cache,
   .errno_is_preserved = 1,
