@@ -44,7 +44,9 @@
  * and is cut off when the image is marked as clean.  A partial cluster, which
  * the file may have ended with when it was opened, is cut off first.
  *
- * Space is never given back, but for what was never linked.
+ * Space is never given back, but for what was neither linked nor written: were
+ * it a hole again by punching, a crash could undo just that, and show what was
+ * written to who got it next.
  */
 
 #include <config.h>
@@ -135,19 +137,11 @@ void
 qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset)
 {
   struct qed_writer *w = img->writer;
-  uint64_t bytes = count << img->g.cluster_bits;
-  int err = errno;
 
-  /* A part of the data may have been written.  The caller's message is about
-   * that; should this fail too it only costs space.
-   */
-  if (img->st->ops->punch (img->st, offset, bytes) == 0) {
-    pthread_mutex_lock (&w->lock);
-    if (w->end == offset + bytes)
-      w->end = offset;
-    pthread_mutex_unlock (&w->lock);
-  }
-  errno = err;
+  pthread_mutex_lock (&w->lock);
+  if (w->end == offset + (count << img->g.cluster_bits))
+    w->end = offset;
+  pthread_mutex_unlock (&w->lock);
 }
 
 int

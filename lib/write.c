@@ -134,15 +134,16 @@ write_fresh (struct qed_image *img, const void *buf, size_t count,
   uint64_t in_cluster = offset & (img->g.cluster_size - 1);
   uint64_t cluster = offset >> bits, file_offset;
   uint64_t n = ((offset + count - 1) >> bits) - cluster + 1;
-  bool lost = false;
+  bool untouched, lost = false;
   int r;
 
   if ((absent && make_l2_table (img, cluster) == -1) ||
       qed_alloc (img, n, &file_offset) == -1)
     return -1;
-  if (qed_storage_write (img->st, buf, count,
-                         file_offset + in_cluster) == -1) {
-    qed_alloc_undo (img, n, file_offset);
+  if (qed_storage_write_fresh (img->st, buf, count, file_offset + in_cluster,
+                               &untouched) == -1) {
+    if (untouched)
+      qed_alloc_undo (img, n, file_offset);
     return -1;
   }
   r = qed_table_link (img->table, cluster, n, file_offset, &lost);
@@ -224,7 +225,7 @@ qed_pwrite (struct qed_image *img, const void *buf, size_t count,
 static int
 write_zeros (struct qed_image *img, uint64_t count, uint64_t offset)
 {
-  static const uint8_t zeros[1 << 18];
+  static uint8_t zeros[1 << 18]; /* not const: so the plugin isn't as large */
 
   while (count > 0) {
     size_t n = count < sizeof zeros ? count : sizeof zeros;

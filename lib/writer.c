@@ -56,9 +56,12 @@
  * claims ends.
  *
  *     CLEAN --claim--> SETTING --durable--> DIRTY --idle, close--> CLEARING
- *       ^                 |                   ^                       |
- *       +------failed-----+                   +--- not durable -------+
- *       +------------------------- durable ---------------------------+
+ *       ^                 |                   ^                       | | |
+ *       |                 +----> UNKNOWN <----|-- header failed ------+ | |
+ *       |                                     +-- cut or sync failed ---+ |
+ *       +------------------------- durable -------------------------------+
+ *
+ * UNKNOWN goes where DIRTY goes, and where CLEAN goes.
  *
  * CLEARING begins only when nobody has a claim, and lets nobody have one until
  * it ends: so no metadata changes between the sync that makes all of it
@@ -184,7 +187,7 @@ write_need_check (struct qed_image *img, bool set)
   return sync_all (img);
 }
 
-/* CLEAN -> DIRTY.  Called with the lock, which it drops meanwhile. */
+/* CLEAN, UNKNOWN -> DIRTY.  Called with the lock, which it drops meanwhile. */
 static int
 set_need_check (struct qed_image *img)
 {
@@ -195,7 +198,7 @@ set_need_check (struct qed_image *img)
   pthread_mutex_unlock (&w->lock);
   r = write_need_check (img, true);
   pthread_mutex_lock (&w->lock);
-  w->need_check = r == 0 ? QED_DIRTY : QED_CLEAN;
+  w->need_check = r == 0 ? QED_DIRTY : QED_UNKNOWN;
   pthread_cond_broadcast (&w->changed);
   pthread_cond_signal (&w->became_dirty);
   return r;
@@ -218,8 +221,8 @@ make_clean (struct qed_image *img, bool *header_written)
   return write_need_check (img, false);
 }
 
-/* DIRTY -> CLEAN, if nobody is allocating.  Called with the lock, which it
- * drops meanwhile.
+/* DIRTY, UNKNOWN -> CLEAN, if nobody is allocating.  Called with the lock,
+ * which it drops meanwhile.
  */
 static int
 clear_need_check (struct qed_image *img)
@@ -228,16 +231,14 @@ clear_need_check (struct qed_image *img)
   bool header_written;
   int r;
 
-  if (w->need_check != QED_DIRTY || w->claims)
+  if (w->need_check == QED_CLEAN || w->claims)
     return 0;
   w->need_check = QED_CLEARING;
   pthread_mutex_unlock (&w->lock);
   r = make_clean (img, &header_written);
   pthread_mutex_lock (&w->lock);
-  /* If writing the header failed, there's no telling what it says now.  The
-   * next allocation will write it again.
-   */
-  w->need_check = header_written ? QED_CLEAN : QED_DIRTY;
+  w->need_check = !header_written ? QED_DIRTY :
+    r == 0 ? QED_CLEAN : QED_UNKNOWN;
   pthread_cond_broadcast (&w->changed);
   return r;
 }
@@ -274,7 +275,7 @@ idle_thread (void *arg)
 
   pthread_mutex_lock (&w->lock);
   while (!w->stop) {
-    if (w->need_check != QED_DIRTY || atomic_load (&w->failed) ||
+    if (w->need_check == QED_CLEAN || atomic_load (&w->failed) ||
         atomic_load (&img->corrupt)) {
       pthread_cond_wait (&w->became_dirty, &w->lock);
       idle = 0;

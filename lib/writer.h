@@ -54,9 +54,12 @@ struct qed_claim {
 };
 
 /* NEED_CHECK in the file (I6).  SETTING and CLEARING belong to the thread that
- * does it, without the lock; the others wait for the end of it.
+ * does it, without the lock; the others wait for the end of it.  UNKNOWN: that
+ * failed, so it has to be done again, whichever of the two is needed.
  */
-enum qed_need_check { QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING };
+enum qed_need_check {
+  QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING, QED_UNKNOWN
+};
 
 struct qed_writer {
   pthread_mutex_t lock;         /* guards all that follows but the atomics */
@@ -125,8 +128,8 @@ extern int qed_writer_close (struct qed_image *img);
 extern int qed_alloc (struct qed_image *img, uint64_t count,
                       uint64_t *offset);
 
-/* Nothing has been linked to these clusters, nor ever tried to: take them
- * back if they are the last ones.  errno and message stay.
+/* Nothing has been written to these clusters, nor linked: take them back if
+ * they are the last ones.
  */
 extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
                             uint64_t offset);
