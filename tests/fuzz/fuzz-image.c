@@ -34,7 +34,8 @@
 /* The fuzz target: any file as an image (I9).  It is opened, mapped and read
  * in part, with the smallest cache, and all that comes out is compared with
  * the model (tests/unit/model.h), which reads the same bytes in a naive way.
- * A few thousand storage operations at most are made for one input, however
+ * Then it is opened for writing, which checks and repairs it if it asks for
+ * that, and written.  A few thousand storage operations at most are made for one input, however
  * large the disk is that it describes.
  */
 
@@ -205,6 +206,56 @@ check_image (struct qed_image *img, const struct model *m, struct rng *rng)
   CHECK_EQ (qed_prefetch (img, offset, min (size - offset, 1 << 24)), 0);
 }
 
+/* One random write, zero or trim.  In an image that was CHECKED no cluster has
+ * two owners, so it reads back.
+ */
+static void
+write_once (struct qed_image *img, const struct model *m, struct rng *rng,
+            bool checked)
+{
+  static uint8_t buf[MAX_READ], got[MAX_READ];
+  uint64_t size = m->h.image_size;
+  uint64_t offset = rng_below (rng, rng_below (rng, 2) ? size :
+                               min (size, 20 * (uint64_t) m->h.cluster_size));
+  uint64_t count = rng_below (rng, min (MAX_READ, size - offset)) + 1;
+  unsigned op = (unsigned) rng_below (rng, 8);
+  int c = op < 6 ? 1 + (int) rng_below (rng, 255) : 0, r;
+
+  memset (buf, c, sizeof buf);
+  if (op < 6)
+    r = qed_pwrite (img, buf, count, offset, op == 0 ? QED_FUA : 0);
+  else if (op == 6)
+    r = qed_zero (img, count, offset, QED_MAY_TRIM);
+  else
+    r = qed_trim (img, count, offset, 0);
+  CHECK (r == 0 || errno == EIO || errno == EFBIG);
+  if (r == 0 && checked) {
+    CHECK_EQ (qed_pread (img, got, count, offset), 0);
+    CHECK_EQ (memcmp (buf, got, count), 0);
+  }
+}
+
+static void
+check_writing (struct mem_file *f, struct model *m, struct rng *rng)
+{
+  const struct qed_write_options opts = { 0 };
+  bool dirty = m->h.features & QED_F_NEED_CHECK;
+  uint64_t hash = mem_hash (f);
+  struct qed_image *img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+
+  CHECK (img != NULL);
+  if (qed_make_writable (img, &opts) == -1) {
+    CHECK (dirty);
+    CHECK (errno == EIO || errno == EFBIG);
+    CHECK_EQ (mem_hash (f), hash);
+  }
+  else if (m->h.image_size > 0)
+    for (int i = 0; i < 24; i++)
+      write_once (img, m, rng, dirty);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (model_open (m, f));
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
@@ -234,6 +285,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 
   /* I10. */
   CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE), 0);
+  if (valid)
+    check_writing (f, &m, &rng);
   mem_file_free (f);
   return 0;
 }
