@@ -30,10 +30,9 @@
  * SUCH DAMAGE.
  */
 
-
-/* Many threads on one image with the smallest cache, against the model.
- * Chiefly for ThreadSanitizer, which sees the library's races: the storage
- * orders nothing between the threads.
+/* Many threads on one image with the smallest cache, reading and writing,
+ * against the model.  Chiefly for ThreadSanitizer, which sees the library's
+ * races: the storage orders nothing between the threads.
  */
 
 #include <config.h>
@@ -180,8 +179,225 @@ test_random_images (void)
     }
 }
 
+/* ---- writing ---- */
+
+/* The disk is written in regions, far apart so that their slices compete for
+ * slots.  The bytes of a region belong to the threads in turn, in stripes of
+ * odd lengths, so that all clusters are shared but no byte is.
+ */
+#define REGIONS UINT64_C (40)
+#define REGION UINT64_C (0x10000)
+#define STRIPE 1237
+#define STRIPES (REGION / STRIPE)
+#define REGION_AT(i) ((i) * UINT64_C (12345 * 4096 + 777))
+
+struct writing {
+  pthread_t thread;
+  uint64_t number, seed;
+  unsigned rounds;
+  struct qed_image *img;
+  uint8_t *want;                /* of all regions; its stripes are its own */
+};
+
+static unsigned
+random_flags (struct rng *rng)
+{
+  return (rng_below (rng, 20) == 0 ? QED_FUA : 0) |
+    (rng_below (rng, 2) ? QED_MAY_TRIM : 0);
+}
+
+static int
+not_looked_at (void *opaque, uint64_t offset, uint64_t length, bool zero)
+{
+  (void) opaque;
+  (void) offset;
+  (void) length;
+  (void) zero;
+  return 0;
+}
+
+/* One request in a stripe of the thread's own. */
+static void
+request (struct writing *j, struct rng *rng)
+{
+  uint64_t region = rng_below (rng, REGIONS);
+  uint64_t stripe = rng_below (rng, STRIPES / THREADS) * THREADS + j->number;
+  uint64_t from = stripe * STRIPE + rng_below (rng, STRIPE);
+  size_t count = 1 + rng_below (rng, (stripe + 1) * STRIPE - from);
+  uint8_t buf[STRIPE], *want = &j->want[region * REGION + from];
+
+  from += REGION_AT (region);
+  switch (rng_below (rng, 12)) {
+  case 0: case 1: case 2: case 3:
+    memset (want, (int) rng_next (rng) | 1, count);
+    CHECK_EQ (qed_pwrite (j->img, want, count, from, random_flags (rng)), 0);
+    break;
+  case 4: case 5:
+    memset (want, 0, count);
+    CHECK_EQ (qed_zero (j->img, count, from, random_flags (rng)), 0);
+    break;
+  case 6:
+    memset (want, 0, count);
+    CHECK_EQ (qed_trim (j->img, count, from, 0), 0);
+    break;
+  case 7:
+    CHECK_EQ (qed_extents (j->img, REGION_AT (region), REGION, not_looked_at,
+                           NULL), 0);
+    break;
+  case 8:
+    if (rng_below (rng, 10) == 0)
+      CHECK_EQ (qed_flush (j->img), 0);
+    break;
+  default:
+    CHECK_EQ (qed_pread (j->img, buf, count, from), 0);
+    CHECK (memcmp (buf, want, count) == 0);
+  }
+}
+
+static void *
+writing_thread (void *arg)
+{
+  struct writing *j = arg;
+  struct rng rng = { j->seed };
+
+  for (unsigned i = 0; i < j->rounds; i++)
+    request (j, &rng);
+  return NULL;
+}
+
+/* The library must leave what the model and the checks of NEED_CHECK and
+ * length say is in order; and the same content.
+ */
+static void
+check_regions (struct mem_file *f, const uint8_t *want)
+{
+  static uint8_t buf[REGION];
+  struct model m;
+
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.features, 0);
+  for (uint64_t i = 0; i < REGIONS; i++) {
+    CHECK_EQ (model_pread (&m, buf, REGION, REGION_AT (i)), 0);
+    CHECK (memcmp (buf, &want[i * REGION], REGION) == 0);
+  }
+}
+
+static void
+run_writing (struct mem_file *f, uint8_t *want, unsigned session,
+             unsigned rounds, const struct mem_faults *faults)
+{
+  const struct qed_write_options opts = { .idle_ms = 1 };
+  struct qed_image *img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  struct writing jobs[THREADS];
+
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &opts), 0);
+  mem_set_faults (f, faults);
+  for (unsigned i = 0; i < THREADS; i++) {
+    jobs[i] = (struct writing) {
+      .number = i, .seed = session * THREADS + i, .rounds = rounds,
+      .img = img, .want = want,
+    };
+    CHECK (pthread_create (&jobs[i].thread, NULL, writing_thread,
+                           &jobs[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+  mem_set_faults (f, NULL);
+  CHECK_EQ (qed_close (img), 0);
+  check_regions (f, want);
+}
+
+static void
+test_writing (void)
+{
+  static const struct mem_faults slow = {
+    .delay_us = 50, .eintr_every = 5, .max_transfer = 300
+  };
+  struct mem_file *f = mem_file_new ();
+  uint8_t *want = calloc (REGIONS, REGION);
+  struct model m;
+
+  CHECK (want != NULL);
+  model_create (&m, f, 4096, 4, UINT64_C (1) << 32);
+  for (unsigned session = 0; session < 6; session++)
+    run_writing (f, want, session, session % 2 ? 100 : 1500,
+                 session % 2 ? &slow : NULL);
+  free (want);
+  mem_file_free (f);
+}
+
+/* All write to the same few clusters at the same time, each its own number:
+ * each sector has one of these numbers, and the neighbours have none.
+ */
+static void *
+overlapping_thread (void *arg)
+{
+  struct writing *j = arg;
+  struct rng rng = { j->seed };
+  uint8_t buf[8 * 512];
+
+  memset (buf, (int) j->number + 1, sizeof buf);
+  for (unsigned i = 0; i < j->rounds; i++)
+    CHECK_EQ (qed_pwrite (j->img, buf, sizeof buf,
+                          rng_below (&rng, 1000) * 8192 + 2048, 0), 0);
+  return NULL;
+}
+
+static void
+check_one_or_the_other (struct qed_image *img)
+{
+  uint8_t buf[8192];
+
+  for (uint64_t i = 0; i < 1000; i++) {
+    CHECK_EQ (qed_pread (img, buf, sizeof buf, i * 8192), 0);
+    for (size_t j = 0; j < sizeof buf; j++) {
+      bool inside = j >= 2048 && j < 2048 + 8 * 512;
+
+      CHECK_OP (buf[j], <=, inside ? THREADS : 0);
+      CHECK_EQ (buf[j], buf[j - j % 512]);
+    }
+  }
+}
+
+static void
+test_overlapping (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct writing jobs[THREADS];
+  struct model m;
+
+  model_create (&m, f, 4096, 1, UINT64_C (1) << 30);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
+  for (unsigned i = 0; i < THREADS; i++) {
+    /* The same places, in the same order, so that they meet. */
+    jobs[i] = (struct writing) { .number = i, .rounds = 2000, .img = img };
+    CHECK (pthread_create (&jobs[i].thread, NULL, overlapping_thread,
+                           &jobs[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+  check_one_or_the_other (img);
+  CHECK_EQ (qed_close (img), 0);
+
+  /* I8: none of the clusters was allocated twice: header, L1, four L2 tables
+   * and two clusters for each place that was written.
+   */
+  CHECK (model_open (&m, f));
+  uint64_t used = 2 + 4, entry;
+  for (uint64_t c = 0; c < 2000; c++)
+    used += model_lookup (&m, c, &entry) == QED_RUN_DATA;
+  CHECK_EQ (mem_size (f), used * 4096);
+  mem_file_free (f);
+}
+
 HARNESS_MAIN (
   TEST (test_spread),
   TEST (test_slow),
   TEST (test_random_images),
+  TEST (test_writing),
+  TEST (test_overlapping),
 )

@@ -1,0 +1,807 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Writing: what a request costs, where new clusters go, NEED_CHECK, what is
+ * refused, and what the check at open makes of an image.  That nothing is
+ * lost is shown by test-crash and test-fault.
+ */
+
+#include <config.h>
+
+#include <unistd.h>
+
+#include "alloc.h"
+#include "harness.h"
+#include "memory-storage.h"
+#include "model.h"
+
+#define CS UINT64_C (4096)      /* clusters, with tables of 512 entries */
+#define DISK (UINT64_C (1) << 24)
+
+static const struct qed_write_options no_thread;
+
+static struct qed_image *
+open_writable (struct mem_file *f, const struct qed_write_options *opts)
+{
+  struct qed_image *img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, opts), 0);
+  return img;
+}
+
+static struct qed_image *
+new_image (struct model *m, struct mem_file *f)
+{
+  model_create (m, f, CS, 1, DISK);
+  return open_writable (f, &no_thread);
+}
+
+/* Closed without an error, clean, and the file ends after END clusters. */
+static void
+close_clean (struct qed_image *img, struct mem_file *f, uint64_t end)
+{
+  struct model m;
+
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.features & QED_F_NEED_CHECK, 0);
+  CHECK_EQ (mem_size (f), end * CS);
+}
+
+static uint64_t
+features (struct mem_file *f)
+{
+  struct model m;
+
+  CHECK (model_open (&m, f));
+  return m.h.features;
+}
+
+static uint8_t *
+filled (size_t count, int c)
+{
+  static uint8_t buf[1 << 22];
+
+  CHECK_OP (count, <=, sizeof buf);
+  return memset (buf, c, count);
+}
+
+static void
+check_content (struct qed_image *img, uint64_t offset, size_t count, int c)
+{
+  static uint8_t buf[1 << 22];
+
+  CHECK_OP (count, <=, sizeof buf);
+  CHECK_EQ (qed_pread (img, buf, count, offset), 0);
+  for (size_t i = 0; i < count; i++)
+    if (buf[i] != c)
+      harness_fail (__FILE__, __LINE__, "byte %#" PRIx64 " is %d, not %d",
+                    offset + i, buf[i], c);
+}
+
+/* ---- what a request costs ---- */
+
+/* The operations since the counters were reset, which this does. */
+static void
+check_cost (int line, struct mem_file *f, uint64_t pwrites, uint64_t resizes,
+            uint64_t syncs, uint64_t others)
+{
+  CONTEXT ("from line %d", line);
+  CHECK_EQ (mem_calls (f, MEM_PWRITE), pwrites);
+  CHECK_EQ (mem_calls (f, MEM_RESIZE), resizes);
+  CHECK_EQ (mem_calls (f, MEM_SYNC), syncs);
+  CHECK_EQ (mem_calls (f, MEM_ANY), pwrites + resizes + syncs + others);
+  mem_reset_counters (f);
+}
+#define CHECK_COST(...) check_cost (__LINE__, __VA_ARGS__)
+
+static void
+test_cost_of_writes (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  /* The first: NEED_CHECK and its sync, the file's length, L1 entry, data, L2
+   * entry; and one slice of each table is read.
+   */
+  mem_reset_counters (f);
+  CHECK_EQ (qed_pwrite (img, filled (100, 1), 100, 50, 0), 0);
+  CHECK_COST (f, 1 + 3, 1, 1, 2);
+
+  CHECK_EQ (qed_pwrite (img, filled (CS, 2), CS, 0, 0), 0); /* in place */
+  CHECK_COST (f, 1, 0, 0, 0);
+  CHECK_EQ (qed_pwrite (img, filled (1, 3), 1, 2 * CS - 1, 0), 0); /* fresh */
+  CHECK_COST (f, 2, 0, 0, 0);
+
+  /* Contiguous clusters: up to the slice's, here the table's, end. */
+  CHECK_EQ (qed_pwrite (img, filled (100 * CS, 4), 100 * CS, 10 * CS + 7, 0),
+            0);
+  CHECK_COST (f, 2, 0, 0, 0);
+  CHECK_EQ (qed_pwrite (img, filled (20 * CS, 5), 20 * CS, 502 * CS, 0), 0);
+  CHECK_COST (f, 5, 0, 0, 1);
+  /* Two fresh runs and one in place between them. */
+  CHECK_EQ (qed_pwrite (img, filled (300 * CS, 6), 300 * CS, 5 * CS, 0), 0);
+  CHECK_COST (f, 5, 0, 0, 0);
+
+  CHECK_EQ (qed_pwrite (img, filled (1, 7), 1, 0, QED_FUA), 0);
+  CHECK_COST (f, 1, 0, 1, 0);
+  CHECK_EQ (qed_pwrite (img, filled (1, 7), 1, 0, 0), 0);
+  CHECK_EQ (qed_flush (img), 0);
+  CHECK_EQ (qed_flush (img), 0); /* nothing was written since */
+  CHECK_COST (f, 1, 0, 1, 0);
+  CHECK_EQ (qed_pwrite (img, NULL, 0, DISK, QED_FUA), 0);
+
+  close_clean (img, f, 2 + 2 + 2 + 101 + 20 + 199);
+  mem_file_free (f);
+}
+
+static void
+test_cost_of_zeros (void)
+{
+  static const struct mem_faults no_punch = { .no_punch = true },
+    neither = { .no_punch = true, .no_zero = true };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  /* What isn't allocated is zeros. */
+  mem_reset_counters (f);
+  CHECK_EQ (qed_zero (img, DISK, 0, 0), 0);
+  CHECK_EQ (qed_trim (img, DISK, 0, 0), 0);
+  CHECK_EQ (mem_calls (f, MEM_ANY), 1); /* L1 */
+  CHECK_EQ (features (f), 0);
+
+  CHECK_EQ (qed_pwrite (img, filled (9 * CS, 1), 9 * CS, 0, 0), 0);
+  mem_reset_counters (f);
+  CHECK_EQ (qed_zero (img, DISK - 1, 1, QED_MAY_TRIM | QED_FAST_ZERO), 0);
+  CHECK_EQ (mem_calls (f, MEM_PUNCH), 1);
+  CHECK_EQ (mem_bytes (f, MEM_PUNCH), 9 * CS - 1);
+  check_content (img, 0, 1, 1);
+  check_content (img, 1, 10 * CS, 0);
+
+  CHECK_EQ (qed_pwrite (img, filled (9 * CS, 2), 9 * CS, 0, 0), 0);
+  mem_reset_counters (f);
+  CHECK_EQ (qed_zero (img, 8 * CS, CS, QED_FAST_ZERO), 0);
+  CHECK_COST (f, 0, 0, 0, 1);
+  CHECK_EQ (qed_trim (img, CS + 1, 0, QED_FUA), 0);
+  CHECK_EQ (mem_calls (f, MEM_PUNCH), 1);
+  CHECK_COST (f, 0, 0, 1, 1);
+  check_content (img, 0, 10 * CS, 0);
+
+  /* Where there are no holes: zeros another way, and trim does nothing. */
+  CHECK_EQ (qed_pwrite (img, filled (9 * CS, 3), 9 * CS, 0, 0), 0);
+  mem_set_faults (f, &no_punch);
+  CHECK_EQ (qed_trim (img, DISK, 0, 0), 0);
+  check_content (img, 0, 9 * CS, 3);
+  mem_reset_counters (f);
+  CHECK_EQ (qed_zero (img, CS, CS, QED_MAY_TRIM), 0);
+  CHECK_COST (f, 0, 0, 0, 2);
+  mem_set_faults (f, &neither);
+  CHECK_FAILS (qed_zero (img, CS, 0, QED_FAST_ZERO), ENOTSUP, "zero of 4096");
+  CHECK_FAILS (qed_zero (img, CS, 0, QED_FAST_ZERO | QED_MAY_TRIM), ENOTSUP,
+               "zero of 4096");
+  check_content (img, 0, CS, 3);
+  CHECK_EQ (qed_zero (img, CS, 0, 0), 0);
+  CHECK_EQ (qed_zero (img, CS, 5 * CS, QED_MAY_TRIM), 0);
+  check_content (img, 0, 2 * CS, 0);
+  check_content (img, 2 * CS, 3 * CS, 3);
+  check_content (img, 5 * CS, CS, 0);
+  mem_set_faults (f, NULL);
+  close_clean (img, f, 2 + 1 + 9);
+  mem_file_free (f);
+}
+
+/* Extents see holes that were punched, although data was known there. */
+static int
+count_extents (void *opaque, uint64_t offset, uint64_t length, bool zero)
+{
+  unsigned *n = opaque;
+
+  (void) offset;
+  (void) length;
+  (void) zero;
+  ++*n;
+  return 0;
+}
+
+static void
+test_extents_after_trim (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+  unsigned n = 0;
+
+  CHECK_EQ (qed_pwrite (img, filled (9 * CS, 1), 9 * CS, 0, 0), 0);
+  CHECK_EQ (qed_extents (img, 0, 9 * CS, count_extents, &n), 0);
+  CHECK_EQ (n, 1);
+  CHECK_EQ (qed_trim (img, CS, 4 * CS, 0), 0);
+  n = 0;
+  CHECK_EQ (qed_extents (img, 0, 9 * CS, count_extents, &n), 0);
+  CHECK_EQ (n, 3);
+  CHECK_EQ (qed_close (img), 0);
+  mem_file_free (f);
+}
+
+/* ---- space (I2) ---- */
+
+static void
+test_space (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  /* Bytes after the last whole cluster are no part of the image, and not to
+   * be seen in the fresh cluster that takes their place.
+   */
+  model_create (&m, f, CS, 1, DISK);
+  mem_write (f, filled (1000, 0xee), 1000, 2 * CS);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, CS - 1, 0), 0);
+  check_content (img, 0, CS - 1, 0);
+  CHECK_EQ (model_get_l1 (&m, 0), 2 * CS);
+  close_clean (img, f, 4);
+
+  /* Nothing allocated: the file stays as it is. */
+  mem_truncate (f, 4 * CS + 10);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, CS - 2, 0), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), 4 * CS + 10);
+  mem_file_free (f);
+}
+
+/* What fails before anything is linked is taken back, again and again. */
+static void
+test_space_after_failures (void)
+{
+  const struct mem_faults full = {
+    .op = MEM_PWRITE, .first = 1, .count = UINT64_MAX, .err = ENOSPC
+  };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, 0, 0), 0);
+  mem_set_faults (f, &full);
+  for (int i = 0; i < 100; i++)
+    CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, CS, 0), ENOSPC,
+                 MEM_NAME, "write of 4096 bytes");
+  mem_set_faults (f, NULL);
+  CHECK_EQ (qed_pwrite (img, filled (1, 3), 1, CS, 0), 0);
+  check_content (img, CS + 1, CS - 1, 0);
+  close_clean (img, f, 5);
+  mem_file_free (f);
+}
+
+/* Large steps aren't needed, and a block device can't take any. */
+static ssize_t
+limit_size (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  const uint64_t *limit = opaque;
+
+  if (op == MEM_RESIZE && offset > *limit) {
+    errno = EFBIG;
+    return -1;
+  }
+  return (ssize_t) count;
+}
+
+static void
+test_space_is_limited (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+  struct qed_storage *st;
+  uint64_t limit = 5 * CS;
+
+  mem_set_hook (f, limit_size, &limit);
+  CHECK_EQ (qed_pwrite (img, filled (2 * CS, 1), 2 * CS, 0, 0), 0);
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 1), CS, 2 * CS, 0), EFBIG,
+               "change of length");
+  CHECK_EQ (qed_pwrite (img, filled (CS, 2), CS, 0, 0), 0);
+  mem_set_hook (f, NULL, NULL);
+  close_clean (img, f, 5);
+
+  st = mem_open (f);
+  st->fixed_size = true;
+  img = qed_open (st, QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &no_thread), 0);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, CS, 0), 0);
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 1), CS, 2 * CS, 0), ENOSPC,
+               "block device");
+  close_clean (img, f, 5);
+  mem_file_free (f);
+}
+
+/* ---- NEED_CHECK (I6) ---- */
+
+/* The first write that isn't the header's finds NEED_CHECK set and synced. */
+struct order {
+  struct mem_file *f;
+  bool header_written, synced;
+};
+
+static ssize_t
+check_order (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  struct order *o = opaque;
+
+  if (op == MEM_PWRITE && offset == 0)
+    o->header_written = true;
+  else if (op == MEM_SYNC && o->header_written) {
+    CHECK_EQ (features (o->f), QED_F_NEED_CHECK);
+    o->synced = true;
+  }
+  else if (op == MEM_PWRITE || op == MEM_RESIZE)
+    CHECK (o->synced);
+  return (ssize_t) count;
+}
+
+static void
+test_need_check_comes_first (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+  struct order o = { .f = f };
+
+  CHECK_EQ (features (f), 0);
+  mem_set_hook (f, check_order, &o);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
+  CHECK (o.synced);
+  mem_set_hook (f, NULL, NULL);
+  CHECK_EQ (features (f), QED_F_NEED_CHECK);
+  close_clean (img, f, 4);
+
+  /* Not for what is in place. */
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (10, 2), 10, 9, 0), 0);
+  CHECK_EQ (qed_zero (img, 10, 30, QED_MAY_TRIM), 0);
+  CHECK_EQ (features (f), 0);
+  close_clean (img, f, 4);
+  mem_file_free (f);
+}
+
+/* The thread marks it as clean, cuts the file, and both again. */
+static void
+test_need_check_idle (void)
+{
+  const struct qed_write_options opts = { .idle_ms = 20 };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  model_create (&m, f, CS, 1, DISK);
+  img = open_writable (f, &opts);
+  for (uint64_t i = 0; i < 3; i++) {
+    CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, i * CS, 0), 0);
+    while (features (f) != 0)
+      usleep (1000);
+    CHECK_EQ (mem_size (f), (4 + i) * CS);
+  }
+  close_clean (img, f, 6);
+  mem_file_free (f);
+}
+
+static void
+test_autoclear (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  model_create (&m, f, CS, 1, DISK);
+  m.h.autoclear_features = 0x8001;
+  m.h.compat_features = 0x77;
+  model_write_header (&m);
+  mem_write (f, filled (100, 0xaa), 100, QED_HEADER_BYTES);
+
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.autoclear_features, 0x8001);
+  mem_reset_counters (f);
+  CHECK_EQ (qed_make_writable (img, &no_thread), 0);
+  CHECK_EQ (mem_calls (f, MEM_SYNC), 1);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.autoclear_features, 0);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
+  close_clean (img, f, 4);
+
+  /* The rest of the header clusters belongs to others. */
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.compat_features, 0x77);
+  for (uint64_t i = QED_HEADER_BYTES; i < QED_HEADER_BYTES + 96; i += 8)
+    CHECK_EQ (model_get64 (&m, i), UINT64_C (0xaaaaaaaaaaaaaaaa));
+  mem_file_free (f);
+}
+
+/* ---- refusals ---- */
+
+static void
+test_not_writable (void)
+{
+  static const struct { int err, r; } makes[] = {
+    { EACCES, 1 }, { EPERM, 1 }, { EROFS, 1 }, { EBUSY, -1 }, { EIO, -1 },
+  };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  model_create (&m, f, CS, 1, DISK);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  for (size_t i = 0; i < sizeof makes / sizeof makes[0]; i++) {
+    const struct mem_faults faults = {
+      .op = MEM_MAKE_WRITABLE, .first = 1, .count = 1, .err = makes[i].err
+    };
+
+    mem_set_faults (f, &faults);
+    CHECK_EQ (qed_make_writable (img, &no_thread), makes[i].r);
+    CHECK_EQ (errno, makes[i].err);
+    CHECK_FAILS (qed_pwrite (img, "", 1, 0, 0), EROFS, "not open for writing");
+    CHECK_FAILS (qed_zero (img, 1, 0, 0), EROFS, "not open for writing");
+    CHECK_FAILS (qed_trim (img, 1, 0, 0), EROFS, "not open for writing");
+    CHECK_FAILS (qed_flush (img), EROFS, "not open for writing");
+  }
+  mem_set_faults (f, NULL);
+  CHECK_EQ (mem_calls (f, MEM_PWRITE), 0);
+  CHECK_EQ (qed_make_writable (img, &no_thread), 0);
+  CHECK_EQ (qed_make_writable (img, &no_thread), 0);
+
+  CHECK_FAILS (qed_pwrite (img, "", 1, DISK, 0), EINVAL, "inside the disk");
+  CHECK_FAILS (qed_zero (img, 2, DISK - 1, 0), EINVAL, "inside the disk");
+  CHECK_FAILS (qed_trim (img, UINT64_MAX, 2, 0), EINVAL, "inside the disk");
+  CHECK_EQ (qed_close (img), 0);
+  mem_file_free (f);
+}
+
+static void
+test_header_changed (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  model_create (&m, f, CS, 1, DISK);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  m.h.image_size = DISK / 2;
+  model_write_header (&m);
+  CHECK_FAILS (qed_make_writable (img, &no_thread), EBUSY, "changed");
+  CHECK_EQ (qed_close (img), 0);
+  mem_file_free (f);
+}
+
+/* I5: a failed sync is sticky, though the storage works again. */
+static void
+test_sync_fails (void)
+{
+  const struct mem_faults faults = {
+    .op = MEM_SYNC, .first = 1, .count = 1, .err = EIO
+  };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
+  mem_set_faults (f, &faults);
+  CHECK_FAILS (qed_flush (img), EIO, MEM_NAME ": sync");
+  mem_set_faults (f, NULL);
+  mem_reset_counters (f);
+  CHECK_FAILS (qed_flush (img), EIO, "nothing more is written", "sync");
+  CHECK_FAILS (qed_pwrite (img, "", 1, 0, 0), EIO, "nothing more is written");
+  CHECK_FAILS (qed_zero (img, 1, 0, 0), EIO, "nothing more is written");
+  CHECK_FAILS (qed_trim (img, 1, 0, 0), EIO, "nothing more is written");
+  CHECK_FAILS (qed_make_writable (img, &no_thread) + qed_flush (img), EIO,
+               "nothing more is written");
+  check_content (img, 0, CS, 1);
+  CHECK_FAILS (qed_close (img), EIO, "nothing more is written");
+  CHECK_EQ (mem_calls (f, MEM_PWRITE), 0);
+  CHECK_EQ (features (f), QED_F_NEED_CHECK);
+  mem_file_free (f);
+}
+
+/* I4: an entry that can't be written isn't seen, and the old one is written
+ * back; if that fails too nothing more is written.
+ */
+static void
+test_link_fails (void)
+{
+  struct mem_faults faults = { .op = MEM_PWRITE, .first = 2, .err = EIO };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
+  faults.count = 1;
+  mem_set_faults (f, &faults);
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, CS, 0), EIO, "write of 8");
+  check_content (img, CS, CS, 0);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, CS, 0), 0);
+
+  faults.count = 2;
+  mem_set_faults (f, &faults);
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, 3 * CS, 0), EIO,
+               "write of 8");
+  mem_set_faults (f, NULL);
+  check_content (img, 3 * CS, CS, 0);
+  CHECK_FAILS (qed_pwrite (img, "", 1, 0, 0), EIO, "nothing more is written");
+  CHECK_FAILS (qed_close (img), EIO, "nothing more is written");
+  mem_file_free (f);
+}
+
+/* ---- unsound entries (I9) ---- */
+
+static void
+test_unsound (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+
+  /* Entries past the end stay that when the file grows over them, and beside
+   * them nothing is allocated; other tables are not concerned.
+   */
+  model_create (&m, f, CS, 1, DISK);
+  model_set (&m, 3, 8 * CS);
+  model_data (&m, 4);
+  model_set_l1 (&m, 3, 9 * CS);
+  img = open_writable (f, &no_thread);
+  mem_reset_counters (f);
+  CHECK_FAILS (qed_pwrite (img, "", 1, 3 * CS, 0), EIO, "L2 entry 0x8000",
+               "past the end");
+  CHECK_FAILS (qed_pwrite (img, "", 1, 0, 0), EIO, "L2 entry 0x8000",
+               "past the end", "qed-img check -r all");
+  CHECK_FAILS (qed_zero (img, 1, 3 * CS, 0), EIO, "L2 entry 0x8000");
+  CHECK_FAILS (qed_trim (img, 1, 3 * CS, 0), EIO, "L2 entry 0x8000");
+  CHECK_FAILS (qed_pwrite (img, "", 1, 3 * 512 * CS, 0), EIO,
+               "L1 entry 0x9000");
+  CHECK_FAILS (qed_pwrite (img, "", 1, 600 * CS, 0), EIO, "L1 entry 0x9000",
+               "qed-img check -r all");
+  CHECK_EQ (mem_calls (f, MEM_PWRITE), 0);
+  CHECK_EQ (mem_calls (f, MEM_RESIZE), 0);
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, 4 * CS, 0), 0);
+  CHECK_EQ (qed_close (img), 0);
+
+  model_set_l1 (&m, 3, 0);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (90 * CS, 1), 90 * CS, 600 * CS, 0), 0);
+  CHECK_OP (mem_size (f), >, 20 * CS);
+  CHECK_FAILS (qed_pread (img, filled (1, 0), 1, 3 * CS), EIO, "past the end");
+  CHECK_FAILS (qed_pwrite (img, "", 1, 3 * CS, 0), EIO, "past the end");
+  check_content (img, 600 * CS, 90 * CS, 1);
+  CHECK_EQ (qed_close (img), 0);
+
+  /* I6: known to be corrupt, so not marked as clean. */
+  CHECK_EQ (features (f), QED_F_NEED_CHECK);
+  mem_file_free (f);
+}
+
+/* ---- the check at open ---- */
+
+static void
+create_dirty (struct model *m, struct mem_file *f)
+{
+  model_create (m, f, CS, 1, DISK);
+  m->h.features = QED_F_NEED_CHECK;
+  model_write_header (m);
+  model_data (m, 0);
+  model_data (m, 5);
+}
+
+static void
+test_check_repairs (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img;
+  uint8_t data[CS], got[CS];
+
+  create_dirty (&m, f);
+  model_set (&m, 1, 12345);                     /* unaligned */
+  model_set (&m, 2, 999 * CS);                  /* past the end */
+  model_set (&m, 3, 0x1000);                    /* L1 */
+  model_set (&m, 4, model_get_l1 (&m, 0));      /* its own table */
+  model_data (&m, 600);
+  model_set (&m, 6, model_get_l1 (&m, 1));      /* another table */
+  model_set (&m, 7, 1);
+  model_set_l1 (&m, 4, 5);
+  mem_read (f, data, CS, 4 * CS);
+  model_append (&m, 7);                         /* leaked */
+  img = open_writable (f, &no_thread);
+
+  CHECK_EQ (mem_size (f), 7 * CS);
+  CHECK_EQ (features (f), QED_F_NEED_CHECK);
+  for (uint64_t i = 1; i < 7; i++)
+    if (i != 5) {
+      uint64_t entry;
+
+      CONTEXT ("cluster %" PRIu64, i);
+      CHECK_EQ (model_lookup (&m, i, &entry), QED_RUN_UNALLOCATED);
+      check_content (img, i * CS, CS, 0);
+    }
+  CHECK_EQ (model_get_l1 (&m, 4), 0);
+  CHECK_EQ (qed_pread (img, got, CS, 5 * CS), 0);
+  CHECK (memcmp (data, got, CS) == 0);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, CS, 0), 0);
+  close_clean (img, f, 8);
+  mem_file_free (f);
+}
+
+static void
+test_check_refuses (void)
+{
+  const struct qed_write_options never = { .no_check = true };
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  for (int i = 0; i < 3; i++) {
+    uint64_t hash;
+
+    CONTEXT ("case %d", i);
+    create_dirty (&m, f);
+    m.h.autoclear_features = 1;
+    model_write_header (&m);
+    model_set (&m, 9, 77);
+    if (i == 0)
+      model_set (&m, 8, 3 * CS);
+    else if (i == 1)
+      model_set_l1 (&m, 2, model_get_l1 (&m, 0));
+    hash = mem_hash (f);
+    img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+    CHECK (img != NULL);
+    if (i < 2)
+      CHECK_FAILS (qed_make_writable (img, &no_thread), EIO,
+                   "referenced twice", "qed-img check -r all");
+    else
+      CHECK_FAILS (qed_make_writable (img, &never), EIO, "NEED_CHECK",
+                   "check=never");
+    CHECK_EQ (mem_hash (f), hash);
+    CHECK_EQ (qed_pread (img, filled (CS, 0), CS, 0), 0);
+    CHECK_EQ (qed_close (img), 0);
+    CHECK_EQ (mem_hash (f), hash);
+  }
+  mem_file_free (f);
+}
+
+/* Clusters far apart, more than one window of the bitmaps holds: the same is
+ * found, and memory stays bounded.
+ */
+static void
+test_check_windows (void)
+{
+  const uint64_t far = UINT64_C (1) << 41;
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  create_dirty (&m, f);
+  mem_truncate (f, 5 * far);
+  model_set (&m, 1, far);
+  model_set (&m, 2, 3 * far);
+  model_set_l1 (&m, 1, 2 * far);
+  model_set (&m, 600, 2 * far);                 /* its own table */
+  model_set (&m, 8, 2 * far);                   /* another one */
+  model_set (&m, 9, 5 * far);                   /* past the end */
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (mem_size (f), 3 * far + CS);
+  CHECK_EQ (model_get64 (&m, 2 * CS + 8 * 8), 0);
+  CHECK_EQ (model_get64 (&m, 2 * CS + 9 * 8), 0);
+  CHECK_EQ (model_get64 (&m, 2 * far + (600 - 512) * 8), 0);
+  close_clean (img, f, 3 * far / CS + 1);
+
+  m.h.features = QED_F_NEED_CHECK;
+  model_write_header (&m);
+  model_set (&m, 3, 3 * far);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  alloc_reset_peak ();
+  CHECK_FAILS (qed_make_writable (img, &no_thread), EIO, "referenced twice");
+  CHECK_OP (alloc_peak () - alloc_bytes (), <, 65 << 20);
+  CHECK_EQ (qed_close (img), 0);
+
+  /* Each entry in another window: that isn't worth the time. */
+  model_create (&m, f, CS, 16, UINT64_C (1) << 38);
+  m.h.features = QED_F_NEED_CHECK;
+  model_write_header (&m);
+  for (uint64_t i = 0; i < 1100; i++)
+    model_set (&m, i, (i + 1) * far);
+  mem_truncate (f, INT64_MAX);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_FAILS (qed_make_writable (img, &no_thread), EFBIG, "too large");
+  CHECK_EQ (qed_close (img), 0);
+  mem_file_free (f);
+}
+
+/* Each allocation of memory fails in turn. */
+static void
+test_no_memory (void)
+{
+  const struct qed_write_options opts = { .idle_ms = 1000 };
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  int r = -1;
+
+  for (unsigned k = 1; r == -1; k++) {
+    struct qed_image *img;
+    int64_t before;
+
+    create_dirty (&m, f);
+    img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+    CHECK (img != NULL);
+    before = alloc_bytes ();
+    alloc_fail (k);
+    r = qed_make_writable (img, &opts);
+    alloc_fail (0);
+    CONTEXT ("k %u", k);
+    if (r == -1) {
+      CHECK_EQ (errno, ENOMEM);
+      CHECK_EQ (alloc_bytes (), before);
+      CHECK_FAILS (qed_flush (img), EROFS, MEM_NAME);
+    }
+    else
+      CHECK_OP (k, >, 3);
+    CHECK_EQ (qed_close (img), 0);
+  }
+  mem_file_free (f);
+}
+
+HARNESS_MAIN (
+  TEST (test_cost_of_writes),
+  TEST (test_cost_of_zeros),
+  TEST (test_extents_after_trim),
+  TEST (test_space),
+  TEST (test_space_after_failures),
+  TEST (test_space_is_limited),
+  TEST (test_need_check_comes_first),
+  TEST (test_need_check_idle),
+  TEST (test_autoclear),
+  TEST (test_not_writable),
+  TEST (test_header_changed),
+  TEST (test_sync_fails),
+  TEST (test_link_fails),
+  TEST (test_unsound),
+  TEST (test_check_repairs),
+  TEST (test_check_refuses),
+  TEST (test_check_windows),
+  TEST (test_no_memory),
+)
