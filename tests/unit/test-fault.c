@@ -1,0 +1,628 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Faults of the storage: a session of writes, zeros, trims and flushes in
+ * which the k-th storage operation fails, for k = 1, 2, ... until nothing was
+ * left to fail; once, twice or from then on, with several errors, alone and
+ * together with short transfers, EINTR, and no support for punching and
+ * zeroing.
+ *
+ * After each operation of the guest:
+ *
+ *   - If it succeeded the disk reads as it should (no false success).
+ *   - If it failed, the errno is that of the fault, and each sector of its
+ *     range is old or new, the others as they were (I4).
+ *   - Unless the image failed for good, it reads the same when it's opened
+ *     once more beside this one: memory is what the disk is (I4).
+ *   - Once a sync failed it has failed for good: everything that changes the
+ *     disk fails (I5).  So it may have when undoing a failed write failed, but
+ *     not after a single fault.
+ *
+ * And after closing: the image can be opened for writing, has the content it
+ * had, and closes clean.
+ */
+
+#include <config.h>
+
+#include <pthread.h>
+
+#include "model.h"
+#include "recorder.h"
+
+/* The smallest geometry; writing is about the border of two L2 tables. */
+#define CLUSTER UINT64_C (4096)
+#define BORDER UINT64_C (512)
+#define FIRST (BORDER - 4)
+#define WINDOW (FIRST * CLUSTER)
+#define WINDOW_BYTES (10 * CLUSTER)
+
+enum kind { WRITE, ZERO, TRIM, FLUSH };
+
+static const struct step {
+  enum kind kind;
+  uint64_t offset, length;      /* in the window */
+  unsigned flags;
+} steps[] = {
+  { WRITE, 4 * CLUSTER + 300, 1500, 0 },                /* new table */
+  { WRITE, 4 * CLUSTER + 1000, 2000, 0 },               /* in place */
+  { WRITE, 5 * CLUSTER, CLUSTER, 0 },                   /* new cluster */
+  { WRITE, 1, 100, 0 },                                 /* in place */
+  { FLUSH, 0, 0, 0 },
+  { WRITE, 2 * CLUSTER + 3000, 3 * CLUSTER, 0 },        /* both tables */
+  { ZERO, 4 * CLUSTER, 2 * CLUSTER, QED_MAY_TRIM },
+  { ZERO, 700, 5000, 0 },
+  { TRIM, 5 * CLUSTER, CLUSTER, 0 },
+  { WRITE, 6 * CLUSTER + 512, 3 * CLUSTER, QED_FUA },   /* new clusters */
+  { TRIM, 3 * CLUSTER + 10, 2 * CLUSTER, QED_FUA },
+  { ZERO, 8 * CLUSTER, 2 * CLUSTER, QED_FUA },
+  { WRITE, 0, 10 * CLUSTER, 0 },                        /* everything */
+  { FLUSH, 0, 0, 0 },
+  { WRITE, 5 * CLUSTER + 5, 5, 0 },
+};
+#define STEPS (sizeof steps / sizeof steps[0])
+
+/* Which storage operations are to fail: COUNT of this kind, from number FIRST
+ * on.
+ */
+struct fault {
+  enum mem_op op;               /* or MEM_ANY */
+  uint64_t first, count;        /* FIRST 0: none */
+  int err;
+  struct mem_faults others;
+  size_t max_small;             /* as max_transfer, for small writes only,
+                                   such as those of table entries; or 0 */
+  unsigned eintr_every;         /* > 1: every n-th call gets EINTR */
+  bool off;
+  uint64_t calls, failed, eintr_calls;
+  bool sync_failed;
+};
+
+struct run {
+  struct mem_file *f;
+  struct fault fault;
+  struct qed_image *img;
+  bool failed;                  /* for good */
+  uint8_t now[WINDOW_BYTES];
+
+  /* What the disk may read instead after reopening, if FAILED: before and
+   * after each step that failed.
+   */
+  uint8_t others[2 * STEPS][WINDOW_BYTES];
+  size_t n_others;
+};
+
+/* Opening a file for writing isn't repeated. */
+static bool
+is_interrupted (struct fault *f, enum mem_op op)
+{
+  return f->eintr_every > 1 && op != MEM_MAKE_WRITABLE &&
+    ++f->eintr_calls % f->eintr_every == 0;
+}
+
+static bool
+is_to_fail (struct fault *f, enum mem_op op)
+{
+  if (f->off || f->first == 0 || (f->op != MEM_ANY && f->op != op))
+    return false;
+  f->calls++;
+  return f->calls >= f->first && f->calls - f->first < f->count;
+}
+
+static ssize_t
+hook (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  struct fault *f = opaque;
+
+  (void) offset;
+  if (is_interrupted (f, op)) {
+    errno = EINTR;
+    return -1;
+  }
+  if (is_to_fail (f, op)) {
+    f->failed++;
+    if (op == MEM_SYNC)
+      f->sync_failed = true;
+    errno = f->err;
+    return -1;
+  }
+  return op == MEM_PWRITE && f->max_small && count < QED_SECTOR_SIZE &&
+    count > f->max_small ? (ssize_t) f->max_small : (ssize_t) count;
+}
+
+/* Bytes that aren't the same elsewhere or in another step. */
+static void
+fill (uint8_t *buf, const struct step *step)
+{
+  uint8_t number = (uint8_t) ((step - steps) * 38);
+
+  for (uint64_t i = 0; i < step->length; i++)
+    buf[i] = step->kind == WRITE ? (uint8_t) (i / 251 + i * 7 + number) | 1 :
+      0;
+}
+
+/* With a data cluster, a zero cluster, one table; and if DIRTY, leaks and
+ * unsound entries.
+ */
+static void
+make_image (struct mem_file *f, bool dirty, uint8_t window[WINDOW_BYTES])
+{
+  struct model m;
+
+  model_create (&m, f, CLUSTER, 1, WINDOW + WINDOW_BYTES);
+  model_data (&m, FIRST);
+  model_set (&m, FIRST + 1, 1);
+  if (dirty)
+    model_pattern (&m, model_append (&m, 2), 2 * CLUSTER);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
+  if (dirty) {
+    model_set (&m, FIRST + 3, mem_size (f) + 2 * CLUSTER);
+    model_set_l1 (&m, 1, mem_size (f) + CLUSTER);
+    m.h.features |= QED_F_NEED_CHECK;
+    model_write_header (&m);
+  }
+}
+
+/* ---- opening ---- */
+
+static struct qed_image *
+open_read_only (struct mem_file *f)
+{
+  struct qed_storage *st = mem_open (f);
+  struct qed_image *img = qed_open (st, QED_MIN_CACHE_SIZE);
+  int err = errno;
+
+  if (img == NULL)
+    qed_storage_close (st);
+  errno = err;
+  return img;
+}
+
+/* Something failed: it had to, and errno says why. */
+static void
+check_failure (const struct run *r, uint64_t failed_before)
+{
+  int err = errno;
+
+  if (r->fault.failed == failed_before)
+    CHECK (r->failed);
+  if (err != r->fault.err)
+    CHECK (r->failed && err == EIO);
+}
+
+/* Opening may be tried again after it failed. */
+static void
+open_for_writing (struct run *r)
+{
+  const struct qed_write_options opts = { .idle_ms = 0 };
+  struct fault *f = &r->fault;
+
+  r->img = open_read_only (r->f);
+  if (r->img == NULL) {
+    check_failure (r, 0);
+    f->off = true;
+    r->img = open_read_only (r->f);
+    CHECK (r->img != NULL);
+    f->off = false;
+  }
+  if (qed_make_writable (r->img, &opts) != 0) {
+    check_failure (r, 0);
+    f->off = true;
+    CHECK_EQ (qed_make_writable (r->img, &opts), 0);
+    f->off = f->sync_failed = false;
+  }
+  CHECK (!f->sync_failed);
+}
+
+/* ---- judging ---- */
+
+/* Are SIZE bytes at OFFSET what they are in one of the N alternatives? */
+static bool
+is_one_of (const uint8_t *got, size_t offset, size_t size,
+           const uint8_t *const alternatives[], size_t n)
+{
+  while (n-- > 0)
+    if (memcmp (got + offset, alternatives[n] + offset, size) == 0)
+      return true;
+  return false;
+}
+
+/* That goes for each sector; or byte, if short transfers end anywhere. */
+static void
+check_one_of (const struct run *r, const uint8_t *got,
+              const uint8_t *const alternatives[], size_t n)
+{
+  for (size_t i = 0; i < WINDOW_BYTES; i += QED_SECTOR_SIZE) {
+    size_t end = i + QED_SECTOR_SIZE, j = i;
+
+    if (is_one_of (got, i, QED_SECTOR_SIZE, alternatives, n))
+      continue;
+    while ((r->fault.others.max_transfer || r->fault.max_small) && j < end &&
+           is_one_of (got, j, 1, alternatives, n))
+      j++;
+    if (j < end)
+      harness_fail (__FILE__, __LINE__, "wrong content at %#zx (%02x)", j,
+                    got[j]);
+  }
+}
+
+static void
+check_same_on_disk (struct run *r, const uint8_t *got)
+{
+  uint8_t disk[WINDOW_BYTES];
+  struct qed_image *img = open_read_only (r->f);
+
+  CHECK (img != NULL);
+  CHECK_EQ (qed_pread (img, disk, WINDOW_BYTES, WINDOW), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (memcmp (got, disk, WINDOW_BYTES) == 0);
+}
+
+/* After a step that returned RET. */
+static void
+judge (struct run *r, const struct step *step, int ret)
+{
+  uint8_t want[WINDOW_BYTES], got[WINDOW_BYTES];
+  const uint8_t *const alternatives[] = { want, r->now };
+  bool sure = ret == 0 && step->kind != TRIM;
+
+  memcpy (want, r->now, WINDOW_BYTES);
+  fill (want + step->offset, step);
+  CHECK_EQ (qed_pread (r->img, got, WINDOW_BYTES, WINDOW), 0);
+  check_one_of (r, got, alternatives, sure ? 1 : 2);
+  if (!r->failed)
+    check_same_on_disk (r, got);
+
+  if (ret == 0)
+    for (size_t i = 0; i < r->n_others; i++)
+      memcpy (r->others[i] + step->offset, got + step->offset, step->length);
+  else {
+    memcpy (r->others[r->n_others++], r->now, WINDOW_BYTES);
+    memcpy (r->others[r->n_others++], want, WINDOW_BYTES);
+  }
+  memcpy (r->now, got, WINDOW_BYTES);
+}
+
+/* What was allocated for a write that failed is lost. */
+static void
+check_closed (const struct run *r)
+{
+  const char *why = audit_closed (r->f, r->fault.failed > 0);
+
+  CHECK_STR (why ? why : "", "");
+}
+
+/* With the faults gone: the image can be repaired, has the content, and can
+ * be written.
+ */
+static void
+check_reopened (struct run *r, bool clean)
+{
+  const struct qed_write_options opts = { .idle_ms = 0 };
+  const uint8_t *alternatives[2 * STEPS + 1] = { r->now };
+  struct qed_image *img;
+  uint8_t got[WINDOW_BYTES];
+  struct audit a;
+
+  CHECK (audit_image (r->f, &a));
+  if (!a.need_check)
+    CHECK (!a.unsound && !a.duplicate);
+  if (clean)
+    check_closed (r);
+
+  img = open_read_only (r->f);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &opts), 0);
+  CHECK_EQ (qed_pread (img, got, WINDOW_BYTES, WINDOW), 0);
+  for (size_t i = 0; i < r->n_others; i++)
+    alternatives[i + 1] = r->others[i];
+  check_one_of (r, got, alternatives, r->failed ? r->n_others + 1 : 1);
+
+  CHECK_EQ (qed_pwrite (img, got, 1000, WINDOW + 9 * CLUSTER + 9, 0), 0);
+  CHECK_EQ (qed_close (img), 0);
+  check_closed (r);
+}
+
+/* ---- running ---- */
+
+static int
+do_step (struct run *r, const struct step *step)
+{
+  uint64_t offset = WINDOW + step->offset;
+  uint8_t buf[WINDOW_BYTES];
+
+  switch (step->kind) {
+  case ZERO: return qed_zero (r->img, step->length, offset, step->flags);
+  case TRIM: return qed_trim (r->img, step->length, offset, step->flags);
+  case FLUSH: return qed_flush (r->img);
+  default:
+    fill (buf, step);
+    return qed_pwrite (r->img, buf, step->length, offset, step->flags);
+  }
+}
+
+/* After a step that failed: has the image failed for good? */
+static void
+check_failed (struct run *r)
+{
+  const struct fault *f = &r->fault;
+
+  r->failed = qed_flush (r->img) == -1;
+  if (f->sync_failed)
+    CHECK (r->failed);
+  else if (f->failed == 1)
+    CHECK (!r->failed);
+}
+
+static void
+check_step (struct run *r, const struct step *step)
+{
+  uint64_t failed_before = r->fault.failed;
+  int ret = do_step (r, step);
+
+  if (ret == -1)
+    check_failure (r, failed_before);
+  else
+    CHECK (!r->failed && !r->fault.sync_failed);
+
+  r->fault.off = true;
+  if (ret == -1)
+    check_failed (r);
+  judge (r, step, ret);
+  r->fault.off = false;
+}
+
+/* Returns whether anything failed. */
+static bool
+run_with_fault (const struct fault *fault, bool dirty)
+{
+  struct run *r = calloc (1, sizeof *r);
+  uint64_t failed_before;
+  bool any, clean;
+
+  CHECK (r != NULL);
+  r->f = mem_file_new ();
+  r->fault = *fault;
+  make_image (r->f, dirty, r->now);
+  mem_set_faults (r->f, &fault->others);
+  mem_set_hook (r->f, hook, &r->fault);
+  open_for_writing (r);
+  for (size_t i = 0; i < STEPS; i++) {
+    CONTEXT ("operation %d, call %" PRIu64 " and on: %" PRIu64 ", errno %d, "
+             "dirty %d, step %zu", fault->op, fault->first, fault->count,
+             fault->err, dirty, i);
+    check_step (r, &steps[i]);
+  }
+
+  failed_before = r->fault.failed;
+  clean = qed_close (r->img) == 0;
+  if (r->fault.sync_failed)
+    CHECK (!clean);
+  if (!clean)
+    CHECK (r->failed || r->fault.failed > failed_before);
+  CHECK_EQ (mem_open_storages (r->f), 0);
+  mem_set_hook (r->f, NULL, NULL);
+  mem_set_faults (r->f, NULL);
+  check_reopened (r, clean);
+
+  any = r->fault.failed > 0;
+  mem_file_free (r->f);
+  free (r);
+  return any;
+}
+
+/* Let the first operation fail, then the second, ... until none does. */
+static void
+run_with_each_fault (const struct fault *base)
+{
+  static const struct { enum mem_op op; int err; } kinds[] = {
+    { MEM_ANY, EIO }, { MEM_ANY, ENOSPC }, { MEM_PREAD, EIO },
+    { MEM_PWRITE, EIO }, { MEM_PWRITE, ENOSPC }, { MEM_RESIZE, EFBIG },
+    { MEM_SYNC, EIO }, { MEM_SYNC, ENOSPC }, { MEM_PUNCH, EIO },
+    { MEM_ZERO, ENOSPC },
+  };
+  static const uint64_t counts[] = { 1, 2, UINT64_MAX };
+  const bool valgrind = getenv ("NBDKIT_VALGRIND") != NULL;
+  const size_t n = valgrind ? 1 : sizeof kinds / sizeof kinds[0];
+  struct fault fault = *base;
+  unsigned runs = 0;
+
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = 0; j < 2 * sizeof counts / sizeof counts[0]; j++) {
+      fault.op = kinds[i].op;
+      fault.err = kinds[i].err;
+      fault.count = counts[j / 2];
+      fault.first = 0;
+      do {
+        fault.first += valgrind ? 5 : 1;
+        runs++;
+      } while (run_with_fault (&fault, j % 2));
+    }
+  printf ("  %u runs\n", runs);
+}
+
+/* ---- tests ---- */
+
+static void
+test_each_operation (void)
+{
+  run_with_each_fault (&(struct fault) { 0 });
+}
+
+/* Failures in the midst of what the library asked for once. */
+static void
+test_each_short_transfer (void)
+{
+  run_with_each_fault (&(struct fault) { .others.max_transfer = 1000 });
+}
+
+/* Even of an entry only a part may have been written. */
+static void
+test_each_part_of_an_entry (void)
+{
+  run_with_each_fault (&(struct fault) { .max_small = 5 });
+}
+
+/* Signals come between, and zeros have to be written. */
+static void
+test_each_interrupted (void)
+{
+  run_with_each_fault (&(struct fault) {
+      .others.no_punch = true, .others.no_zero = true, .eintr_every = 3,
+    });
+}
+
+/* What calls to the system do without having failed. */
+static void
+test_tolerated (void)
+{
+  static const size_t transfers[] = { 0, 1, 7, 511, 513, 4095 };
+  unsigned runs = 0;
+
+  for (size_t i = 0; i < sizeof transfers / sizeof transfers[0]; i++)
+    for (unsigned eintr = 1; eintr < 5; eintr++)
+      for (unsigned j = 0; j < 8; j++, runs++) {
+        const struct fault fault = {
+          .others = {
+            .max_transfer = transfers[i],
+            .no_punch = j & 1, .no_zero = j & 2,
+          },
+          .eintr_every = eintr,
+        };
+
+        CHECK (!run_with_fault (&fault, j & 4));
+      }
+  printf ("  %u runs\n", runs);
+}
+
+/* Where neither punching nor zeroing works FAST_ZERO fails and changes
+ * nothing, and trim does nothing.
+ */
+static void
+test_no_punch (void)
+{
+  const struct mem_faults none = { .no_punch = true, .no_zero = true };
+  struct run *r = calloc (1, sizeof *r);
+  uint8_t got[WINDOW_BYTES];
+
+  CHECK (r != NULL);
+  r->f = mem_file_new ();
+  make_image (r->f, false, r->now);
+  mem_set_faults (r->f, &none);
+  open_for_writing (r);
+  CHECK_FAILS (qed_zero (r->img, CLUSTER, WINDOW, QED_FAST_ZERO), ENOTSUP,
+               MEM_NAME);
+  CHECK_FAILS (qed_zero (r->img, CLUSTER, WINDOW,
+                         QED_FAST_ZERO | QED_MAY_TRIM), ENOTSUP, MEM_NAME);
+  CHECK_EQ (qed_trim (r->img, CLUSTER, WINDOW, 0), 0);
+  CHECK_EQ (qed_pread (r->img, got, WINDOW_BYTES, WINDOW), 0);
+  CHECK (memcmp (got, r->now, WINDOW_BYTES) == 0);
+  CHECK_EQ (qed_close (r->img), 0);
+  CHECK_EQ (mem_calls (r->f, MEM_PWRITE), 0);
+  mem_file_free (r->f);
+  free (r);
+}
+
+/* ---- many threads ---- */
+
+#define THREADS 8
+
+struct thread {
+  pthread_t id;
+  struct qed_image *img;
+  pthread_barrier_t *written;
+  uint64_t offset;
+};
+
+static ssize_t
+slow_sync_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  (void) opaque;
+  (void) offset;
+  if (op != MEM_SYNC)
+    return (ssize_t) count;
+  usleep (5000);                /* others come to wait for it */
+  errno = EIO;
+  return -1;
+}
+
+static void *
+write_and_flush (void *arg)
+{
+  struct thread *t = arg;
+
+  CHECK_EQ (qed_pwrite (t->img, "data", 4, t->offset, 0), 0);
+  pthread_barrier_wait (t->written);
+  CHECK_FAILS (qed_flush (t->img), EIO, MEM_NAME, "sync");
+  return NULL;
+}
+
+/* I5: who shares a sync that fails shares the failure. */
+static void
+test_shared_sync (void)
+{
+  struct run *r = calloc (1, sizeof *r);
+  struct thread threads[THREADS];
+  pthread_barrier_t written;
+
+  CHECK (r != NULL);
+  CHECK (pthread_barrier_init (&written, NULL, THREADS) == 0);
+  r->f = mem_file_new ();
+  make_image (r->f, false, r->now);
+  open_for_writing (r);
+  mem_set_hook (r->f, slow_sync_fails, NULL);
+  for (unsigned i = 0; i < THREADS; i++) {
+    threads[i] = (struct thread) {
+      .img = r->img, .written = &written, .offset = WINDOW + 4 * i,
+    };
+    CHECK (pthread_create (&threads[i].id, NULL, write_and_flush,
+                           &threads[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (threads[i].id, NULL) == 0);
+  CHECK_FAILS (qed_pwrite (r->img, "data", 4, WINDOW, 0), EIO, MEM_NAME);
+  CHECK_EQ (qed_close (r->img), -1);
+  pthread_barrier_destroy (&written);
+  mem_file_free (r->f);
+  free (r);
+}
+
+HARNESS_MAIN (
+  TEST (test_tolerated),
+  TEST (test_no_punch),
+  TEST (test_each_operation),
+  TEST (test_each_short_transfer),
+  TEST (test_each_part_of_an_entry),
+  TEST (test_each_interrupted),
+  TEST (test_shared_sync),
+)
