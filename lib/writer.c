@@ -449,7 +449,11 @@ prepare (struct qed_image *img, struct qed_writer *w,
   if (need_check && repair (img, w, &result) == -1)
     return -1;
   w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
-  return qed_table_make_writable (img->table, w->end);
+  if (qed_table_make_writable (img->table, w->end) == -1)
+    return -1;
+  if (need_check)
+    atomic_store (&img->corrupt, false); /* if something was, it's repaired */
+  return 0;
 }
 
 static struct qed_writer *
