@@ -70,11 +70,9 @@
  * annoy us can have data in.
  */
 #define WINDOW (UINT64_C (1) << 28)
-#define MAX_WINDOWS 1024
+#define MAX_WINDOWS 64
 
-/* Entries of a table that are read at once; every table is made of such
- * pieces, or smaller.
- */
+/* Entries of a table that are read at once, at most. */
 #define PIECE_ENTRIES (UINT64_C (1) << 15)
 
 struct checker {
@@ -83,6 +81,7 @@ struct checker {
   uint64_t file_end;            /* in whole clusters */
   bool repair;
   struct qed_check_result *result;
+  struct qed_past_end *past_end;
 
   uint64_t start, end;          /* the window, in clusters */
   uint64_t next;                /* least cluster referenced behind it */
@@ -166,29 +165,51 @@ look_at_piece (struct checker *c, uint64_t offset, uint64_t *piece,
   return 0;
 }
 
+/* How many entries from OFFSET of the file on, at most MAX, are in a hole or
+ * (*HOLE false) may not be?
+ */
+static uint64_t
+entries_alike (struct checker *c, uint64_t offset, uint64_t max, bool *hole)
+{
+  int64_t end = c->st->ops->next_extent (c->st, offset, hole);
+  uint64_t n;
+
+  if (end == -1 || (uint64_t) end <= offset) {
+    *hole = false;
+    return max;
+  }
+  n = ((uint64_t) end - offset) / sizeof (uint64_t);
+  if (n == 0) {
+    *hole = false;
+    n = 1;
+  }
+  return n < max ? n : max;
+}
+
 /* The same for a whole table, but for holes of the file. */
 static int
 look_at_table (struct checker *c, uint64_t offset, uint64_t *piece,
                look_fn *fn)
 {
   const uint64_t entries = UINT64_C (1) << c->g.table_bits;
-  const uint64_t n = entries < PIECE_ENTRIES ? entries : PIECE_ENTRIES;
   uint64_t index = 0;
 
   while (index < entries) {
     bool hole;
-    uint64_t at = offset + index * sizeof *piece;
-    int64_t end = c->st->ops->next_extent (c->st, at, &hole);
-    uint64_t skip = end == -1 || !hole || (uint64_t) end <= at ? 0 :
-      ((uint64_t) end - at) / sizeof *piece / n * n;
+    uint64_t left = entries_alike (c, offset + index * sizeof *piece,
+                                   entries - index, &hole);
 
-    if (skip > 0)
-      index += skip;
-    else {
-      if (look_at_piece (c, offset, piece, index, n, fn) == -1)
-        return -1;
-      index += n;
-    }
+    if (hole)
+      index += left;
+    else
+      while (left > 0) {
+        uint64_t n = left < PIECE_ENTRIES ? left : PIECE_ENTRIES;
+
+        if (look_at_piece (c, offset, piece, index, n, fn) == -1)
+          return -1;
+        index += n;
+        left -= n;
+      }
   }
   return 0;
 }
@@ -297,24 +318,92 @@ check_windows (struct checker *c)
                     c->st->name, c->file_end);
 }
 
+/* ---- entries past the end ---- */
+
+/* Would ENTRY be sound if the file were longer? */
+static void
+note_past_end (struct checker *c, uint64_t entry, uint64_t length,
+               uint64_t own_table)
+{
+  struct qed_past_end *p = c->past_end;
+
+  if (!qed_entry_sound (&c->g, entry, length, INT64_MAX, own_table) ||
+      entry <= c->file_end - length)
+    return;
+  p->count++;
+  if (entry > c->file_end && entry - c->file_end > QED_NEAR_END) {
+    if (entry < p->far)
+      p->far = entry;
+  }
+  else if (entry + length > p->near_end)
+    p->near_end = entry + length;
+}
+
+static int
+note_l2_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
+               uint64_t entry)
+{
+  if (entry != QED_ENTRY_ZERO)
+    note_past_end (c, entry, c->g.cluster_size, c->l2_offset);
+  return 0;
+}
+
+static int
+note_l1_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
+               uint64_t entry)
+{
+  if (!qed_entry_sound (&c->g, entry, c->g.table_bytes, c->file_end, 0)) {
+    note_past_end (c, entry, c->g.table_bytes, 0);
+    return 0;
+  }
+  c->l2_offset = entry;
+  return look_at_table (c, entry, c->l2_piece, note_l2_entry);
+}
+
+/* ---- calls ---- */
+
+static int
+init (struct checker *c, const struct qed_header *h, uint64_t file_size)
+{
+  qed_geometry_init (&c->g, h);
+  c->file_end = file_size & ~(c->g.cluster_size - 1);
+  c->l1_piece = malloc (2 * PIECE_ENTRIES * sizeof *c->l1_piece);
+  if (c->l1_piece == NULL)
+    return qed_error (errno, "%s: %m", c->st->name);
+  c->l2_piece = c->l1_piece + PIECE_ENTRIES;
+  return 0;
+}
+
+int
+qed_find_past_end (struct qed_storage *st, const struct qed_header *h,
+                   uint64_t file_size, struct qed_past_end *past_end)
+{
+  struct checker c = { .st = st, .past_end = past_end };
+  int r;
+
+  if (init (&c, h, file_size) == -1)
+    return -1;
+  *past_end = (struct qed_past_end) {
+    .near_end = c.file_end, .far = UINT64_MAX
+  };
+  r = look_at_table (&c, c.g.l1_offset, c.l1_piece, note_l1_entry);
+  free (c.l1_piece);
+  return r;
+}
+
 int
 qed_check_tables (struct qed_storage *st, const struct qed_header *h,
                   uint64_t file_size, bool repair,
                   struct qed_check_result *result)
 {
   struct checker c = { .st = st, .repair = repair, .result = result };
-  uint64_t l1_end;
   int r;
 
-  qed_geometry_init (&c.g, h);
-  c.file_end = file_size & ~(c.g.cluster_size - 1);
-  l1_end = c.g.l1_offset + c.g.table_bytes;
-  *result = (struct qed_check_result) { .end = l1_end };
-
-  c.l1_piece = malloc (2 * PIECE_ENTRIES * sizeof *c.l1_piece);
-  if (c.l1_piece == NULL)
-    return qed_error (errno, "%s: %m", st->name);
-  c.l2_piece = c.l1_piece + PIECE_ENTRIES;
+  if (init (&c, h, file_size) == -1)
+    return -1;
+  *result = (struct qed_check_result) {
+    .end = c.g.l1_offset + c.g.table_bytes
+  };
   r = check_windows (&c);
   free (c.l1_piece);
   return r;

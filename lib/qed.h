@@ -221,7 +221,11 @@ struct qed_storage_ops {
   /* Set the file's length; bytes added read as zeros. */
   int (*resize) (struct qed_storage *st, uint64_t size);
 
-  /* Everything written so far is durable when this returns 0. */
+  /* Everything written so far is durable when this returns 0.  Called by
+   * QED_MAX_SYNCS threads at once at most.  What can't be made durable is an
+   * error for each of those that were under way, not for one of them only.
+   */
+#define QED_MAX_SYNCS 4
   int (*sync) (struct qed_storage *st);
 
   /* Set *HOLE to whether the byte at OFFSET (inside the file) lies in a

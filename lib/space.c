@@ -44,6 +44,12 @@
  * and is cut off when the image is marked as clean.  A partial cluster, which
  * the file may have ended with when it was opened, is cut off first.
  *
+ * I9: a corrupt image may have entries that point past the end of the file, and
+ * would map what others get there, if not now then when it is opened the next
+ * time.  So before the file is extended for the first time its tables are
+ * read.  What such entries point to is left out: what is near is jumped over,
+ * what is far limits the length of the file.
+ *
  * Space is never given back, but for what was neither linked nor written: were
  * it a hole again by punching, a crash could undo just that, and show what was
  * written to who got it next.
@@ -65,11 +71,34 @@
 #define EXTEND_BYTES UINT64_C (0x4000000)
 _Static_assert (EXTEND_BYTES % QED_MAX_CLUSTER_SIZE == 0, "extend");
 
-/* Extend the file so that BYTES and more follow END; *SIZE is its length, and
- * becomes the new one.  Called without the lock.
+/* Before the first extension: where may clusters be taken?  *END is where the
+ * file ends.
  */
 static int
-extend (struct qed_image *img, uint64_t end, uint64_t bytes, uint64_t *size)
+find_room (struct qed_image *img, uint64_t *end, uint64_t *limit)
+{
+  struct qed_past_end past;
+
+  if (qed_find_past_end (img->st, &img->h, *end, &past) == -1)
+    return -1;
+  if (past.count > 0) {
+    atomic_store (&img->corrupt, true);
+    if (qed_debug)
+      qed_debug ("%s: %" PRIu64 " entries point past the end of the file: "
+                 "the image is corrupt: run qed-img check -r all",
+                 img->st->name, past.count);
+  }
+  *end = past.near_end;
+  *limit = past.far < INT64_MAX ? past.far : INT64_MAX;
+  return 0;
+}
+
+/* Extend the file so that BYTES and more follow END, up to LIMIT; *SIZE is its
+ * length, and becomes the new one.  Called without the lock.
+ */
+static int
+extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
+        uint64_t *size)
 {
   uint64_t least, want;
 
@@ -77,17 +106,18 @@ extend (struct qed_image *img, uint64_t end, uint64_t bytes, uint64_t *size)
     return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
                       "image is a block device, which can't be extended",
                       img->st->name);
-  /* File lengths are signed. */
-  if (bytes > INT64_MAX - end)
+  if (end > limit || bytes > limit - end)
     return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
-                      "has reached its largest length", img->st->name);
+                      "can't be longer, or a corrupt entry points to %" PRIu64
+                      ": qed-img check -r all would tell", img->st->name,
+                      limit);
   least = end + bytes;
-  want = EXTEND_BYTES > INT64_MAX - least ? least : least + EXTEND_BYTES;
+  want = EXTEND_BYTES > limit - least ? least : least + EXTEND_BYTES;
 
   if (*size & (img->g.cluster_size - 1)) {
-    if (qed_storage_resize (img->st, end) == -1)
+    if (qed_storage_resize (img->st, *size & ~(img->g.cluster_size - 1)) == -1)
       return -1;
-    *size = end;
+    *size &= ~(img->g.cluster_size - 1);
   }
   /* A limit of the system's may be between the two. */
   if (qed_storage_resize (img->st, want) == -1) {
@@ -101,6 +131,36 @@ extend (struct qed_image *img, uint64_t end, uint64_t bytes, uint64_t *size)
   return 0;
 }
 
+/* One thread does it while the others wait; nobody is given anything before
+ * the first time.  Called with the lock, which it drops meanwhile.
+ */
+static int
+make_room (struct qed_image *img, uint64_t bytes)
+{
+  struct qed_writer *w = img->writer;
+  /* Meanwhile others may take what there is, which leaves enough. */
+  uint64_t end = w->end, size = w->file_size, limit = w->limit;
+  bool first = !w->checked;
+  int r = 0;
+
+  w->extending = true;
+  pthread_mutex_unlock (&w->lock);
+  if (first)
+    r = find_room (img, &end, &limit);
+  if (r == 0)
+    r = extend (img, end, limit, bytes, &size);
+  pthread_mutex_lock (&w->lock);
+  w->extending = false;
+  w->file_size = size;
+  if (r == 0 && first) {
+    w->checked = true;
+    w->end = end;
+    w->limit = limit;
+  }
+  pthread_cond_broadcast (&w->changed);
+  return r;
+}
+
 int
 qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
 {
@@ -109,22 +169,11 @@ qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
   int r = 0;
 
   pthread_mutex_lock (&w->lock);
-  while (r == 0 && w->file_size - w->end < bytes) {
+  while (r == 0 && w->file_size - w->end < bytes)
     if (w->extending)
       pthread_cond_wait (&w->changed, &w->lock);
-    else {
-      /* Meanwhile others may take what there is, which leaves enough. */
-      uint64_t end = w->end, size = w->file_size;
-
-      w->extending = true;
-      pthread_mutex_unlock (&w->lock);
-      r = extend (img, end, bytes, &size);
-      pthread_mutex_lock (&w->lock);
-      w->extending = false;
-      w->file_size = size;
-      pthread_cond_broadcast (&w->changed);
-    }
-  }
+    else
+      r = make_room (img, bytes);
   if (r == 0) {
     *offset = w->end;
     w->end += bytes;

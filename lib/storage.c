@@ -62,6 +62,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,13 @@ struct file {
   char *path;                   /* as the user gave it; also st.name */
   bool locked;                  /* the user wants locks */
 
+  /* For sync: the file, opened once for each of those that may be under way,
+   * or -1.  The kernel reports that something could not be written once to
+   * each open file description, so two syncs must not share one.
+   */
+  int sync_fds[QED_MAX_SYNCS];
+  atomic_bool syncing[QED_MAX_SYNCS];
+
   /* Only of a file that is being created: */
   char *target;                 /* path with symbolic links followed */
   char *temporary;              /* its name until published, or NULL */
@@ -272,7 +280,14 @@ file_resize (struct qed_storage *st, uint64_t size)
 static int
 file_sync (struct qed_storage *st)
 {
-  return fdatasync (writable_fd (st));
+  struct file *f = (struct file *) st;
+  int i = 0, r;
+
+  while (atomic_exchange (&f->syncing[i], true))
+    i = (i + 1) % QED_MAX_SYNCS;
+  r = fdatasync (f->sync_fds[i]);
+  atomic_store (&f->syncing[i], false);
+  return r;
 }
 
 static int64_t
@@ -342,6 +357,18 @@ file_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
 static int file_make_writable (struct qed_storage *st);
 static void file_make_readonly (struct qed_storage *st);
 
+/* The descriptors for writing, of which FD itself may be one. */
+static void
+close_writable (struct file *f)
+{
+  for (int i = 0; i < QED_MAX_SYNCS; ++i) {
+    if (f->sync_fds[i] >= 0 && f->sync_fds[i] != f->fd)
+      close (f->sync_fds[i]);
+    f->sync_fds[i] = -1;
+  }
+  f->writable_fd = -1;
+}
+
 static void
 file_close (struct qed_storage *st)
 {
@@ -349,8 +376,7 @@ file_close (struct qed_storage *st)
 
   if (f->temporary)
     unlink (f->temporary);
-  if (f->writable_fd >= 0 && f->writable_fd != f->fd)
-    close (f->writable_fd);
+  close_writable (f);
   if (f->fd >= 0)
     close (f->fd);
   if (f->replaced >= 0)
@@ -392,6 +418,8 @@ new_file (const char *path)
   f->st.ops = &file_ops;
   f->st.name = f->path;
   f->fd = f->writable_fd = f->replaced = f->directory = -1;
+  for (int i = 0; i < QED_MAX_SYNCS; ++i)
+    f->sync_fds[i] = -1;
   return f;
 }
 
@@ -634,6 +662,18 @@ open_again (struct file *f)
   return fd;
 }
 
+static int
+open_for_writing (struct file *f)
+{
+  for (int i = 0; i < QED_MAX_SYNCS; ++i) {
+    f->sync_fds[i] = open_again (f);
+    if (f->sync_fds[i] == -1)
+      return qed_error (errno, "%s: open for writing: %m", f->path);
+  }
+  f->writable_fd = f->sync_fds[0];
+  return 0;
+}
+
 /* The reader's locks become a writer's, and stay a reader's when that is
  * refused.  Whether we may write at all is asked first, because who may not
  * has no need for locks.
@@ -642,19 +682,16 @@ static int
 file_make_writable (struct qed_storage *st)
 {
   struct file *f = (struct file *) st;
-  int fd = open_again (f);
 
-  if (fd == -1)
-    return qed_error (errno, "%s: open for writing: %m", st->name);
-  if (f->locked &&
-      take_locks (f->fd, st->name, &lock_writer, lock_reader.holds) == -1) {
+  if (open_for_writing (f) == -1 ||
+      (f->locked &&
+       take_locks (f->fd, st->name, &lock_writer, lock_reader.holds) == -1)) {
     int err = errno;
 
-    close (fd);
+    close_writable (f);
     errno = err;
     return -1;
   }
-  f->writable_fd = fd;
   return 0;
 }
 
@@ -665,8 +702,7 @@ file_make_readonly (struct qed_storage *st)
 
   if (f->locked)
     unlock (f->fd, lock_writer.holds & ~lock_reader.holds);
-  close (f->writable_fd);
-  f->writable_fd = -1;
+  close_writable (f);
 }
 
 /* ---- creating ---- */
@@ -735,7 +771,7 @@ open_temporary (struct file *f)
       return qed_error (ENOMEM, "%s: %m", f->path);
     }
     f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    f->writable_fd = f->fd;
+    f->writable_fd = f->sync_fds[0] = f->fd;
     if (f->fd >= 0)
       return 0;
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);

@@ -550,7 +550,8 @@ check_slice (struct qed_table *t, const struct slot *s)
 }
 
 int
-qed_table_prepare (struct qed_table *t, uint64_t cluster, bool *absent)
+qed_table_prepare (struct qed_table *t, uint64_t cluster, bool *absent,
+                   bool *unsound)
 {
   struct qed_view view = { .type = QED_VIEW_UNSOUND };
   struct slot *s;
@@ -562,6 +563,7 @@ qed_table_prepare (struct qed_table *t, uint64_t cluster, bool *absent)
     r = check_slice (t, s);
   pthread_mutex_unlock (&t->lock);
   *absent = view.type == QED_VIEW_ABSENT;
+  *unsound = s != NULL && r == -1;
   return r;
 }
 

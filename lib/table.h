@@ -96,12 +96,12 @@ extern int qed_table_make_writable (struct qed_table *t, uint64_t file_end);
  */
 extern void qed_table_grow (struct qed_table *t, uint64_t file_end);
 
-/* May CLUSTER's entry be linked?  EIO: its slice (of the L1 table if *ABSENT:
- * there is no L2 table) has an unsound entry, so nothing is linked there
- * (I9).
+/* May CLUSTER's entry be linked?  EIO and *UNSOUND: its slice (of the L1 table
+ * if *ABSENT: there is no L2 table) has an unsound entry, so nothing is linked
+ * there (I9).
  */
 extern int qed_table_prepare (struct qed_table *t, uint64_t cluster,
-                              bool *absent);
+                              bool *absent, bool *unsound);
 
 /* Set the L2 entries of N guest clusters from CLUSTER on, all in one slice
  * (QED_SLICE_ENTRIES), to OFFSET and what follows it; or the L1 entry for

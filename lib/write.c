@@ -93,9 +93,10 @@ check_lost (struct qed_image *img, int r, bool lost)
 static int
 look_before_link (struct qed_image *img, uint64_t cluster, bool *absent)
 {
-  int r = qed_table_prepare (img->table, cluster, absent);
+  bool unsound;
+  int r = qed_table_prepare (img->table, cluster, absent, &unsound);
 
-  if (r == -1 && errno == EIO)
+  if (unsound)
     atomic_store (&img->corrupt, true);
   return r;
 }

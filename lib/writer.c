@@ -125,9 +125,9 @@ qed_writer_fail (struct qed_image *img, int err)
 
 /* ---- flush (I5) ---- */
 
-/* Make everything durable whose write has returned.  Who comes while a sync
- * is under way needs another one, because that may have begun too early; all
- * who come meanwhile share it.
+/* Make everything durable whose write has returned.  A sync that is under way
+ * may have begun too early for that, so it takes one that begins now, or, with
+ * all those under way that may be, the next one, which all who wait share.
  */
 static int
 sync_all (struct qed_image *img)
@@ -138,18 +138,22 @@ sync_all (struct qed_image *img)
 
   pthread_mutex_lock (&w->lock);
   need = w->syncs_begun + (atomic_load (&w->unsynced) ? 1 : 0);
-  while (r == 0 && w->syncs_ended < need) {
-    if (w->syncs_begun > w->syncs_ended)
+  while (r == 0 && w->last_synced < need) {
+    if (w->syncs_begun >= need || w->syncing == QED_MAX_SYNCS)
       pthread_cond_wait (&w->changed, &w->lock);
     else {
-      w->syncs_begun++;
+      uint64_t number = ++w->syncs_begun;
+
+      w->syncing++;
       atomic_store (&w->unsynced, false);
       pthread_mutex_unlock (&w->lock);
       r = qed_storage_sync (img->st);
       if (r == -1)
         qed_writer_fail (img, errno);
       pthread_mutex_lock (&w->lock);
-      w->syncs_ended++;
+      w->syncing--;
+      if (w->last_synced < number)
+        w->last_synced = number;
       pthread_cond_broadcast (&w->changed);
     }
   }
@@ -449,6 +453,8 @@ prepare (struct qed_image *img, struct qed_writer *w,
   if (need_check && repair (img, w, &result) == -1)
     return -1;
   w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
+  w->limit = INT64_MAX; /* of all files: lengths are signed */
+  w->checked = need_check;
   if (qed_table_make_writable (img->table, w->end) == -1)
     return -1;
   if (need_check)

@@ -71,16 +71,21 @@ struct qed_writer {
   enum qed_need_check need_check;
   uint64_t allocations;         /* begun; whoever looks twice sees idleness */
 
-  /* Space: clusters up to END are given away, the file has FILE_SIZE bytes.
-   * One thread at a time extends it.
+  /* Space: clusters up to END are given away, the file has FILE_SIZE bytes and
+   * may have LIMIT.  One thread at a time extends it.
    */
   uint64_t end;
   uint64_t file_size;
+  uint64_t limit;
   bool extending;
+  bool checked;                 /* no entry points past END, or LIMIT, unless
+                                   it is one of ours */
 
-  /* Syncs begun and ended, the last with or without success.  One at a time.
+  /* Syncs are numbered as they begin.  LAST_SYNCED: the greatest of those that
+   * have ended, with or without success; SYNCING: how many have not.
    */
-  uint64_t syncs_begun, syncs_ended;
+  uint64_t syncs_begun, last_synced;
+  unsigned syncing;
   atomic_bool unsynced;         /* set after a write, cleared before a sync */
 
   /* errno of what made further writing impossible (I5), 0 if nothing has,
@@ -153,5 +158,21 @@ struct qed_check_result {
 extern int qed_check_tables (struct qed_storage *st,
                              const struct qed_header *h, uint64_t file_size,
                              bool repair, struct qed_check_result *result);
+
+/* Entries that are unsound only because they point past the end of the file,
+ * so that they would be sound if it grew over them: those up to QED_NEAR_END
+ * behind its end, and the least of the others.
+ */
+#define QED_NEAR_END (UINT64_C (1) << 36)
+struct qed_past_end {
+  uint64_t count;
+  uint64_t near_end;            /* where the last near one ends; else the
+                                   file's end */
+  uint64_t far;                 /* UINT64_MAX: there is none */
+};
+
+extern int qed_find_past_end (struct qed_storage *st,
+                              const struct qed_header *h, uint64_t file_size,
+                              struct qed_past_end *past_end);
 
 #endif /* QED_WRITER_H */
