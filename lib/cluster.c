@@ -77,7 +77,8 @@ classify (const struct qed_image *img, uint64_t entry,
     return QED_RUN_ZERO;
   default:
     return qed_entry_sound (&img->g, entry, img->g.cluster_size,
-                            view->file_end, view->l2_offset) ?
+                            qed_end_for (view->ends, entry),
+                            view->l2_offset) ?
       QED_RUN_DATA : QED_RUN_UNSOUND;
   }
 }
@@ -235,12 +236,12 @@ qed_unsound_error (struct qed_image *img, uint64_t offset)
     level = "L2";
     entry = view.entries[0];
     why = qed_entry_unsound (&img->g, entry, img->g.cluster_size,
-                             view.file_end, view.l2_offset);
+                             qed_end_for (view.ends, entry), view.l2_offset);
   }
   else {
     entry = view.l2_offset;
     why = qed_entry_unsound (&img->g, entry, img->g.table_bytes,
-                             view.file_end, 0);
+                             qed_end_for (view.ends, entry), 0);
   }
   qed_table_unlock (img->table);
   atomic_store (&img->corrupt, true);

@@ -50,9 +50,10 @@
  * read.  What such entries point to is left out: what is near is jumped over,
  * what is far limits the length of the file.
  *
- * Space is never given back, but for what was neither linked nor written: were
- * it a hole again by punching, a crash could undo just that, and show what was
- * written to who got it next.
+ * Space is never given back, but for what a failed write left as it was, for
+ * instance because the filesystem is full: who tries again and again must not
+ * make the file grow.  What was written in part isn't made a hole again for the
+ * next one: a crash could undo just that.
  */
 
 #include <config.h>
@@ -127,7 +128,6 @@ extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
   }
   *size = want;
   atomic_store (&img->writer->unsynced, true);
-  qed_table_grow (img->table, want);
   return 0;
 }
 
@@ -149,16 +149,58 @@ make_room (struct qed_image *img, uint64_t bytes)
     r = find_room (img, &end, &limit);
   if (r == 0)
     r = extend (img, end, limit, bytes, &size);
+  if (r == 0)
+    qed_table_grow (img->table, first ? end : w->first, size);
   pthread_mutex_lock (&w->lock);
   w->extending = false;
   w->file_size = size;
   if (r == 0 && first) {
     w->checked = true;
-    w->end = end;
+    w->first = w->end = end;
     w->limit = limit;
   }
   pthread_cond_broadcast (&w->changed);
   return r;
+}
+
+/* Take BYTES from what was undone, if there is a place large enough.  Called
+ * with the lock, as are all up to qed_alloc.
+ */
+static bool
+take_undone (struct qed_writer *w, uint64_t bytes, uint64_t *offset)
+{
+  for (int i = 0; i < QED_MAX_UNDONE; ++i)
+    if (w->undone[i].bytes >= bytes) {
+      *offset = w->undone[i].offset;
+      w->undone[i].offset += bytes;
+      w->undone[i].bytes -= bytes;
+      return true;
+    }
+  return false;
+}
+
+static void
+add_undone (struct qed_writer *w, uint64_t bytes, uint64_t offset)
+{
+  for (int i = 0; i < QED_MAX_UNDONE; ++i)
+    if (w->undone[i].bytes == 0) {
+      w->undone[i].offset = offset;
+      w->undone[i].bytes = bytes;
+      return;
+    }
+}
+
+/* What was undone at the end isn't given away any more. */
+static void
+draw_back_end (struct qed_writer *w)
+{
+  for (int i = 0; i < QED_MAX_UNDONE; ++i)
+    if (w->undone[i].bytes > 0 &&
+        w->undone[i].offset + w->undone[i].bytes == w->end) {
+      w->end = w->undone[i].offset;
+      w->undone[i].bytes = 0;
+      i = -1; /* another one may be the last now */
+    }
 }
 
 int
@@ -169,14 +211,16 @@ qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
   int r = 0;
 
   pthread_mutex_lock (&w->lock);
-  while (r == 0 && w->file_size - w->end < bytes)
-    if (w->extending)
-      pthread_cond_wait (&w->changed, &w->lock);
-    else
-      r = make_room (img, bytes);
-  if (r == 0) {
-    *offset = w->end;
-    w->end += bytes;
+  if (!take_undone (w, bytes, offset)) {
+    while (r == 0 && w->file_size - w->end < bytes)
+      if (w->extending)
+        pthread_cond_wait (&w->changed, &w->lock);
+      else
+        r = make_room (img, bytes);
+    if (r == 0) {
+      *offset = w->end;
+      w->end += bytes;
+    }
   }
   pthread_mutex_unlock (&w->lock);
   return r;
@@ -186,11 +230,18 @@ void
 qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset)
 {
   struct qed_writer *w = img->writer;
+  uint64_t bytes = count << img->g.cluster_bits;
+  int err = errno;
+  bool hole;
+  int64_t end = img->st->ops->next_extent (img->st, offset, &hole);
 
-  pthread_mutex_lock (&w->lock);
-  if (w->end == offset + (count << img->g.cluster_bits))
-    w->end = offset;
-  pthread_mutex_unlock (&w->lock);
+  if (end != -1 && hole && (uint64_t) end >= offset + bytes) {
+    pthread_mutex_lock (&w->lock);
+    add_undone (w, bytes, offset);
+    draw_back_end (w);
+    pthread_mutex_unlock (&w->lock);
+  }
+  errno = err;
 }
 
 int

@@ -101,38 +101,23 @@ qed_storage_read (struct qed_storage *st, void *buf, size_t count,
 }
 
 int
-qed_storage_write_fresh (struct qed_storage *st, const void *buf,
-                         size_t count, uint64_t offset, bool *untouched)
+qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
+                   uint64_t offset)
 {
-  const size_t all = count;
-
   while (count > 0) {
     ssize_t r = st->ops->pwrite (st, buf, count, offset);
 
     if (r == -1 && errno == EINTR)
       continue;
-    if (r <= 0) {
-      /* After other errors there's no telling. */
-      *untouched = count == all && r == -1 &&
-        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG);
+    if (r <= 0)
       return qed_error (r == 0 ? EIO : errno,
                         "%s: write of %zu bytes at %" PRIu64 ": %m",
                         st->name, count, offset);
-    }
     buf = (const char *) buf + r;
     count -= (size_t) r;
     offset += (uint64_t) r;
   }
   return 0;
-}
-
-int
-qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
-                   uint64_t offset)
-{
-  bool untouched;
-
-  return qed_storage_write_fresh (st, buf, count, offset, &untouched);
 }
 
 int64_t

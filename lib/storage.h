@@ -45,12 +45,6 @@ extern int qed_storage_read (struct qed_storage *st, void *buf, size_t count,
 extern int qed_storage_write (struct qed_storage *st, const void *buf,
                               size_t count, uint64_t offset);
 
-/* The same.  When it fails *UNTOUCHED says whether nothing at all has been
- * written, as when the filesystem is full.
- */
-extern int qed_storage_write_fresh (struct qed_storage *st, const void *buf,
-                                    size_t count, uint64_t offset,
-                                    bool *untouched);
 extern int64_t qed_storage_size (struct qed_storage *st);
 extern int qed_storage_resize (struct qed_storage *st, uint64_t size);
 extern int qed_storage_sync (struct qed_storage *st);

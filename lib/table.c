@@ -60,15 +60,11 @@
  * not wait for another.
  *
  * I9: L1 entries are checked here, where they are followed; L2 entries by
- * the caller (cluster.c), who follows them.  An entry that points past the
- * end of the file as it was when the image was opened stays unsound when the
- * file grows over it.  So one bit for each slice says whether it was changed
- * since: such a slice had no unsound entry before the first change, and all
- * that is in it may point up to the end of the file as it is now.  The bits
- * take memory only where slices are changed.
+ * the caller (cluster.c), who follows them.  Nothing is linked in a slice that
+ * has an unsound entry.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
- * the bits and the ends.  No I/O is done under it.
+ * and the ends.  No I/O is done under it.
  */
 
 #include <config.h>
@@ -106,6 +102,7 @@ struct slot {
   uint32_t pins;                /* by threads that change the slice */
   uint8_t state;
   bool referenced;              /* used since CLOCK's hand came by */
+  bool sound;                   /* check_slice has found that all entries are */
 };
 
 #define NONE UINT32_MAX
@@ -113,10 +110,9 @@ struct slot {
 struct qed_table {
   struct qed_storage *st;       /* borrowed */
   struct qed_geometry g;
-  uint64_t file_end;            /* at open, for slices as they were then */
-  uint64_t grown_end;           /* now, for slices changed since */
 
   pthread_mutex_t lock;
+  struct qed_ends ends;
   pthread_cond_t changed;       /* a slot left LOADING, or is pinned no more */
 
   uint32_t nr_slots;
@@ -128,9 +124,6 @@ struct qed_table {
 
   void *memory;                 /* all of the three arrays */
   size_t memory_bytes;
-
-  uint8_t *changed_slices;      /* bits: L2 slices, then L1; NULL: read-only */
-  size_t changed_bytes;
 };
 
 /* ---- the cache ---- */
@@ -210,7 +203,7 @@ qed_table_new (struct qed_storage *st, const struct qed_geometry *g,
     goto err;
   t->st = st;
   t->g = *g;
-  t->file_end = t->grown_end = file_end;
+  t->ends = (struct qed_ends) { file_end, file_end, file_end };
   t->nr_slots = choose_nr_slots (g, cache_size);
   if (allocate (t) == -1)
     goto err;
@@ -230,8 +223,6 @@ qed_table_free (struct qed_table *t)
   if (t == NULL)
     return;
   munmap (t->memory, t->memory_bytes);
-  if (t->changed_slices)
-    munmap (t->changed_slices, t->changed_bytes);
   pthread_cond_destroy (&t->changed);
   pthread_mutex_destroy (&t->lock);
   free (t);
@@ -298,6 +289,7 @@ claim (struct qed_table *t, uint64_t key)
     }
     s->key = key;
     s->state = LOADING;
+    s->sound = false;
     insert (t, s);
     return s;
   }
@@ -356,28 +348,6 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
 
 /* ---- lookup ---- */
 
-/* The place of a slice's bit. */
-static uint64_t
-changed_bit (const struct qed_table *t, uint64_t key)
-{
-  return key & L1_KEY ? l2_slices (&t->g) + (key & ~L1_KEY) : key;
-}
-
-static bool
-is_changed (const struct qed_table *t, uint64_t key)
-{
-  uint64_t bit = changed_bit (t, key);
-
-  return t->changed_slices && t->changed_slices[bit / 8] & 1U << bit % 8;
-}
-
-/* Where what the entries of a slice point to must end: I9. */
-static uint64_t
-end_for (const struct qed_table *t, uint64_t key)
-{
-  return is_changed (t, key) ? t->grown_end : t->file_end;
-}
-
 /* Fill VIEW from the L1 slice in S: what to say if CLUSTER has no L2 table
  * that can be read, else where that is.
  */
@@ -390,14 +360,14 @@ view_l1 (struct qed_table *t, const struct slot *s, uint64_t cluster,
   uint64_t entry = entries[i], n = 1;
 
   view->l2_offset = entry;
-  view->file_end = end_for (t, s->key);
+  view->ends = &t->ends;
   if (entry == 0) {
     view->type = QED_VIEW_ABSENT;
     while (i + n < QED_SLICE_ENTRIES && entries[i + n] == 0)
       ++n;
   }
   else if (qed_entry_sound (&t->g, entry, t->g.table_bytes,
-                            view->file_end, 0))
+                            qed_end_for (&t->ends, entry), 0))
     view->type = QED_VIEW_ENTRIES;
   else
     view->type = QED_VIEW_UNSOUND;
@@ -419,7 +389,7 @@ view_l2 (struct qed_table *t, const struct slot *s, uint64_t cluster,
   view->entries = slot_entries (t, s) + i;
   view->whole_slice = i == 0;
   view->l2_offset = s->l2_offset;
-  view->file_end = end_for (t, s->key);
+  view->ends = &t->ends;
 }
 
 static struct slot *
@@ -490,16 +460,9 @@ qed_table_hole (struct qed_table *t, uint64_t l2_offset, uint64_t cluster)
 
 /* ---- changing ---- */
 
-int
-qed_table_make_writable (struct qed_table *t, uint64_t file_end)
+void
+qed_table_reset (struct qed_table *t, uint64_t file_end)
 {
-  size_t bytes = (l2_slices (&t->g) + l1_slices (&t->g)) / 8 + 1;
-  void *bits = map_zeros (bytes);
-
-  if (bits == NULL)
-    return qed_error (errno, "%s: one bit for each slice of a table, %zu "
-                      "bytes: %m", t->st->name, bytes);
-
   pthread_mutex_lock (&t->lock);
   for (uint32_t i = 0; i < t->nr_slots; ++i) {
     while (t->slots[i].state == LOADING)
@@ -507,45 +470,43 @@ qed_table_make_writable (struct qed_table *t, uint64_t file_end)
     if (t->slots[i].state == VALID)
       forget (t, &t->slots[i]);
   }
-  if (t->changed_slices)
-    munmap (t->changed_slices, t->changed_bytes);
-  t->changed_slices = bits;
-  t->changed_bytes = bytes;
-  t->file_end = t->grown_end = file_end;
+  t->ends = (struct qed_ends) { file_end, file_end, file_end };
   pthread_mutex_unlock (&t->lock);
-  return 0;
 }
 
 void
-qed_table_grow (struct qed_table *t, uint64_t file_end)
+qed_table_grow (struct qed_table *t, uint64_t fresh, uint64_t file_end)
 {
   pthread_mutex_lock (&t->lock);
-  t->grown_end = file_end;
+  t->ends.fresh = fresh;
+  t->ends.now = file_end;
   pthread_mutex_unlock (&t->lock);
 }
 
-/* I9: before the first change of a slice all that is in it must be sound.
- * Called with the lock held.
+/* I9: all that is in a slice must be sound before it is changed, and then it
+ * stays sound.  Called with the lock held.
  */
 static int
-check_slice (struct qed_table *t, const struct slot *s)
+check_slice (struct qed_table *t, struct slot *s)
 {
   const uint64_t *e = slot_entries (t, s);
   bool l1 = s->key & L1_KEY;
   uint64_t length = l1 ? t->g.table_bytes : t->g.cluster_size;
-  uint64_t end = t->file_end;
+  uint64_t own_table = l1 ? 0 : s->l2_offset;
 
-  if (is_changed (t, s->key))
-    return 0;
-  for (size_t i = 0; i < QED_SLICE_ENTRIES; ++i)
+  for (size_t i = 0; !s->sound && i < QED_SLICE_ENTRIES; ++i) {
+    uint64_t end = qed_end_for (&t->ends, e[i]);
+
     if (e[i] != 0 && (l1 || e[i] != QED_ENTRY_ZERO) &&
-        !qed_entry_sound (&t->g, e[i], length, end, l1 ? 0 : s->l2_offset))
+        !qed_entry_sound (&t->g, e[i], length, end, own_table))
       return qed_error (EIO, "%s: table at %" PRIu64 ": %s entry 0x%" PRIx64
                         " %s: nothing is allocated beside a corrupt entry: "
                         "run qed-img check -r all", t->st->name,
                         s->l2_offset, l1 ? "L1" : "L2", e[i],
                         qed_entry_unsound (&t->g, e[i], length, end,
-                                           l1 ? 0 : s->l2_offset));
+                                           own_table));
+  }
+  s->sound = true;
   return 0;
 }
 
@@ -567,49 +528,61 @@ qed_table_prepare (struct qed_table *t, uint64_t cluster, bool *absent,
   return r;
 }
 
-/* Write N entries of S, a pinned slot, from INDEX on: OFFSET and what follows
- * it, or (OFFSET 0) what is in memory.
- */
-static int
-write_entries (struct qed_table *t, const struct slot *s, uint64_t index,
-               uint64_t n, uint64_t offset)
+/* Where N entries of S, a pinned slot, from INDEX on stand in the file. */
+static uint64_t
+entries_offset (const struct qed_table *t, const struct slot *s,
+                uint64_t index)
 {
-  uint64_t buf[QED_SLICE_ENTRIES];
   uint64_t first = s->key & L1_KEY ? (s->key & ~L1_KEY) << QED_SLICE_BITS :
     qed_l2_index (&t->g, s->key << QED_SLICE_BITS);
 
+  return s->l2_offset + (first + index) * sizeof (uint64_t);
+}
+
+/* Their write failed: is in the file what is in memory, or can it be?  A
+ * filesystem that is full has mostly written nothing, and would fail again.
+ */
+static enum qed_link_failure
+restore_entries (struct qed_table *t, const struct slot *s, uint64_t index,
+                 uint64_t n)
+{
+  uint64_t old[QED_SLICE_ENTRIES], now[QED_SLICE_ENTRIES];
+  uint64_t offset = entries_offset (t, s, index);
+  size_t bytes = n * sizeof old[0];
+
   for (uint64_t i = 0; i < n; ++i)
-    buf[i] = htole64 (offset ? offset + (i << t->g.cluster_bits) :
-                      slot_entries (t, s)[index + i]);
-  return qed_storage_write (t->st, buf, n * sizeof buf[0], s->l2_offset +
-                            (first + index) * sizeof buf[0]);
+    old[i] = htole64 (slot_entries (t, s)[index + i]);
+  if (qed_storage_read (t->st, now, bytes, offset) == 0 &&
+      memcmp (old, now, bytes) == 0)
+    return QED_LINK_UNTOUCHED;
+  return qed_storage_write (t->st, old, bytes, offset) == 0 ?
+    QED_LINK_RESTORED : QED_LINK_LOST;
 }
 
 /* Link: see table.h.  Called with the lock held, returns without it. */
 static int
 change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
-        uint64_t offset, bool *lost)
+        uint64_t offset, enum qed_link_failure *how)
 {
   uint64_t *entries = t->entries[s - t->slots] + index;
-  uint64_t bit = changed_bit (t, s->key);
-  int r, err = 0;
+  uint64_t buf[QED_SLICE_ENTRIES];
+  int r, err;
 
   s->pins++;
   pthread_mutex_unlock (&t->lock);
 
-  r = write_entries (t, s, index, n, offset);
-  if (r == -1) {
-    /* A part of it may have been written. */
-    err = errno;
-    *lost = write_entries (t, s, index, n, 0) == -1;
-  }
+  for (uint64_t i = 0; i < n; ++i)
+    buf[i] = htole64 (offset + (i << t->g.cluster_bits));
+  r = qed_storage_write (t->st, buf, n * sizeof buf[0],
+                         entries_offset (t, s, index));
+  err = errno;
+  if (r == -1)
+    *how = restore_entries (t, s, index, n);
 
   pthread_mutex_lock (&t->lock);
-  if (r == 0) {
+  if (r == 0)
     for (uint64_t i = 0; i < n; ++i)
-      entries[i] = offset + (i << t->g.cluster_bits);
-    t->changed_slices[bit / 8] |= (uint8_t) (1U << bit % 8);
-  }
+      entries[i] = le64toh (buf[i]);
   s->pins--;
   pthread_cond_broadcast (&t->changed);
   pthread_mutex_unlock (&t->lock);
@@ -619,11 +592,12 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
 
 int
 qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
-                uint64_t offset, bool *lost)
+                uint64_t offset, enum qed_link_failure *how)
 {
   struct qed_view view;
   struct slot *s;
 
+  *how = QED_LINK_UNTOUCHED;
   pthread_mutex_lock (&t->lock);
   s = look_up (t, cluster, &view);
   if (s == NULL || view.type != QED_VIEW_ENTRIES) {
@@ -632,15 +606,16 @@ qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
       qed_error (EIO, "%s: L1 entry 0x%" PRIx64 ": the L2 table has gone",
                  t->st->name, view.l2_offset);
   }
-  return change (t, s, cluster & (QED_SLICE_ENTRIES - 1), n, offset, lost);
+  return change (t, s, cluster & (QED_SLICE_ENTRIES - 1), n, offset, how);
 }
 
 int
 qed_table_link_l2 (struct qed_table *t, uint64_t cluster, uint64_t offset,
-                   bool *lost)
+                   enum qed_link_failure *how)
 {
   struct slot *s;
 
+  *how = QED_LINK_UNTOUCHED;
   pthread_mutex_lock (&t->lock);
   s = load_l1 (t, cluster);
   if (s == NULL) {
@@ -648,5 +623,5 @@ qed_table_link_l2 (struct qed_table *t, uint64_t cluster, uint64_t offset,
     return -1;
   }
   return change (t, s, qed_l1_index (&t->g, cluster) &
-                 (QED_SLICE_ENTRIES - 1), 1, offset, lost);
+                 (QED_SLICE_ENTRIES - 1), 1, offset, how);
 }

@@ -39,6 +39,23 @@
 
 struct qed_table;
 
+/* Where in the file what entries point to may lie (I9): up to the end that the
+ * file had when it was opened, or in what it was extended by since.  Between
+ * the two there may be a gap that belongs to nobody (space.c).
+ */
+struct qed_ends {
+  uint64_t at_open;
+  uint64_t fresh;               /* where clusters are taken from on */
+  uint64_t now;
+};
+
+/* Where what ENTRY points to must end. */
+static inline uint64_t
+qed_end_for (const struct qed_ends *ends, uint64_t entry)
+{
+  return entry < ends->fresh ? ends->at_open : ends->now;
+}
+
 /* What table_find says about a guest cluster. */
 enum qed_view_type {
   QED_VIEW_ENTRIES,             /* it has L2 entries, in the view */
@@ -56,8 +73,7 @@ struct qed_view {
 
   uint64_t l2_offset;           /* ENTRIES: of the L2 table in the file.
                                    UNSOUND: the L1 entry's value */
-  uint64_t file_end;            /* what these entries (UNSOUND: the L1 entry)
-                                   point to must end here: I9 */
+  const struct qed_ends *ends;  /* valid as long as the entries */
 };
 
 /* A cache for the tables of an image with this geometry in a file whose
@@ -85,16 +101,15 @@ extern void qed_table_unlock (struct qed_table *t);
 extern uint64_t qed_table_hole (struct qed_table *t, uint64_t l2_offset,
                                 uint64_t cluster);
 
-/* From now on entries may be changed: forget all slices, because the file may
- * have been repaired, and that its end is FILE_END.  Called without the lock,
- * once; other threads may be reading.
+/* Forget all slices, because the file may have been repaired, and that its end
+ * is FILE_END.  Called without the lock, before any of the calls below; other
+ * threads may be reading.
  */
-extern int qed_table_make_writable (struct qed_table *t, uint64_t file_end);
+extern void qed_table_reset (struct qed_table *t, uint64_t file_end);
 
-/* The file has been extended to FILE_END: entries that are linked from now on
- * may point up to there.
- */
-extern void qed_table_grow (struct qed_table *t, uint64_t file_end);
+/* Clusters are taken from FRESH on, and the file ends at FILE_END now. */
+extern void qed_table_grow (struct qed_table *t, uint64_t fresh,
+                            uint64_t file_end);
 
 /* May CLUSTER's entry be linked?  EIO and *UNSOUND: its slice (of the L1 table
  * if *ABSENT: there is no L2 table) has an unsound entry, so nothing is linked
@@ -108,14 +123,17 @@ extern int qed_table_prepare (struct qed_table *t, uint64_t cluster,
  * CLUSTER to the L2 table at OFFSET.  First in the file, with one write, then
  * in memory (I4).  qed_table_prepare has said that it may be done, and the
  * caller has a claim on the clusters (writer.h), so nobody else changes these
- * entries.  After a failure file and memory are as before, unless *LOST
- * becomes true: then what the file has is unknown, because the old entries
- * can't be written either.
+ * entries.  After a failure *HOW tells what the file has.
  */
+enum qed_link_failure {
+  QED_LINK_UNTOUCHED,           /* the old entries, all the time */
+  QED_LINK_RESTORED,            /* the old ones again, but maybe not durably */
+  QED_LINK_LOST,                /* that isn't known */
+};
 extern int qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
-                           uint64_t offset, bool *lost);
+                           uint64_t offset, enum qed_link_failure *how);
 extern int qed_table_link_l2 (struct qed_table *t, uint64_t cluster,
-                              uint64_t offset, bool *lost);
+                              uint64_t offset, enum qed_link_failure *how);
 
 #define QED_SLICE_BITS 9
 #define QED_SLICE_ENTRIES (UINT64_C (1) << QED_SLICE_BITS)

@@ -82,11 +82,18 @@ finish (struct qed_image *img, int r, unsigned flags)
 
 /* ---- allocation ---- */
 
-/* The metadata of the failed link, if LOST, isn't known any more. */
+/* COUNT clusters at OFFSET should have been linked.  They are still a hole only
+ * if they are a table.
+ */
 static int
-check_lost (struct qed_image *img, int r, bool lost)
+link_failed (struct qed_image *img, enum qed_link_failure how, uint64_t count,
+             uint64_t offset)
 {
-  return lost ? qed_writer_fail (img, errno) : r;
+  if (how == QED_LINK_LOST)
+    return qed_writer_fail (img, errno);
+  if (how == QED_LINK_UNTOUCHED)
+    qed_alloc_undo (img, count, offset);
+  return -1;
 }
 
 /* May entries of CLUSTER's slice be linked?  *ABSENT: it has no L2 table. */
@@ -107,7 +114,8 @@ make_l2_table (struct qed_image *img, uint64_t cluster)
 {
   uint64_t key = QED_CLAIM_L1 | qed_l1_index (&img->g, cluster), offset;
   struct qed_claim claim;
-  bool absent, lost = false;
+  enum qed_link_failure how;
+  bool absent;
   int r;
 
   if (qed_claim (img, &claim, key, key) == -1)
@@ -115,9 +123,8 @@ make_l2_table (struct qed_image *img, uint64_t cluster)
   r = look_before_link (img, cluster, &absent);
   if (r == 0 && absent) {
     r = qed_alloc (img, img->h.table_size, &offset);
-    if (r == 0)
-      r = qed_table_link_l2 (img->table, cluster, offset, &lost);
-    r = check_lost (img, r, lost);
+    if (r == 0 && qed_table_link_l2 (img->table, cluster, offset, &how) == -1)
+      r = link_failed (img, how, img->h.table_size, offset);
   }
   qed_unclaim (img, &claim);
   return r;
@@ -135,20 +142,18 @@ write_fresh (struct qed_image *img, const void *buf, size_t count,
   uint64_t in_cluster = offset & (img->g.cluster_size - 1);
   uint64_t cluster = offset >> bits, file_offset;
   uint64_t n = ((offset + count - 1) >> bits) - cluster + 1;
-  bool untouched, lost = false;
-  int r;
+  enum qed_link_failure how;
 
   if ((absent && make_l2_table (img, cluster) == -1) ||
       qed_alloc (img, n, &file_offset) == -1)
     return -1;
-  if (qed_storage_write_fresh (img->st, buf, count, file_offset + in_cluster,
-                               &untouched) == -1) {
-    if (untouched)
-      qed_alloc_undo (img, n, file_offset);
+  if (qed_storage_write (img->st, buf, count,
+                         file_offset + in_cluster) == -1) {
+    qed_alloc_undo (img, n, file_offset);
     return -1;
   }
-  r = qed_table_link (img->table, cluster, n, file_offset, &lost);
-  return check_lost (img, r, lost);
+  return qed_table_link (img->table, cluster, n, file_offset, &how) == -1 ?
+    link_failed (img, how, n, file_offset) : 0;
 }
 
 /* OFFSET isn't allocated: allocate it and what follows in the same slice, up
@@ -180,6 +185,8 @@ write_allocating (struct qed_image *img, const void *buf, size_t count,
     if (r == 0)
       r = (ssize_t) run.length;
   }
+  /* Who clears NEED_CHECK next has to know of the link. */
+  mark_unsynced (img);
   qed_unclaim (img, &claim);
   return r;
 }

@@ -455,8 +455,8 @@ prepare (struct qed_image *img, struct qed_writer *w,
   w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
   w->limit = INT64_MAX; /* of all files: lengths are signed */
   w->checked = need_check;
-  if (qed_table_make_writable (img->table, w->end) == -1)
-    return -1;
+  w->first = w->end;
+  qed_table_reset (img->table, w->end);
   if (need_check)
     atomic_store (&img->corrupt, false); /* if something was, it's repaired */
   return 0;
@@ -568,14 +568,18 @@ qed_writer_close (struct qed_image *img)
   if (w->has_thread)
     pthread_join (w->thread, NULL);
 
-  r = qed_check_writable (img);
-  if (r == 0) {
+  if (atomic_load (&w->failed)) {
+    (void) qed_storage_sync (img->st); /* for what it may still be good */
+    r = qed_check_writable (img);
+  }
+  else {
     pthread_mutex_lock (&w->lock);
     r = clear_need_check (img);
     pthread_mutex_unlock (&w->lock);
+    /* Writes in place to a clean image; or what can't be made clean. */
+    if (atomic_load (&w->failed) == 0 && sync_all (img) == -1)
+      r = -1;
   }
-  if (r == 0)
-    r = sync_all (img); /* writes in place to a clean image */
   err = errno;
   img->writer = NULL;
   free_writer (w);

@@ -61,6 +61,9 @@ enum qed_need_check {
   QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING, QED_UNKNOWN
 };
 
+/* As many threads as may fail at the same time; more only leak space. */
+#define QED_MAX_UNDONE 32
+
 struct qed_writer {
   pthread_mutex_t lock;         /* guards all that follows but the atomics */
   pthread_cond_t changed;       /* any of it, but for claims being added */
@@ -74,12 +77,14 @@ struct qed_writer {
   /* Space: clusters up to END are given away, the file has FILE_SIZE bytes and
    * may have LIMIT.  One thread at a time extends it.
    */
+  uint64_t first;               /* taken in this session, once CHECKED */
   uint64_t end;
   uint64_t file_size;
   uint64_t limit;
   bool extending;
-  bool checked;                 /* no entry points past END, or LIMIT, unless
-                                   it is one of ours */
+  bool checked;                 /* where the first of them may be is known */
+  struct { uint64_t offset, bytes; } undone[QED_MAX_UNDONE]; /* to be given
+                                   away again; bytes 0: nothing */
 
   /* Syncs are numbered as they begin.  LAST_SYNCED: the greatest of those that
    * have ended, with or without success; SYNCING: how many have not.
@@ -133,8 +138,8 @@ extern int qed_writer_close (struct qed_image *img);
 extern int qed_alloc (struct qed_image *img, uint64_t count,
                       uint64_t *offset);
 
-/* Nothing has been written to these clusters, nor linked: take them back if
- * they are the last ones.
+/* Writing to these clusters has failed, and nothing has been linked to them.
+ * If they are still a hole others may have them.  errno and message stay.
  */
 extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
                             uint64_t offset);

@@ -394,10 +394,66 @@ test_overlapping (void)
   mem_file_free (f);
 }
 
+/* Many who try again and again on a full filesystem neither make the file grow
+ * nor leak.
+ */
+static ssize_t
+no_space (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  (void) opaque;
+  if (op == MEM_PWRITE && offset > 0 && count > 8) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return (ssize_t) count;
+}
+
+static void *
+retrying_thread (void *arg)
+{
+  struct writing *j = arg;
+  static const uint8_t buf[5 * 4096];
+
+  for (unsigned i = 0; i < j->rounds; i++) {
+    size_t count = (1 + (i + j->number) % 5) * 4096;
+
+    CHECK_FAILS (qed_pwrite (j->img, buf, count, j->number * sizeof buf, 0),
+                 ENOSPC, MEM_NAME);
+  }
+  return NULL;
+}
+
+static void
+test_retrying (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct writing jobs[THREADS];
+  struct model m;
+
+  model_create (&m, f, 4096, 1, UINT64_C (1) << 30);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
+  mem_set_hook (f, no_space, NULL);
+  for (unsigned i = 0; i < THREADS; i++) {
+    jobs[i] = (struct writing) { .number = i, .rounds = 1000, .img = img };
+    CHECK (pthread_create (&jobs[i].thread, NULL, retrying_thread,
+                           &jobs[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+  mem_set_hook (f, NULL, NULL);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), 3 * 4096); /* header, L1, the L2 table */
+  mem_file_free (f);
+}
+
 HARNESS_MAIN (
   TEST (test_spread),
   TEST (test_slow),
   TEST (test_random_images),
   TEST (test_writing),
   TEST (test_overlapping),
+  TEST (test_retrying),
 )

@@ -539,32 +539,119 @@ test_sync_fails (void)
   mem_file_free (f);
 }
 
-/* I4: an entry that can't be written isn't seen, and the old one is written
- * back; if that fails too nothing more is written.
+/* I4: an entry that can't be written isn't seen; if it was written in part the
+ * old one is written back; if that fails too nothing more is written.
  */
+struct torn {
+  bool tear;                    /* write a half of the next entry */
+  unsigned fail;                /* then let so many writes fail */
+};
+
+static ssize_t
+tear_entry (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  struct torn *torn = opaque;
+
+  (void) offset;
+  if (op != MEM_PWRITE)
+    return (ssize_t) count;
+  if (torn->tear && count == 8) {
+    torn->tear = false;
+    return 4;
+  }
+  if (!torn->tear && torn->fail > 0) {
+    torn->fail--;
+    errno = EIO;
+    return -1;
+  }
+  return (ssize_t) count;
+}
+
 static void
 test_link_fails (void)
 {
-  struct mem_faults faults = { .op = MEM_PWRITE, .first = 2, .err = EIO };
+  const struct mem_faults faults = {
+    .op = MEM_PWRITE, .first = 2, .count = 1, .err = EIO
+  };
   struct mem_file *f = mem_file_new ();
+  struct torn torn;
   struct model m;
   struct qed_image *img = new_image (&m, f);
 
   CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
-  faults.count = 1;
   mem_set_faults (f, &faults);
   CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, CS, 0), EIO, "write of 8");
+  mem_set_faults (f, NULL);
   check_content (img, CS, CS, 0);
+
+  mem_set_hook (f, tear_entry, &torn);
+  torn = (struct torn) { .tear = true, .fail = 1 };
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, CS, 0), EIO, "write of 4");
+  check_content (img, CS, CS, 0);
+  CHECK_EQ (model_get64 (&m, 2 * CS + 8), 0);
   CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, CS, 0), 0);
 
-  faults.count = 2;
-  mem_set_faults (f, &faults);
+  torn = (struct torn) { .tear = true, .fail = 2 };
   CHECK_FAILS (qed_pwrite (img, filled (CS, 2), CS, 3 * CS, 0), EIO,
                "write of 8");
-  mem_set_faults (f, NULL);
+  mem_set_hook (f, NULL, NULL);
   check_content (img, 3 * CS, CS, 0);
   CHECK_FAILS (qed_pwrite (img, "", 1, 0, 0), EIO, "nothing more is written");
   CHECK_FAILS (qed_close (img), EIO, "nothing more is written");
+  mem_file_free (f);
+}
+
+/* A full filesystem has no block for what is a hole: neither for data nor for
+ * entries in a fresh table.  Nothing is lost, nothing leaks however often it
+ * is tried, and all works again when there is space.
+ */
+struct full {
+  struct mem_file *f;
+  unsigned blocks;              /* so many more holes may be filled */
+};
+
+static ssize_t
+fill_holes (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  struct full *full = opaque;
+  bool hole;
+
+  if (op != MEM_PWRITE)
+    return (ssize_t) count;
+  mem_next_extent (full->f, offset, &hole);
+  if (!hole)
+    return (ssize_t) count;
+  if (full->blocks == 0) {
+    errno = ENOSPC;
+    return -1;
+  }
+  full->blocks--;
+  return (ssize_t) count;
+}
+
+static void
+test_full (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct full full = { .f = f };
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, 0, 0), 0);
+  mem_set_hook (f, fill_holes, &full);
+  for (unsigned i = 0; i < 300; i++) {
+    /* The L1 entry has its block; next is one for data, if anything. */
+    full.blocks = i == 100;
+    CHECK_FAILS (qed_pwrite (img, filled (512, 2), 512, 600 * CS, 0), ENOSPC,
+                 MEM_NAME);
+    check_content (img, 600 * CS, CS, 0);
+  }
+  CHECK_EQ (qed_pwrite (img, filled (1, 3), 1, 0, 0), 0);
+  CHECK_EQ (qed_flush (img), 0);
+  mem_set_hook (f, NULL, NULL);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 4), CS, 600 * CS, 0), 0);
+  /* Two tables, two clusters, and the one for which there was a block. */
+  close_clean (img, f, 2 + 2 + 2 + 1);
   mem_file_free (f);
 }
 
@@ -845,6 +932,7 @@ HARNESS_MAIN (
   TEST (test_header_changed),
   TEST (test_sync_fails),
   TEST (test_link_fails),
+  TEST (test_full),
   TEST (test_unsound),
   TEST (test_past_the_end),
   TEST (test_check_repairs),
