@@ -37,6 +37,8 @@ clusters anywhere, and any entry or byte overridden with something wrong.
 Model reads an image as QED-FORMAT.md says, as slowly and plainly as that
 can be done, and is what tests compare a server with.
 
+References counts who refers to which cluster of an image.
+
     img = Image(size=1 << 20, cluster_size=4096, table_size=1)
     img.data(0)                     # with a pattern
     img.data(3, b"hello", at=17)    # at file offset 17 * 4096
@@ -47,6 +49,7 @@ can be done, and is what tests compare a server with.
 Only Python's standard library is used.
 """
 
+import collections
 import errno
 import os
 import random
@@ -249,8 +252,8 @@ class Run:
 
 
 class Model:
-    """What an image contains (that nobody changes).  Backing files are not looked at: what is
-    UNALLOCATED reads as zeros here."""
+    """What an image contains that nobody changes.  Backing files are not
+    looked at: what is UNALLOCATED reads as zeros here."""
 
     def __init__(self, path):
         self.path = path
@@ -404,3 +407,59 @@ class Model:
             add(Run(pos, self.size, UNALLOCATED))
             self._runs = result
         return self._runs
+
+
+class References:
+    """Who refers to which cluster of an image file: each cluster once, or
+    something is wrong."""
+
+    def __init__(self, path):
+        model = Model(path)
+        cs = model.cluster_size
+        self.path, self.header = path, model.header
+        self.file_size = model.file_size
+        self.unsound = []           # L1 and L2 entries
+        count = collections.Counter(range(model.header["header_size"]))
+
+        def add(offset, length):
+            count.update(range(offset // cs, (offset + length) // cs))
+
+        l1 = model.header["l1_table_offset"]
+        add(l1, model.table_bytes)
+        # Not each twice where L1 entries are the same.
+        tables = collections.Counter()
+        for _, table in model._nonzero_entries(l1, model.n):
+            if model._sound(table, model.table_bytes):
+                add(table, model.table_bytes)
+                tables[table] += 1
+            else:
+                self.unsound.append(table)
+        for table in tables:
+            for _, entry in model._nonzero_entries(table, model.n):
+                if entry == 1:
+                    continue
+                if model._sound(entry, cs, table):
+                    add(entry, cs)
+                else:
+                    self.unsound.append(entry)
+        model.close()
+        self.used_end = (max(count) + 1) * cs
+        self.duplicates = [c for c, n in count.items() if n > 1]
+        self.leaks = self.file_size // cs - len(count)
+
+    def need_check(self):
+        return bool(self.header["features"] & F_NEED_CHECK)
+
+    def check_consistent(self):
+        """Nothing is wrong but, perhaps, that space is lost."""
+        assert not self.unsound, [hex(e) for e in self.unsound[:10]]
+        assert not self.duplicates, self.duplicates[:10]
+
+    def check_clean(self, leaks=False):
+        """As a writer has to leave an image.  LEAKS: there may be some, made
+        by another."""
+        self.check_consistent()
+        assert not self.need_check()
+        assert self.file_size == self.used_end, (self.file_size,
+                                                 self.used_end)
+        assert leaks or self.leaks == 0, self.leaks

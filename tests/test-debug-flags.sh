@@ -60,6 +60,18 @@ nbdsh -u "$uri" -c "$requests"
 stop_nbdkit
 test "$(grep -c 65536 $log)" -ge $((before + 3))
 absent 'slice' $log
+start_nbdkit -v -D qed.io=1 qed $d/x.qed
+nbdsh -u "$uri" -c '
+h.pwrite (b"x" * 4096, 65536)
+h.zero (4096, 65536)
+h.trim (4096, 65536)
+h.flush ()
+'
+stop_nbdkit
+for what in pwrite zero trim; do
+    test "$(grep -c "debug: qed: $what count=4096 offset=65536" $log)" -eq 2
+done
+test "$(grep -c 'debug: qed: flush' $log)" -ge 2
 
 start_nbdkit -v -D qed.table=1 qed $d/x.qed
 nbdsh -u "$uri" -c "$requests"

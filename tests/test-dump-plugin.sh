@@ -38,7 +38,8 @@ set -x
 nbdkit qed --dump-plugin >$d/dump
 cat $d/dump
 for line in name=qed thread_model=parallel magic_config_key=file \
-            has_extents=1 has_cache=1; do
+            has_extents=1 has_cache=1 has_pwrite=1 has_zero=1 has_trim=1 \
+            has_flush=1 qed_punch_hole=yes; do
     grep -x "$line" $d/dump
 done
 version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" \

@@ -40,7 +40,7 @@ requires_program perl
 nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)
-test "$(echo $params)" = "cache-size file lock"
+test "$(echo $params)" = "cache-size check file lock"
 pod="$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod"
 for p in $params; do
     grep -F "B<$p=" "$pod"

@@ -36,8 +36,9 @@ set -x
 requires_nbd
 requires_qemu
 
-# While nbdkit serves an image (in the foreground or not), QEMU can't open
-# it for writing nor create another in its place, but it can read it.
+# While nbdkit serves an image read-only, or before a client comes that may
+# write (in the foreground or not), QEMU can't open it for writing nor create
+# another in its place, but it can read it.
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
 state_of $d/x.qed >$d/before
@@ -58,13 +59,13 @@ held ()
 start_nbdkit qed $d/x.qed
 held
 # Readers don't disturb each other.
-start_nbdkit -n second qed $d/x.qed
+start_nbdkit -n second -r qed $d/x.qed
 nbdsh -u "$uri" -c 'assert h.pread (65536, 0) == b"\x09" * 65536'
 stop_nbdkit
 held
 start_qemu_nbd -r -f qed $d/x.qed
 stop_nbdkit second
-start_nbdkit qed $d/x.qed
+start_nbdkit -r qed $d/x.qed
 stop_qemu_nbd
 held
 stop_nbdkit

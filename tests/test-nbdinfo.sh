@@ -54,9 +54,14 @@ for cs, preferred in ((4096, 4096), (8192, 8192), (65536, 65536),
         print(out)
         [e] = json.loads(out)["exports"]
         assert e["export-size"] == 5 << 20
-        assert e["is_read_only"] is True
+        assert e["is_read_only"] is False
         assert e["can_multi_conn"] is True
         assert e["can_cache"] is True
+        assert e["can_flush"] is True
+        assert e["can_fua"] is True
+        assert e["can_zero"] is True
+        assert e["can_fast_zero"] is True
+        assert e["can_trim"] is True
         assert e["is_rotational"] is False
         assert e["contexts"] == ["base:allocation"]
         assert e["block_size_minimum"] == 1

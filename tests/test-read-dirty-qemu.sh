@@ -48,7 +48,7 @@ assert features == qedimg.F_NEED_CHECK, features
 END
 state_of $d/dirty.qed >$d/before
 
-start_nbdkit qed $d/dirty.qed
+start_nbdkit -r qed $d/dirty.qed
 nbdsh -u "$uri" -c '
 assert h.pread (204800, 1234567) == b"\x07" * 204800
 '

@@ -59,6 +59,6 @@ for fields in ({"compat_features": 1}, {"compat_features": ALL},
     img.zero(3)
     img.save(path)
     before = open(path, "rb").read()
-    qedtest.serve_and_check(path)
+    qedtest.serve_and_check(path, "-r")
     assert open(path, "rb").read() == before
 END

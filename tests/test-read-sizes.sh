@@ -46,7 +46,7 @@ for size in 512 1024 65024 65536 66048 1234944 2147483136 2147484160 64T; do
 print (json.load (sys.stdin)["virtual-size"])')
     qemu-io -f qed -c "write -P 1 $((bytes - 512)) 512" \
             -c "write -P 2 0 512" $f
-    start_nbdkit qed $f
+    start_nbdkit -r qed $f
     test "$(nbdinfo --size "$uri")" = $bytes
     export f uri
     "$PYTHON" - <<'END'

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# NEED_CHECK is on disk when the first write that allocates is acknowledged,
+# not before; it's gone, and the file as long as what is used of it, when the
+# server has ended.  What changes no metadata doesn't set it.  (I6)
+"$PYTHON" - <<'END'
+import os, time
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/d.qed"
+MiB = 1 << 20
+
+def dirty():
+    with open(path, "rb") as f:
+        raw = f.read(qedimg.HEADER_BYTES)
+    # Nothing else in the header changes.
+    features = int.from_bytes(raw[16:24], "little")
+    assert raw == header[:16] + features.to_bytes(8, "little") + header[24:]
+    assert features in (0, qedimg.F_NEED_CHECK)
+    return features == qedimg.F_NEED_CHECK
+
+for cs, ts in qedtest.some(((65536, 4), (4096, 1)), 1):
+    size = 24 * MiB
+    img = qedimg.Image(size, cs, ts)
+    img.zero(30)
+    img.save(path)
+    header = img.header_bytes()
+    disk = qedtest.Disk(size)
+
+    def write(byte, n, offset, flags=0):
+        h.pwrite(byte * n, offset, flags)
+        disk.write(byte * n, offset)
+
+    allocating = (lambda: write(b"a", 10, 5 * MiB),
+                  lambda: write(b"b", 3 * cs, 4 * MiB - 5),
+                  # Of a zero cluster.
+                  lambda: write(b"c", 512, 30 * cs),
+                  # In a new L2 table, where they are small.
+                  lambda: write(b"d", 512, size - 512, nbd.CMD_FLAG_FUA))
+    for allocate in allocating:
+        with qedtest.Server("qed", path) as s:
+            assert not dirty()
+            h = s.connect()
+            assert not dirty()
+            qedtest.check_disk(h, disk)
+            h.zero(MiB, 10 * MiB)
+            h.trim(MiB, 10 * MiB)
+            h.flush()
+            assert not dirty()
+            start = time.monotonic()
+            allocate()
+            set_by_first = dirty()
+            allocate()
+            h.flush()
+            # On a machine so busy that this looked like idleness it says
+            # nothing.
+            if time.monotonic() - start < 4:
+                assert set_by_first and dirty()
+        assert not dirty()
+        qedimg.References(path).check_clean()
+
+    # What is allocated is changed in place.
+    length = os.path.getsize(path)
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        write(b"e", 5, 5 * MiB + 1)
+        write(b"f", 3 * cs - 1, 4 * MiB - 3, nbd.CMD_FLAG_FUA)
+        assert not dirty()
+        h.zero(cs, 4 * MiB + 100)
+        disk.zero(cs, 4 * MiB + 100)
+        h.zero(1000, 5 * MiB, nbd.CMD_FLAG_NO_HOLE)
+        disk.zero(1000, 5 * MiB)
+        h.flush()
+        assert not dirty()
+        assert os.path.getsize(path) == length
+        qedtest.check_disk(h, disk)
+    assert not dirty()
+    assert os.path.getsize(path) == length
+    qedtest.check_image(path, disk)
+END

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+source "$testsdir/make-tree.sh"
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_program mke2fs e2fsck losetup
+
+# A disk that is used as disks are: through nbdfuse and a loop device it gets a
+# filesystem, which is mounted, filled, in part emptied, trimmed, filled again,
+# and has everything in the end.
+if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
+    skip "no loop devices for this user"
+fi
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+make_tree $d/tree
+qed-img create $d/x.qed 200M
+mkdir $d/fuse $d/mnt
+
+serve ()
+{
+    start_nbdkit qed $d/x.qed
+    cleanup_fn tidy
+    rm -f $d/fuse.pid
+    nbdfuse -P $d/fuse.pid $d/fuse/disk "$uri" &
+    fuse=$!
+    wait_for 20 test -s $d/fuse.pid
+}
+
+unserve ()
+{
+    fusermount3 -u $d/fuse
+    wait $fuse
+    fuse=
+    stop_nbdkit
+}
+
+# Whatever is left when something goes wrong: before nbdkit is stopped.
+tidy ()
+{
+    if mountpoint -q $d/mnt; then umount $d/mnt; fi
+    if [ -n "$dev" ]; then losetup -d $dev; fi
+    if [ -n "$fuse" ]; then fusermount3 -u $d/fuse; wait $fuse; fi
+}
+
+serve
+mke2fs -q -t ext4 -E lazy_itable_init=0 $d/fuse/disk
+e2fsck -fn $d/fuse/disk
+if ! dev=$(losetup -f --show $d/fuse/disk); then
+    skip "no loop device can be set up"
+fi
+mount -t ext4 $dev $d/mnt
+cp -a $d/tree $d/mnt/one
+cp -a $d/tree $d/mnt/two
+sync -f $d/mnt
+rm -r $d/mnt/one
+fstrim $d/mnt || :
+cp -a $d/tree $d/mnt/three
+umount $d/mnt
+losetup -d $dev
+dev=
+unserve
+
+"$PYTHON" -c '
+import qedimg, sys
+qedimg.References (sys.argv[1]).check_clean ()' $d/x.qed
+qemu-img check -f qed $d/x.qed || test $? -eq 3
+
+serve
+e2fsck -fn $d/fuse/disk
+dev=$(losetup -f --show $d/fuse/disk)
+mount -t ext4 -o ro $dev $d/mnt
+diff -r --no-dereference $d/tree $d/mnt/two
+diff -r --no-dereference $d/tree $d/mnt/three
+test ! -e $d/mnt/one
+umount $d/mnt
+losetup -d $dev
+dev=
+unserve

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_program nbdcopy
+
+# A sparse disk is copied into a new image over many connections with many
+# requests in flight: content and holes arrive.
+"$PYTHON" - <<'END'
+import os, random
+import qedtest
+
+MiB = 1 << 20
+r = random.Random(16)
+b = r.randbytes(8 * MiB)
+with open(qedtest.TMP + "/source.raw", "wb") as f:
+    size = 150 * MiB + 512
+    f.truncate(size)
+    for _ in range(150):
+        n = int(2 ** r.uniform(9, 20))
+        offset = r.randrange(size - n)
+        at = r.randrange(len(b) - n)
+        # As a filesystem does it, or at any place.
+        if r.random() < 0.7:
+            offset = offset // 4096 * 4096
+        os.pwrite(f.fileno(), b[at:at + n], offset)
+END
+used=$(stat -c %b $d/source.raw)
+for options in $(some cluster_size=4k,table_size=1 \
+                      cluster_size=64k,table_size=4); do
+    for how in $(some '--connections=4,--requests=64' \
+                      '--destination-is-zero,--connections=8' \
+                      '--flush,--synchronous'); do
+        qed-img create -o $options $d/x.qed $((150 * 1048576 + 512))
+        start_nbdkit qed $d/x.qed
+        nbdcopy ${how//,/ } $d/source.raw "$uri"
+        nbdcopy "$uri" - | cmp - $d/source.raw
+        stop_nbdkit
+        nbdkit -r -U - qed $d/x.qed --run 'nbdcopy "$uri" -' |
+            cmp - $d/source.raw
+        "$PYTHON" -c '
+import qedimg, sys
+qedimg.References (sys.argv[1]).check_clean ()' $d/x.qed
+        # It looks at the source in units of the export's preferred size.
+        test $(stat -c %b $d/x.qed) -le $((used + 150 * 2 * 128))
+        if [ $options = cluster_size=64k,table_size=4 ]; then
+            qemu-img compare -f raw -F qed $d/source.raw $d/x.qed
+            qemu-img check -f qed $d/x.qed || test $? -eq 3
+        fi
+        rm $d/x.qed
+    done
+done

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# A cluster that is used twice can't be repaired in passing: an image marked
+# NEED_CHECK with such a one isn't opened for writing, a message says what
+# to do, and nothing changes.  With -r it's served.
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+
+def image(cs, ts):
+    img = qedimg.Image(5 * (ts * cs // 8) * cs, cs, ts,
+                       features=qedimg.F_NEED_CHECK)
+    img.data(0)
+    img.data(1)
+    img.data(img.n)
+    return img
+
+def same_table(img):
+    img.entry(7, img.entries[img.table(0) * img.cluster_size])
+
+def other_table(img):
+    img.entry(img.n + 7, img.entries[img.table(0) * img.cluster_size])
+
+def table_twice(img):
+    img.l1_entry(3, img.table(0) * img.cluster_size)
+
+def tables_overlap(img):
+    # (With one cluster they would be the same.)
+    step = 1 if img.table_size > 1 else 0
+    img.alloc(2 * img.table_size)
+    img.l1_entry(3, (img.table(1) + step) * img.cluster_size)
+
+def with_others(img):
+    same_table(img)
+    img.entry(9, 1 << 50)
+    img.alloc(5)
+
+damages = (same_table, other_table, table_twice, tables_overlap, with_others)
+for cs, ts in qedtest.some(((4096, 1), (4096, 16), (65536, 4)), 1):
+    for damage in damages:
+        img = image(cs, ts)
+        damage(img)
+        img.save(path)
+        with open(path, "rb") as f:
+            before = f.read()
+        with qedtest.Server("qed", path) as s:
+            for _ in range(2):
+                qedtest.connection_refused(
+                    s, f"{path}: .*qed-img check -r all")
+        with open(path, "rb") as f:
+            assert f.read() == before
+        if damage in (same_table, other_table):
+            qedtest.serve_and_check(path, "-r")
+        else:
+            with qedtest.Server("-r", "qed", path) as s:
+                model = qedimg.Model(path)
+                qedtest.check_range(s.connect(), model, 0, 6 * cs)
+                model.close()
+        with open(path, "rb") as f:
+            assert f.read() == before
+END

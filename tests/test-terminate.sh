@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# SIGTERM, SIGINT, or the end of captive nbdkit's command: whatever was
+# acknowledged is in the image, which is clean, even if clients are still there
+# with requests in flight.
+"$PYTHON" - <<'END'
+import contextlib, os, random, signal, subprocess, sys
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/t.qed"
+MiB = 1 << 20
+r = random.Random(11)
+for sig in (signal.SIGTERM, signal.SIGINT):
+    for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
+        size = 16 * MiB
+        qedimg.Image(size, cs, ts).save(path)
+        disk = qedtest.Disk(size)
+        with qedtest.Server("qed", path) as s:
+            h = qedtest.connect(s.uri)
+            for _ in range(50):
+                n = int(2 ** r.uniform(0, 17))
+                qedtest.random_op(r, h, disk, r.randrange(size // 2 - n), n)
+            flying = []
+            for i in range(16):
+                offset = size // 2 + i * 512 * 1024 + 1
+                b = r.randbytes(300000)
+                flying.append((h.aio_pwrite(b, offset), b, offset))
+            os.kill(s.pid(), sig)
+            done = set()
+            with contextlib.suppress(nbd.Error):
+                while h.aio_in_flight():
+                    h.poll(-1)
+            for cookie, b, offset in flying:
+                with contextlib.suppress(nbd.Error):
+                    if h.aio_command_completed(cookie):
+                        disk.write(b, offset)
+                        done.add(cookie)
+            # nbdkit may wait for a connection that is idle to be closed.
+            with contextlib.suppress(nbd.Error):
+                h.shutdown()
+            del h
+            status = s.process.wait(60)
+            assert status == 0, s.log()
+        # Of the others each sector is old or new.
+        model = qedimg.Model(path)
+        for cookie, b, offset in flying:
+            if cookie not in done:
+                got = model.read(offset, len(b))
+                assert all(g in (x, 0) for g, x in zip(got, b))
+                disk.write(got, offset)
+        model.close()
+        qedtest.check_image(path, disk)
+
+# As captive nbdkit does it.
+qedimg.Image(size, 65536, 4).save(path)
+client = (sys.executable + ' -m nbd -u "$uri" -c '
+          + "'h.pwrite (b\"x\" * 99999, 7)'")
+subprocess.run(["nbdkit", "-U", qedtest.TMP + "/captive", "qed", path,
+                "--run", client], check=True)
+disk = qedtest.Disk(size)
+disk.write(b"x" * 99999, 7)
+qedtest.check_image(path, disk)
+END

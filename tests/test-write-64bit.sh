@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Places on the disk and in the file that 32 bits can't count.
+"$PYTHON" - <<'END'
+import os, random
+import qedimg, qedtest
+
+path = qedtest.TMP + "/b.qed"
+r = random.Random(5)
+for cs, ts, size in ((65536, 4, (3 << 40) + 512),
+                     (65536, 16, qedimg.max_size(65536, 16)),
+                     # Tables of 1 GiB: the file is soon larger than 4 GiB.
+                     (1 << 26, 16, qedimg.MAX_SIZE)):
+    qedimg.Image(size, cs, ts).save(path)
+    disk = qedtest.Disk(size)
+    places = [1 << k for k in (31, 32, 33, 40, 41, 48, 50, 62, 63)] + [size]
+    places = [p for p in places if p <= size]
+    r.shuffle(places)
+    if cs == 1 << 26:
+        places = places[:5]
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        for p in places:
+            for offset, n in ((p - 1, 2), (p - 70000, 69000), (p - 5, 5),
+                              (p, 4096), (p - 100, 3 * 65536)):
+                if offset + n <= size:
+                    b = r.randbytes(n)
+                    h.pwrite(b, offset)
+                    disk.write(b, offset)
+            if p + 65536 <= size:
+                h.zero(65000, p + 100)
+                disk.zero(65000, p + 100)
+        qedtest.check_disk(h, disk)
+        # The longest requests there are.
+        if size > 1 << 33:
+            h.trim((1 << 32) - 1, size - (1 << 33) + 1)
+            h.zero((1 << 32) - 1, (1 << 31) + 1)
+            disk.zero((1 << 32) - 1, (1 << 31) + 1)
+            qedtest.check_range(h, disk, (1 << 31) - 65536, (1 << 31) + 65536)
+            end = (1 << 31) + (1 << 32)
+            qedtest.check_range(h, disk, end - 65536, end + 65536)
+        if cs == 1 << 26:
+            assert os.path.getsize(path) > 1 << 32
+    with qedtest.Server("-r", "qed", path) as s:
+        qedtest.check_disk(s.connect(), disk)
+    qedtest.check_image(path, disk)
+    os.unlink(path)
+END

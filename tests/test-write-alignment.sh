@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Writes at every alignment and of many lengths, in geometries small and
+# large, around all borders that there are: of sectors, clusters, L2 slices,
+# L2 tables, the disk.
+"$PYTHON" - <<'END'
+import random
+import qedimg, qedtest
+
+path = qedtest.TMP + "/a.qed"
+r = random.Random(3)
+for cs, ts in qedtest.some(((4096, 1), (4096, 2), (4096, 16), (8192, 2),
+                            (65536, 4), (65536, 16), (1 << 20, 1),
+                            (1 << 22, 2)), 3):
+    n = ts * cs // 8
+    span = n * cs
+    # Two tables and a bit, or as much as there can be.
+    size = min(2 * span + 3 * cs + 512, qedimg.max_size(cs, ts))
+    qedimg.Image(size, cs, ts).save(path)
+    disk = qedtest.Disk(size)
+    borders = [0, 512, 4096, cs, 2 * cs, 5 * cs, 511 * cs, 512 * cs, span,
+               span + cs, 2 * span, size - cs, size - 512, size]
+    shifts = [0, 0, 1, -1, 511, 512, 513, -511, -512, -513, -cs // 2]
+    lengths = [1, 2, 511, 512, 513, 1000, 4095, 4096, 4097, cs - 1, cs,
+               cs + 1, 2 * cs, 3 * cs + 5]
+    cases = {(max(0, b + s), min(length, 1 << 21)) for b in borders
+             for s in shifts for length in lengths}
+    cases = sorted(c for c in cases if sum(c) <= size)
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        count = min(len(cases), 150 if cs <= 65536 else 60)
+        for offset, length in qedtest.some(r.sample(cases, count), 40):
+            b = r.randbytes(length)
+            h.pwrite(b, offset)
+            disk.write(b, offset)
+            start, end = max(0, offset - 700), offset + length + 700
+            qedtest.check_range(h, disk, start, min(end, size))
+        qedtest.check_disk(h, disk)
+    qedtest.check_image(path, disk)
+END

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_program losetup
+
+# An image in a block device, which can't grow: what is allocated can be
+# written, anything else is out of space, and that costs nothing.
+if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
+    skip "no loop devices for this user"
+fi
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+img = qedimg.Image(40 << 20, 65536, 4)
+for c in (0, 1, 5, 200):
+    img.data(c)
+img.zero(2)
+img.save(qedtest.TMP + "/x.qed")
+END
+if ! dev=$(losetup -f --show $d/x.qed); then
+    skip "no loop device can be set up"
+fi
+export dev
+cleanup_fn losetup -d $dev
+"$PYTHON" - <<'END'
+import os
+import nbd, qedimg, qedtest
+
+path = os.environ["dev"]
+cs = 65536
+model = qedimg.Model(path)
+disk = qedtest.Disk(model.size)
+for c in (0, 1, 5, 200):
+    disk.write(model.read(c * cs, cs), c * cs)
+model.close()
+with qedtest.Server("qed", path) as s:
+    h = s.connect()
+    assert not h.is_read_only()
+    for offset, b in ((5, b"x" * 100000), (200 * cs + 4097, b"y" * 511)):
+        h.pwrite(b, offset)
+        disk.write(b, offset)
+    h.zero(cs, cs // 2)
+    disk.zero(cs, cs // 2)
+    h.zero(1000, 5 * cs + 1, nbd.CMD_FLAG_NO_HOLE)
+    disk.zero(1000, 5 * cs + 1)
+    h.trim(3 * cs, 6 * cs)
+    for offset in (2 * cs, 3 * cs, 100 * cs + 5):
+        qedtest.expect_error("ENOSPC", h.pwrite, b"z" * 512, offset)
+    h.flush()
+    qedtest.check_disk(h, disk)
+qedtest.check_image(path, disk)
+END

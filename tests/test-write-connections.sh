@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Many clients which come at the same time are the first: the image is made
+# writable, and repaired, once.
+"$PYTHON" - <<'END'
+import threading
+import qedimg, qedtest
+
+path = qedtest.TMP + "/c.qed"
+cs, n = 65536, 16
+for _ in qedtest.some(range(5), 2):
+    img = qedimg.Image(64 << 20, cs, 4, features=qedimg.F_NEED_CHECK,
+                       autoclear_features=1)
+    img.data(0, b"0" * cs)
+    img.entry(1, 1 << 50)
+    img.alloc(3)
+    img.save(path)
+    disk = qedtest.Disk(64 << 20)
+    disk.write(b"0" * cs, 0)
+    start = threading.Barrier(n)
+    failed = []
+
+    def client(uri, i):
+        try:
+            start.wait()
+            h = qedtest.connect(uri)
+            assert h.pread(2 * cs, 0) == b"0" * cs + bytes(cs)
+            h.pwrite(bytes([i + 1]) * 5000, 3 * cs + i * 5000)
+            h.shutdown()
+        except BaseException:
+            failed.append(i)
+            raise
+
+    with qedtest.Server("-v", "qed", path) as s:
+        threads = [threading.Thread(target=client, args=(s.uri, i))
+                   for i in range(n)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert not failed, failed
+        for i in range(n):
+            disk.write(bytes([i + 1]) * 5000, 3 * cs + i * 5000)
+        qedtest.check_disk(s.connect(), disk)
+        assert s.log().count("not closed cleanly") == 1
+    qedtest.check_image(path, disk)
+END

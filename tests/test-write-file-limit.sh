@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The file may not grow as it has to (ulimit -f, which sends a signal too):
+# the client hears that there is no space, and the server lives on.
+"$PYTHON" - <<'END'
+import random, resource
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/x.qed"
+MiB = 1 << 20
+r = random.Random(13)
+for cs, ts in qedtest.some(((65536, 4), (4096, 2)), 1):
+    qedimg.Image(1 << 30, cs, ts).save(path)
+    disk = qedtest.Disk(1 << 30)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70 * MiB - 5, before[1]))
+    with qedtest.Server("qed", path) as s:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        h = s.connect()
+        b = r.randbytes(MiB)
+        for i in range(100):
+            try:
+                h.pwrite(b, i * MiB)
+            except nbd.Error as e:
+                assert e.errno == "ENOSPC", e
+                break
+            disk.write(b, i * MiB)
+        # There is no reason to give up earlier.
+        assert 65 <= i < 70, i
+        for k in range(i + 1, i + 50):
+            qedtest.expect_error("ENOSPC", h.pwrite, b, k * MiB)
+        for k in (i, i + 1, i + 49):
+            got = h.pread(MiB, k * MiB)
+            assert all(g in (0, x) for g, x in zip(got, b))
+            disk.write(got, k * MiB)
+        qedtest.check_disk(h, disk)
+        # What needs no space goes on.
+        h.pwrite(b[5:], 3 * MiB)
+        disk.write(b[5:], 3 * MiB)
+        h.zero(5 * MiB, 7 * MiB + 1)
+        disk.zero(5 * MiB, 7 * MiB + 1)
+        h.flush()
+        qedtest.check_disk(h, disk)
+    qedtest.check_image(path, disk)
+
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        h.pwrite(b, i * MiB)
+        disk.write(b, i * MiB)
+        h.pwrite(b, 500 * MiB)
+        disk.write(b, 500 * MiB)
+        qedtest.check_disk(h, disk)
+    qedtest.check_image(path, disk)
+END

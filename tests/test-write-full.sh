@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The host's filesystem is full: the client hears so, what was there stays,
+# trying again and again costs next to nothing, and once there is room things
+# go on.
+if [ "$(id -u)" -ne 0 ]; then
+    skip "only root can mount"
+fi
+mkdir $d/small
+if ! mount -t tmpfs -o size=3M none $d/small; then
+    skip "no tmpfs can be mounted here"
+fi
+cleanup_fn umount $d/small
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/small/x.qed"
+ballast = qedtest.TMP + "/small/ballast"
+MiB = 1 << 20
+r = random.Random(12)
+for cs, ts in qedtest.some(((4096, 1), (65536, 4), (1 << 20, 2)), 1):
+    size = min(8 << 30, qedimg.max_size(cs, ts))
+    qedimg.Image(size, cs, ts).save(path)
+    disk = qedtest.Disk(size)
+    with open(ballast, "wb") as f:
+        f.write(bytes(MiB))
+
+    def write(n, offset):
+        """Is there room for it?"""
+        b = r.randbytes(n)
+        try:
+            h.pwrite(b, offset)
+        except nbd.Error as e:
+            assert e.errno == "ENOSPC", e
+            got = h.pread(n, offset)
+            old = disk.read(offset, n)
+            for pos in range(0, n, 512):
+                part = slice(pos, pos + 512)
+                assert got[part] in (old[part], b[part])
+            disk.write(got, offset)
+            return False
+        disk.write(b, offset)
+        return True
+
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        for i in range(1000):
+            if not write(40960, i * 2 * MiB % size // 512 * 512):
+                break
+        else:
+            raise AssertionError("not full")
+        assert i > 10
+        qedtest.check_disk(h, disk)
+        length = os.path.getsize(path)
+        # New clusters, new tables, both; a cluster that has a part.
+        for k in range(200):
+            assert not write(40960, (i + k % 50) * 2 * MiB)
+            if k % 40 == 0:
+                h.pwrite(b"in place", i // 2 * 2 * MiB)
+                disk.write(b"in place", i // 2 * 2 * MiB)
+                h.flush()
+        assert os.path.getsize(path) <= length + 64 * MiB
+        qedtest.check_disk(h, disk)
+
+        os.unlink(ballast)
+        assert write(MiB // 2, 1 * MiB + 5)
+        assert write(40960, (i + 3) * 2 * MiB)
+        h.flush()
+        qedtest.check_disk(h, disk)
+        # Trimming makes room, too.
+        while write(16384, r.randrange(i) * 2 * MiB + MiB + 65536):
+            pass
+        for k in range(10):
+            h.trim(40960, k * 2 * MiB)
+            disk.zero(40960, k * 2 * MiB)
+        assert write(16384, (i + 7) * 2 * MiB)
+        qedtest.check_disk(h, disk)
+    # What was written in part before there was no room is lost, but not each
+    # time again.
+    assert qedimg.References(path).leaks <= 5 * (40960 // cs + 1)
+    qedtest.check_image(path, disk, leaks=True)
+    os.unlink(path)
+END

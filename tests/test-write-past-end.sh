@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# An entry that points past the end of the file when it's opened doesn't become
+# an alias of a cluster that belongs to another when the file grows over that
+# place: not while it's open, and not for who opens it the next time.  If that
+# can't be had, nothing may be allocated.  (I9)
+"$PYTHON" - <<'END'
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/p.qed"
+for cs, ts, cache in ((65536, 4, "32M"), (4096, 2, "64k")):
+    n = ts * cs // 8
+    size = 4 * n * cs
+    # Far from each other, so that what one does in a slice says nothing
+    # about another.
+    bad = [7, 700, n + 5, n + 600]
+    new = [*range(2 * n + 1, 2 * n + 30), *range(3 * n + 600, 3 * n + 620)]
+    for look in ("before", "after", "never"):
+        img = qedimg.Image(size, cs, ts)
+        for c in (0, n - 1, n, 2 * n, 3 * n):
+            img.data(c)
+        end = img.end
+        for i, c in enumerate(bad):
+            img.entry(c, (end + i) * cs)
+        img.save(path)
+        disk = qedtest.Disk(size)
+
+        def check_bad(h):
+            for c in bad:
+                qedtest.expect_error("EIO", h.pread, 512, c * cs)
+                qedtest.expect_error("EIO", h.pread, 512, c * cs + 512)
+
+        def check_bad_later(h):
+            for c in bad:
+                try:
+                    assert h.pread(cs, c * cs) == bytes(cs)
+                except nbd.Error as e:
+                    assert e.errno == "EIO", e
+
+        def check_new(h):
+            for c in new:
+                qedtest.check_range(h, disk, c * cs, (c + 1) * cs)
+
+        with qedtest.Server("qed", path, "cache-size=" + cache) as s:
+            h = s.connect()
+            if look == "before":
+                check_bad(h)
+            for c in new:
+                b = c.to_bytes(8, "little") * 64
+                try:
+                    h.pwrite(b, c * cs + 512)
+                    disk.write(b, c * cs + 512)
+                except nbd.Error as e:
+                    assert e.errno == "EIO", e
+                    assert "qed-img check -r all" in s.log(), s.log()
+            # Other slices, to have these read again.
+            for c in range(0, 4 * n, 512):
+                if c // 512 not in {b // 512 for b in bad}:
+                    h.pread(1, c * cs)
+            if look != "never":
+                check_bad(h)
+                for c in bad:
+                    qedtest.expect_error("EIO", h.pwrite, b"x" * 2048, c * cs)
+                    qedtest.expect_error("EIO", h.zero, cs, c * cs)
+            check_new(h)
+
+        with qedtest.Server("-r", "qed", path) as s:
+            h = s.connect()
+            check_bad_later(h)
+            check_new(h)
+        with qedtest.Server("qed", path) as s:
+            try:
+                h = s.connect()
+            except nbd.Error:
+                assert "qed-img check -r all" in s.log(), s.log()
+                continue
+            check_bad_later(h)
+            check_new(h)
+END

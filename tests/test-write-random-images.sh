@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Images made up at random, geometry and places, are written at random.  To
+# look further:
+#
+#     make check TESTS=test-write-random-images.sh QED_SEED=1000 QED_ROUNDS=500
+"$PYTHON" - <<'END'
+import os, random
+import qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+seed = int(os.environ.get("QED_SEED", 0))
+rounds = int(os.environ.get("QED_ROUNDS", len(qedtest.some(range(20), 5))))
+for seed in range(seed, seed + rounds):
+    print("seed", seed)
+    r = random.Random(f"w{seed}")
+    cs = r.choice(qedimg.CLUSTER_SIZES[:9])
+    ts = r.choice(qedimg.TABLE_SIZES)
+    size = min(qedimg.max_size(cs, ts), int(2 ** r.uniform(13, 42)))
+    size = -(-size // 512) * 512
+    img = qedimg.Image(size, cs, ts, r.choice((1, 1, 2, 5)),
+                       l1_at=r.choice((None, 7, 40)), seed=seed,
+                       features=r.choice((0, qedimg.F_NEED_CHECK)))
+    # Where something happens, be there anything or not.
+    last = (size - 1) // cs
+    places = sorted({0, last, *(r.randrange(last + 1) for _ in range(5)),
+                     *(min(last, k * img.n - r.randrange(2)) for k in (1, 2))})
+    disk = qedtest.Disk(size)
+    done = set()
+    for c in places:
+        if r.random() < 0.2:
+            img.alloc(r.randrange(5))
+        for k in range(c, min(c + r.randrange(6), last)):
+            if k in done:
+                continue
+            done.add(k)
+            if r.random() < 0.2:
+                img.zero(k)
+            else:
+                b = r.randbytes(r.randrange(1, cs))
+                img.data(k, b)
+                disk.write(b, k * cs)
+    # The file ends with a cluster in use, or has to be cut.
+    img.data(last, b"last")
+    disk.write(b"last", last * cs)
+    if img.header["features"]:
+        img.alloc(r.randrange(3))
+        img.tail = r.randbytes(r.choice((0, 0, 1, cs - 1)))
+    img.save(path)
+
+    for _ in range(r.choice((1, 2, 3))):
+        with qedtest.Server("qed", path, r.choice(("cache-size=64k",
+                                                   "cache-size=8M"))) as s:
+            h = s.connect()
+            qedtest.check_disk(h, disk)
+            for _ in range(r.randrange(25)):
+                n = min(int(2 ** r.uniform(0, 19)), size)
+                at = r.choice(places) * cs + r.randrange(-n, 4 * cs)
+                at = min(max(0, at), size - n)
+                qedtest.random_op(r, h, disk, at, n)
+                if r.random() < 0.2:
+                    h.flush()
+            qedtest.check_disk(h, disk)
+            if r.random() < 0.2:
+                s.kill()
+    with qedtest.Server("qed", path) as s:
+        qedtest.check_disk(s.connect(), disk)
+    qedtest.check_image(path, disk, leaks=True)
+END

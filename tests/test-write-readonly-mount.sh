@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# An image on a filesystem that is mounted read-only becomes a read-only
+# export, until the filesystem can be written.
+if [ "$(id -u)" -ne 0 ]; then
+    skip "only root can mount"
+fi
+mkdir $d/mnt
+if ! mount -t tmpfs -o size=1M none $d/mnt; then
+    skip "no tmpfs can be mounted here"
+fi
+cleanup_fn umount $d/mnt
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+img = qedimg.Image(1 << 20, 4096, 1, features=qedimg.F_NEED_CHECK)
+img.data(0)
+img.entry(3, 1 << 40)
+img.save(qedtest.TMP + "/mnt/x.qed")
+END
+mount -o remount,ro $d/mnt
+start_nbdkit -v qed $d/mnt/x.qed
+nbdsh -u "$uri" -c '
+assert h.is_read_only ()
+h.pread (3 * 4096, 0)
+'
+grep -E "debug: .*$d/mnt/x.qed: .*Read-only file system" $log
+absent ' error: ' $log
+stop_nbdkit
+
+# It's looked at for each connection that comes.  What is repaired then isn't
+# seen any more, although it was read before.
+start_nbdkit -v qed $d/mnt/x.qed
+nbdsh -u "$uri" -c '
+assert h.is_read_only ()
+try:
+    h.pread (4096, 3 * 4096)
+    assert False
+except nbd.Error as e:
+    assert e.errno == "EIO", e
+'
+mount -o remount,rw $d/mnt
+nbdsh -u "$uri" -c '
+assert not h.is_read_only ()
+assert h.pread (4096, 3 * 4096) == bytearray (4096)
+h.pwrite (b"x" * 4096, 65536)
+'
+stop_nbdkit
+"$PYTHON" -c '
+import qedimg, sys
+qedimg.References (sys.argv[1]).check_clean ()
+' $d/mnt/x.qed

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Requests up to the largest that NBD servers take, 64 MiB, which span
+# tens of L2 tables: into unallocated space, over what is there, over both.
+"$PYTHON" - <<'END'
+import random
+import qedimg, qedtest
+
+MiB = 1 << 20
+path = qedtest.TMP + "/l.qed"
+r = random.Random(4)
+block = r.randbytes(64 * MiB)
+for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
+    size = 160 * MiB
+    qedimg.Image(size, cs, ts).save(path)
+    disk = qedtest.Disk(size)
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        for offset, length in ((1234567, 64 * MiB), (40 * MiB + 1, 64 * MiB),
+                               (5, 64 * MiB - 1), (32 * MiB, 32 * MiB),
+                               (size - 17 * MiB - 3, 17 * MiB + 3)):
+            # Not the same bytes each time.
+            b = memoryview(block)[offset % 4093:]
+            b = bytes(b[:length]) + block[:max(0, length - len(b))]
+            h.pwrite(b, offset)
+            disk.write(b, offset)
+            qedtest.check_range(h, disk, max(0, offset - 5000),
+                                min(size, offset + length + 5000))
+        qedtest.check_disk(h, disk)
+    qedtest.check_image(path, disk)
+END

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program strace
+if [ -n "$NBDKIT_VALGRIND" ]; then
+    skip "strace and valgrind don't go together"
+fi
+
+# Once the host has failed to make data durable nobody can tell what is on
+# disk: the flush fails, and so does every later write and flush, though the
+# kernel would say that all is well.  Reading goes on.  The image stays marked
+# NEED_CHECK.  (I5, I6)
+cat >$d/client.py <<'END'
+import sys
+import nbd, qedtest
+
+h = qedtest.connect(sys.argv[1])
+h.pwrite(b"1" * 1000, 5)
+h.pwrite(b"2" * 1000, 1 << 20)
+qedtest.expect_error("EIO", h.flush)
+for call in ((h.flush,), (h.pwrite, b"3", 7), (h.pwrite, b"4", 5 << 20),
+             (h.pwrite, b"5", 9, nbd.CMD_FLAG_FUA), (h.zero, 512, 0),
+             (h.trim, 4096, 1 << 20), (h.flush,)):
+    qedtest.expect_error("EIO", *call)
+assert h.pread(1000, 5) == b"1" * 1000
+assert h.pread(1000, 1 << 20) == b"2" * 1000
+assert h.pread(1, 5 << 20) == b"\0"
+h.shutdown()
+h = qedtest.connect(sys.argv[1])
+qedtest.expect_error("EIO", h.pwrite, b"3", 7)
+h.shutdown()
+END
+"$PYTHON" -c '
+import qedimg, sys
+qedimg.Image (16 << 20, 65536, 4).save (sys.argv[1])' $d/x.qed
+# The first sync, for NEED_CHECK, succeeds; strace counts for each thread.
+ASAN_OPTIONS=detect_leaks=0 strace -f -o $d/trace -e trace=fdatasync,fsync \
+    -e inject=fdatasync,fsync:error=EIO:when=2 \
+    "$abs_top_builddir/nbdkit" -t 1 -U - qed $d/x.qed --run \
+    "'$PYTHON' $d/client.py \"\$uri\"" 2>$d/err || { cat $d/err; fail; }
+cat $d/err
+grep INJECTED $d/trace
+grep -E "error: $d/x.qed: .*Input/output error" $d/err
+# That closing isn't as it should be is said, too.
+tail -1 $d/err | grep -F "$d/x.qed: "
+"$PYTHON" -c '
+import qedimg, sys
+r = qedimg.References (sys.argv[1])
+r.check_consistent ()
+assert r.need_check ()' $d/x.qed

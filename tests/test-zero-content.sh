@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What was zeroed reads as zeros and what is beside it as before: of clusters
+# unallocated, zero and with data, each kind of request, at any alignment.
+# After a trim there are zeros or what was there.
+"$PYTHON" - <<'END'
+import itertools, random
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/z.qed"
+r = random.Random(6)
+flags = {"zero": 0, "no_hole": nbd.CMD_FLAG_NO_HOLE,
+         "fast": nbd.CMD_FLAG_FAST_ZERO, "fua": nbd.CMD_FLAG_FUA,
+         "no_hole+fast": nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO,
+         "trim": 0, "trim+fua": nbd.CMD_FLAG_FUA}
+for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
+    # Runs of data, zero clusters and nothing, in every order, again and
+    # again; at the end of the first L2 table, too.
+    kinds = [k for p in itertools.permutations("dz0") for k in p]
+    n = ts * cs // 8
+    size = (n + 40) * cs + 512
+    img = qedimg.Image(size, cs, ts, seed=cs)
+    first = [*range(40), *range(n - 18, n + 40)]
+    for i, c in enumerate(first):
+        kind = kinds[i // 2 % len(kinds)]
+        if kind == "d":
+            img.data(c)
+        elif kind == "z":
+            img.zero(c)
+    img.save(path)
+    disk = qedtest.Disk(size)
+    model = qedimg.Model(path)
+    for run in model.runs():
+        if run.kind == qedimg.DATA:
+            disk.write(model.read(run.start, run.end - run.start), run.start)
+    model.close()
+
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        qedtest.check_disk(h, disk)
+        lengths = (1, 511, 512, 4096, cs - 1, cs, cs + 1, 2 * cs, 5 * cs)
+        for i in range(len(qedtest.some(range(200), 40))):
+            kind = r.choice(list(flags))
+            length = r.choice(lengths)
+            offset = r.choice(first) * cs + r.choice((0, 0, 1, 511, 512, -5,
+                                                      cs // 2, 4096 - 512))
+            offset = min(max(0, offset), size - length)
+            start, end = max(0, offset - 5000), offset + length + 5000
+            end = min(end, size)
+            old = disk.read(offset, length)
+            if kind.startswith("trim"):
+                h.trim(length, offset, flags[kind])
+                got = h.pread(length, offset)
+                assert all(g in (0, o) for g, o in zip(got, old))
+                disk.write(got, offset)
+            else:
+                try:
+                    h.zero(length, offset, flags[kind])
+                    disk.zero(length, offset)
+                except nbd.Error as e:
+                    # Not done, or done for a part, sector by sector.
+                    assert "fast" in kind and e.errno in ("ENOTSUP",
+                                                          "EOPNOTSUPP"), e
+                    got = h.pread(length, offset)
+                    assert all(g in (0, o) for g, o in zip(got, old))
+                    disk.write(got, offset)
+            qedtest.check_range(h, disk, start, end)
+            if i % 5 == 0:
+                # Data for the next ones to find.
+                b = r.randbytes(length)
+                h.pwrite(b, offset)
+                disk.write(b, offset)
+        # All of it, which must not allocate a thing.
+        h.zero(size, 0)
+        disk.zero(size, 0)
+        qedtest.check_disk(h, disk)
+    qedtest.check_image(path, disk)
+END

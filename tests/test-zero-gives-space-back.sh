@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_punch_hole
+
+# The host gets back the space of what was trimmed, or zeroed with leave to
+# trim, at once; not of what was zeroed without.  And doing so again and again
+# doesn't make the file grow.
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/s.qed"
+MiB = 1 << 20
+r = random.Random(7)
+
+def du():
+    return os.stat(path).st_blocks * 512
+
+for cs, ts in qedtest.some(((4096, 4), (65536, 4)), 1):
+    qedimg.Image(32 * MiB, cs, ts).save(path)
+    disk = qedtest.Disk(32 * MiB)
+    size = None
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+
+        def fill():
+            b = r.randbytes(16 * MiB)
+            h.pwrite(b, 5 * MiB)
+            disk.write(b, 5 * MiB)
+            h.flush()
+
+        fill()
+        full = du()
+        assert full >= 16 * MiB, full
+        for free in (lambda: h.trim(16 * MiB, 5 * MiB),
+                     lambda: h.zero(16 * MiB, 5 * MiB),
+                     lambda: h.zero(16 * MiB, 5 * MiB, nbd.CMD_FLAG_FUA),
+                     lambda: h.zero(16 * MiB, 5 * MiB,
+                                    nbd.CMD_FLAG_FAST_ZERO)):
+            free()
+            disk.zero(16 * MiB, 5 * MiB)
+            h.flush()
+            assert du() <= full - 15 * MiB, (full, du())
+            qedtest.check_disk(h, disk)
+            fill()
+            assert abs(du() - full) <= MiB, (full, du())
+
+        # A part of the data, not aligned: at least the whole blocks in it.
+        h.trim(8 * MiB - 1000, 6 * MiB + 500)
+        disk.zero(8 * MiB - 1000, 6 * MiB + 500)
+        h.flush()
+        assert du() <= full - 7 * MiB, (full, du())
+        qedtest.check_disk(h, disk)
+        fill()
+
+        h.zero(16 * MiB, 5 * MiB, nbd.CMD_FLAG_NO_HOLE)
+        disk.zero(16 * MiB, 5 * MiB)
+        h.flush()
+        assert abs(du() - full) <= MiB, (full, du())
+        qedtest.check_disk(h, disk)
+
+        for _ in range(5):
+            fill()
+            h.zero(16 * MiB, 5 * MiB)
+            h.trim(16 * MiB, 5 * MiB)
+        fill()
+        assert abs(du() - full) <= MiB, (full, du())
+    qedtest.check_image(path, disk)
+    assert os.path.getsize(path) <= 17 * MiB + 5 * ts * cs
+END

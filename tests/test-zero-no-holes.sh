@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program strace
+if [ -n "$NBDKIT_VALGRIND" ]; then
+    skip "strace and valgrind don't go together"
+fi
+
+# On a filesystem that can't punch holes zeros are written, a trim does
+# nothing, and there is no fast zero.
+cat >$d/client.py <<'END'
+import os, sys
+import nbd, qedimg, qedtest
+
+MiB = 1 << 20
+h = qedtest.connect(sys.argv[1])
+disk = qedtest.Disk(16 * MiB)
+b = os.urandom(4 * MiB)
+h.pwrite(b, MiB + 5)
+disk.write(b, MiB + 5)
+for flags in (0, nbd.CMD_FLAG_NO_HOLE):
+    for n, offset in ((MiB, MiB), (100, 2 * MiB), (MiB, 2 * MiB + 7)):
+        qedtest.expect_error("ENOTSUP", h.zero, n, offset,
+                             flags | nbd.CMD_FLAG_FAST_ZERO)
+        qedtest.check_disk(h, disk)
+        h.zero(n, offset, flags)
+        disk.zero(n, offset)
+        qedtest.check_disk(h, disk)
+        h.pwrite(b[:n], offset)
+        disk.write(b[:n], offset)
+h.trim(3 * MiB, MiB)
+qedtest.check_disk(h, disk)
+h.zero(MiB, 2 * MiB)
+disk.zero(MiB, 2 * MiB)
+h.shutdown()
+# It stays served until the client has gone.
+with open(sys.argv[2], "wb") as f:
+    f.write(disk.read(0, disk.size))
+END
+for e in EOPNOTSUPP ENOSYS; do
+    "$PYTHON" -c '
+import qedimg, sys
+qedimg.Image (16 << 20, 65536, 4).save (sys.argv[1])' $d/x.qed
+    ASAN_OPTIONS=detect_leaks=0 strace -f -o $d/trace \
+        -e trace=fallocate -e inject=fallocate:error=$e \
+        "$abs_top_builddir/nbdkit" -U - qed $d/x.qed --run \
+        "'$PYTHON' $d/client.py \"\$uri\" $d/want" 2>$d/err ||
+        { cat $d/err; fail "$e"; }
+    grep INJECTED $d/trace
+    "$PYTHON" - <<'END'
+import qedimg, qedtest
+path = qedtest.TMP + "/x.qed"
+disk = qedtest.Disk(16 << 20)
+with open(qedtest.TMP + "/want", "rb") as f:
+    disk.write(f.read(), 0)
+qedtest.check_image(path, disk)
+END
+done
