@@ -35,11 +35,22 @@ plugin on a raw image of the same content.
 
 Notes on the design:
 
-A workload is one line of WORKLOADS.  For each workload every server is started
-afresh and all of them stay up, idle, while their turn comes: in each round each
-server is measured once, and the order rotates from round to round.  So a
-disturbance of the machine hits all servers alike.  The first round of each
-workload warms up and is thrown away.
+A workload is one line of WORKLOADS.  In each round each server is measured
+once, and the order rotates from round to round.  So a disturbance of the
+machine hits all servers alike.  The first round of each workload warms up and
+is thrown away.
+
+Read workloads: every server is started afresh and all of them stay up, idle,
+while their turn comes, on the same images.
+
+Write workloads: for each turn an image is made, synced, served by a server
+that is started for it, and removed.  So a fresh image is fresh in each round,
+and what one server left for the disk to write doesn't slow down the next.
+A workload on a fresh image ends after some amount of data, lest it wraps
+around and writes in place, or fills the disk; with a slow server it ends
+when the time is up.  The memory that a fresh image takes up is touched before:
+in a virtual machine memory that was free for some seconds may have been given
+back to the host, and is many times slower then than what is measured.
 
 Printed are the medians over the rounds, and ratios: the median over the rounds
 of the ratio within a round, which cancels a slow drift of the machine (so it
@@ -53,7 +64,9 @@ a server or a tool fails.  Targets are reported as "ok" or "below".
 import argparse
 import collections
 import ctypes
+import importlib.util
 import json
+import mmap
 import os
 import platform
 import random
@@ -79,21 +92,26 @@ STRIDE = 32 * MiB               # the sparse image has a data cluster in each
 
 
 class Fio:
-    """One fio job over the NBD engine: IOPS, or MiB/s if bs is large."""
+    """fio jobs over the NBD engine: IOPS, or MiB/s if bs is large; reads and
+    writes are added up.  limit: bytes after which they end.  jobs: number of
+    connections, each with the given iodepth and its part of the limit."""
 
     sign = 1
 
-    def __init__(self, rw, bs, iodepth, *extra):
+    def __init__(self, rw, bs, iodepth, *extra, limit=None, jobs=1):
         self.unit = "MiB/s" if bs >= MiB else "IOPS"
+        self.limit = limit
         self.args = ["--rw=%s" % rw, "--bs=%d" % bs,
-                     "--iodepth=%d" % iodepth, "--norandommap", *extra]
+                     "--iodepth=%d" % iodepth, "--norandommap",
+                     "--io_size=%d" % (limit // jobs) if limit
+                     else "--time_based",
+                     "--numjobs=%d" % jobs, "--group_reporting", *extra]
 
     def run(self, uri, turn):
         # --thread: no child process that could outlive fio.  The seed gives
         # all servers the same offsets in a round, and other ones in the next.
         out = call(["fio", "--name=bench", "--thread", "--ioengine=nbd",
-                    "--uri=" + uri, "--time_based",
-                    "--runtime=%g" % opts.seconds,
+                    "--uri=" + uri, "--runtime=%g" % opts.seconds,
                     "--randseed=%d" % (turn + 1),
                     "--output-format=json", *self.args])
         # fio may print notes before the JSON.
@@ -101,8 +119,8 @@ class Fio:
         if job["error"]:
             raise Failure("fio: job failed with error %d" % job["error"])
         if self.unit == "IOPS":
-            return job["read"]["iops"]
-        return job["read"]["bw_bytes"] / MiB
+            return job["read"]["iops"] + job["write"]["iops"]
+        return (job["read"]["bw_bytes"] + job["write"]["bw_bytes"]) / MiB
 
 
 class Timed:
@@ -126,12 +144,34 @@ class Timed:
         return statistics.median(times)
 
 
+class Zero:
+    """The time it takes to zero the whole disk, a request after the other."""
+
+    sign = -1
+    unit = "s"
+    limit = None
+
+    def run(self, uri, turn):
+        # This is nbdsh, with the right python.  The time to start it and to
+        # connect doesn't count.
+        return float(call([sys.executable, "-m", "nbd", "--uri", uri, "-c", """
+import time
+size, step = h.get_size(), 32 << 20
+start = time.monotonic()
+for offset in range(0, size, step):
+    h.zero(min(step, size - offset), offset)
+print(time.monotonic() - start)
+"""]))
+
+
 # ---------------------------------------------------------------------------
 # What to measure.  raw and qemu are the least ratios to reach against these
-# servers, mem the most memory (MiB) this plugin's server may have used.
+# servers, mem the most memory (MiB) this plugin's server may have used;
+# fs: the ratio against qemu-nbd is only meant for this filesystem.
 
-Workload = collections.namedtuple("Workload", "name image measure raw qemu mem",
-                                  defaults=[None, None])
+Workload = collections.namedtuple("Workload",
+                                  "name image measure raw qemu mem fs",
+                                  defaults=[None, None, None])
 
 WORKLOADS = [
     Workload("sequential read 1M qd8", "full",
@@ -151,20 +191,50 @@ WORKLOADS = [
              0.85, 2, 48),
     Workload("sparse: nbdinfo --map", "sparse",
              Timed("nbdinfo", "--map", "URI"), 0.85, None, 48),
+
+    Workload("in place: random write 4k qd32", "copy",
+             Fio("randwrite", 4 * KiB, 32), 0.95, 3, fs="tmpfs"),
+    Workload("in place: random read and write 4k, 8 connections qd4", "copy",
+             Fio("randrw", 4 * KiB, 4, jobs=8), 0.95),
+    Workload("in place: zero all data", "copy",
+             Zero(), 0.95),
+    Workload("fresh: sequential write 1M qd8", "fresh",
+             Fio("write", MiB, 8, limit=GiB), 0.95),
+    Workload("fresh: sequential write 4k qd32", "fresh",
+             Fio("write", 4 * KiB, 32, limit=256 * MiB), 0.95),
+    Workload("fresh: random write 64k qd32", "fresh",
+             Fio("randwrite", 64 * KiB, 32, limit=GiB), 0.95),
+    # The fresh disk is so large that 9 of 10 of these are the first one to
+    # their cluster.
+    Workload("fresh: random write 4k qd32", "fresh",
+             Fio("randwrite", 4 * KiB, 32, limit=256 * MiB), 0.95, 15),
+    Workload("fresh: random write 4k, 8 connections qd4", "fresh",
+             Fio("randwrite", 4 * KiB, 4, limit=256 * MiB, jobs=8), 0.95),
+    Workload("fresh: random write 4k, flush each", "fresh",
+             Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=256 * MiB),
+             0.95, 1.3),
+    Workload("fresh: random write 4k, flush each, 8 connections", "fresh",
+             Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=256 * MiB,
+                 jobs=8), 0.95, 1.3),
 ]
 
 # The servers: name, and the command line for an image and a socket.
 
 SERVERS = {
-    "qed": lambda img, sock:
-        [opts.wrapper, "-f", "-r", "-U", sock, "qed", "file=" + img + ".qed"],
+    "qed": lambda img, sock, writable:
+        [opts.wrapper, "-f", *([] if writable else ["-r"]), "-U", sock,
+         "qed", "file=" + img + ".qed"],
     # Not limited to one client, and not gone after the first one.
-    "qemu-nbd": lambda img, sock:
-        [opts.qemu_nbd, "--format=qed", "--read-only", "--persistent",
+    "qemu-nbd": lambda img, sock, writable:
+        [opts.qemu_nbd, "--format=qed",
+         "--cache=writeback" if writable else "--read-only", "--persistent",
          "--shared=16", "--socket=" + sock, img + ".qed"],
-    "raw": lambda img, sock:
-        [opts.nbdkit, "-f", "-r", "-U", sock, "file", "file=" + img + ".raw"],
+    "raw": lambda img, sock, writable:
+        [opts.nbdkit, "-f", *([] if writable else ["-r"]), "-U", sock,
+         "file", "file=" + img + ".raw"],
 }
+
+SUFFIXES = {"qed": ".qed", "qemu-nbd": ".qed", "raw": ".raw"}
 
 TITLES = {"qed": "this plugin", "qemu-nbd": "qemu-nbd -f qed",
           "raw": "nbdkit file, raw"}
@@ -210,12 +280,12 @@ class Server:
 
     running = []                # all of them, so that none is left behind
 
-    def __init__(self, name, image, sockdir):
+    def __init__(self, name, image, sockdir, writable=False):
         self.name = name
         self.socket = os.path.join(sockdir, name + ".sock")
         self.uri = "nbd+unix:///?socket=" + self.socket
         self.log = tempfile.TemporaryFile("w+")
-        argv = SERVERS[name](image, self.socket)
+        argv = SERVERS[name](image, self.socket, writable)
         try:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
                                             stdout=self.log, stderr=self.log,
@@ -264,6 +334,12 @@ class Server:
         if os.path.exists(self.socket):
             os.unlink(self.socket)
 
+    def kill(self):
+        """Its image is thrown away: don't wait until that is synced."""
+        self.process.kill()
+        self.process.wait()
+        self.stop()
+
     @classmethod
     def stop_all(cls):
         for s in list(cls.running):
@@ -271,7 +347,7 @@ class Server:
 
 
 # ---------------------------------------------------------------------------
-# Images.  An image is a pair of files, NAME.raw and NAME.qed.  They are made
+# Images that are read: a pair of files, NAME.raw and NAME.qed.  They are made
 # under another name and renamed when complete, and used again by later runs.
 
 
@@ -319,23 +395,23 @@ def is_sound(image, size, clusters):
     return json.loads(p.stdout).get("allocated-clusters") == clusters
 
 
+def image_path(kind):
+    """Without the suffix."""
+    return os.path.join(opts.dir, "%s-%dM" % (kind, IMAGES[kind]()[1] // MiB))
+
+
 def make_image(kind):
-    """Returns the path of the image, without the suffix."""
     write, size, clusters = IMAGES[kind]()
-    image = os.path.join(opts.dir, "%s-%dM" % (kind, size // MiB))
+    image = image_path(kind)
     if is_sound(image, size, clusters):
-        return image
+        return
 
     progress("making %s.raw and .qed" % image)
     for suffix in (".raw", ".qed"):
         if os.path.exists(image + suffix):
             os.unlink(image + suffix)
     # The two files, and 1/16 for tables and the like.
-    need = 2 * clusters * CLUSTER * 17 // 16 + 256 * MiB
-    if shutil.disk_usage(opts.dir).free < need:
-        raise Failure("%s: needs %d MiB of free space; "
-                      "use --dir, --size or --sparse-size" %
-                      (opts.dir, need // MiB))
+    check_space(2 * clusters * CLUSTER * 17 // 16 + 256 * MiB)
     tmp = os.path.join(opts.dir, "tmp")
     try:
         try:
@@ -359,7 +435,13 @@ def make_image(kind):
                 os.unlink(tmp + suffix)
     if not is_sound(image, size, clusters):
         raise Failure("%s: qemu-img made something unexpected" % image)
-    return image
+
+
+def check_space(need):
+    if shutil.disk_usage(opts.dir).free < need:
+        raise Failure("%s: needs %d MiB of free space; "
+                      "use --dir, --size or --sparse-size" %
+                      (opts.dir, need // MiB))
 
 
 def warm_cache(path):
@@ -378,7 +460,7 @@ def warm_cache(path):
                 f.readinto(memoryview(buf)[:min(n, len(buf))])
 
 
-def compare_content(kind, image, sockdir):
+def compare_content(kind, sockdir):
     """Fail if the servers differ in content.  Of a large image three windows
     are read: at the start, in the middle and at the end."""
     size = IMAGES[kind]()[1]
@@ -386,7 +468,8 @@ def compare_content(kind, image, sockdir):
     offsets = (0, (size - window) // 2, size - window)
     if size <= len(offsets) * window:
         offsets, window = (0,), size
-    servers = [Server(name, image, sockdir) for name in opts.servers]
+    servers = [Server(name, image_path(kind), sockdir)
+               for name in opts.servers]
     progress("%s: comparing what the servers serve" % kind)
     for other in servers[1:]:
         for offset in offsets:
@@ -398,6 +481,72 @@ def compare_content(kind, image, sockdir):
 
 
 # ---------------------------------------------------------------------------
+# Images that are written: one file, for one turn of one server.
+
+# A "copy" is one of this image.  "fresh" starts empty.
+BASES = {"copy": "full"}
+
+
+class Scratch:
+    """A context that makes the image and removes it; the value is its path,
+    without the suffix."""
+
+    def __init__(self, kind, name):
+        self.kind = kind
+        self.suffix = SUFFIXES[name]
+        self.image = os.path.join(opts.dir, "scratch")
+        self.path = self.image + self.suffix
+
+    def __enter__(self):
+        self.remove()
+        # Fresh: what 256 MiB of 4 KiB writes become with a server that fills
+        # clusters.  It takes a fast one to get there in time.
+        check_space(opts.size * 17 // 16 if self.kind == "copy" else 4 * GiB)
+        if self.kind == "copy":
+            # One that shares blocks would be copied as it is written.
+            call(["cp", "--reflink=never", "--sparse=never",
+                  image_path(BASES[self.kind]) + self.suffix, self.path])
+        elif self.suffix == ".qed":
+            call(["qemu-img", "create", "-q", "-f", "qed",
+                  "-o", "cluster_size=%d" % CLUSTER, self.path,
+                  str(opts.fresh_size)])
+        else:
+            with open(self.path, "wb") as f:
+                f.truncate(opts.fresh_size)
+        # Also what the last one left to do when it was removed.
+        call(["sync", "--file-system", opts.dir])
+        return self.image
+
+    def __exit__(self, *exc_info):
+        self.remove()
+
+    def remove(self):
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+
+
+class WarmMemory:
+    """Memory kept from the host until an image needs it."""
+
+    def __init__(self, limit):
+        # More than is written: the page cache also uses pages as large as
+        # there are, and the largest ones go back to the host first.  And more
+        # than the copy of an image, or the clusters that a server fills.
+        self.size = min(max(3 * (limit or 0), 5 * GiB // 4),
+                        physical_memory() // 4)
+        self.hold()
+
+    def hold(self):
+        self.map = mmap.mmap(-1, self.size, mmap.MAP_PRIVATE)
+        self.map.madvise(mmap.MADV_HUGEPAGE)
+        for offset in range(0, len(self.map), mmap.PAGESIZE):
+            self.map[offset] = 1
+
+    def release(self):
+        self.map.close()
+
+
+# ---------------------------------------------------------------------------
 # Measuring
 
 # values: per server, a list with the figure of each round;
@@ -405,22 +554,53 @@ def compare_content(kind, image, sockdir):
 Result = collections.namedtuple("Result", "workload values memory")
 
 
-def run_workload(w, image, sockdir):
-    for suffix in (".raw", ".qed"):
-        warm_cache(image + suffix)
-    servers = [Server(name, image, sockdir) for name in opts.servers]
-    values = {name: [] for name in opts.servers}
+def rounds(w):
     for turn in range(opts.rounds + 1):
         progress("%s, round %d of %d" % (w.name, turn, opts.rounds)
                  if turn else "%s, warming up" % w.name)
+        yield turn
+
+
+def measure(w, server, turn):
+    value = w.measure.run(server.uri, turn)
+    server.check()
+    return turn, server.name, value, server.peak_memory()
+
+
+def read_turns(w, sockdir):
+    image = image_path(w.image)
+    for suffix in (".raw", ".qed"):
+        warm_cache(image + suffix)
+    servers = [Server(name, image, sockdir) for name in opts.servers]
+    for turn in rounds(w):
         for s in servers:
-            value = w.measure.run(s.uri, turn)
-            s.check()
-            if turn:
-                values[s.name].append(value)
+            yield measure(w, s, turn)
         servers.append(servers.pop(0))
-    memory = {s.name: s.peak_memory() for s in servers}
     Server.stop_all()
+
+
+def write_turns(w, sockdir):
+    names = list(opts.servers)
+    memory = WarmMemory(w.measure.limit)
+    for turn in rounds(w):
+        for name in names:
+            memory.release()
+            with Scratch(w.image, name) as image:
+                s = Server(name, image, sockdir, writable=True)
+                yield measure(w, s, turn)
+                s.kill()
+            memory.hold()
+        names.append(names.pop(0))
+
+
+def run_workload(w, sockdir):
+    values = {name: [] for name in opts.servers}
+    memory = {name: 0 for name in opts.servers}
+    turns = read_turns if w.image in IMAGES else write_turns
+    for turn, name, value, peak in turns(w, sockdir):
+        if turn:
+            values[name].append(value)
+        memory[name] = max(memory[name], peak)
     return Result(w, values, memory)
 
 
@@ -436,13 +616,17 @@ def ratios(r, other):
             for a, b in zip(r.values["qed"], r.values[other])]
 
 
+def targets(w):
+    """The least ratios against nbdkit file and qemu-nbd, here; or None."""
+    return w.raw, w.qemu if w.fs in (None, filesystem()) else None
+
+
 def status(r):
     """Against the targets: ok, or what is below its target."""
     if "qed" not in r.values:
         return "-"
     below = []
-    for other, target in (("raw", r.workload.raw),
-                          ("qemu-nbd", r.workload.qemu)):
+    for other, target in zip(("raw", "qemu-nbd"), targets(r.workload)):
         x = ratios(r, other)
         # Judge what is printed: 2 digits.
         if target and x and round(statistics.median(x), 2) < target:
@@ -470,14 +654,15 @@ def table_of_medians(results):
            "peak MiB " + "/".join(opts.servers), "targets"]
     for r in results:
         w = r.workload
+        raw, qemu = targets(w)
         mem = "/".join(number(r.memory[s]) for s in opts.servers)
         if w.mem:
             mem += " (< %d)" % w.mem
         yield [w.name, w.measure.unit,
                *(number(statistics.median(r.values[s]), w.measure.unit)
                  for s in opts.servers),
-               ratio_cell(ratios(r, "raw"), w.raw),
-               ratio_cell(ratios(r, "qemu-nbd"), w.qemu),
+               ratio_cell(ratios(r, "raw"), raw),
+               ratio_cell(ratios(r, "qemu-nbd"), qemu),
                mem, status(r)]
 
 
@@ -521,13 +706,19 @@ def cpu_model():
     return m.group(1) if m else platform.machine()
 
 
+def physical_memory():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def filesystem():
+    return call(["df", "--output=fstype", opts.dir]).split()[-1]
+
+
 def conditions():
     """What the reader of the numbers has to know."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    filesystem = call(["df", "--output=fstype", opts.dir]).split()[-1]
     yield "Linux %s, %d x %s, %d GiB of memory, images on %s" % (
-        platform.release(), os.cpu_count(), cpu_model(), memory / GiB + 0.5,
-        filesystem)
+        platform.release(), os.cpu_count(), cpu_model(),
+        physical_memory() / GiB + 0.5, filesystem())
     versions = [first_line(opts.nbdkit, "--version"),
                 first_line(opts.qemu_nbd, "--version"),
                 first_line("fio", "--version"),
@@ -543,16 +734,20 @@ def conditions():
            "%d MiB, %d KiB clusters, raw and QED of the same content" %
            (opts.size / MiB, opts.sparse_size / GiB, STRIDE / MiB,
             CLUSTER / KiB))
-    yield ("page cache warmed with the data of both files (not the holes); "
-           "content of the servers compared")
-    yield ("medians of %d alternating rounds of %g s after a discarded one; "
-           "ratios are medians of those within a round, bigger is better" %
-           (opts.rounds, opts.seconds))
+    yield ("reads: page cache warmed with the data of both files (not the "
+           "holes); content of the servers compared")
+    yield ("writes: each turn on an image of its own, synced before: \"in "
+           "place\" a copy of the full image, \"fresh\" an empty one of "
+           "%g GiB" % (opts.fresh_size / GiB))
+    yield ("medians of %d alternating rounds of %g s (fresh: at most) after a "
+           "discarded one; ratios are medians of those within a round, bigger "
+           "is better" % (opts.rounds, opts.seconds))
     for s in opts.servers:
         # Spell out the commands, without the machine's directories.
-        argv = SERVERS[s]("IMG", "SOCK")
-        yield "%s: %s: %s" % (s, TITLES[s], " ".join(
-            [os.path.basename(argv[0])] + argv[1:]))
+        for what, writable in ("reads", False), ("writes", True):
+            argv = SERVERS[s]("IMG", "SOCK", writable)
+            yield "%s: %s, %s: %s" % (s, TITLES[s], what, " ".join(
+                [os.path.basename(argv[0])] + argv[1:]))
     yield ("load average before the start: %.2f (what else ran may have "
            "disturbed the figures)" % load_average)
 
@@ -621,10 +816,13 @@ def parse_arguments():
                    help="of the full image [1G]")
     p.add_argument("--sparse-size", type=size_argument, metavar="SIZE",
                    default=TiB, help="of the sparse image [1T]")
-    p.add_argument("--rounds", type=int, metavar="N", default=5,
-                   help="rounds, not counting the discarded one [5]")
-    p.add_argument("--seconds", type=float, metavar="S", default=4,
-                   help="length of one measurement [4]")
+    p.add_argument("--fresh-size", type=size_argument, metavar="SIZE",
+                   default=16 * GiB, help="of the disk in a fresh image; the "
+                   "larger, the more of the tables random writes touch [16G]")
+    p.add_argument("--rounds", type=int, metavar="N", default=3,
+                   help="rounds, not counting the discarded one [3]")
+    p.add_argument("--seconds", type=float, metavar="S", default=1.5,
+                   help="length of one measurement [1.5]")
     p.add_argument("--markdown", action="store_true",
                    help="print the table as Markdown")
     p.add_argument("-v", "--verbose", action="store_true",
@@ -632,6 +830,8 @@ def parse_arguments():
     o = p.parse_args()
     if o.rounds < 1 or o.seconds < 1:
         p.error("--rounds and --seconds are at least 1")
+    if o.fresh_size < 2 * GiB:
+        p.error("--fresh-size is at least 2G")
     return o
 
 
@@ -647,6 +847,9 @@ def main():
     if "qed" in opts.servers and not shutil.which(opts.wrapper):
         raise Failure("%s: not found; build the plugin, or use --wrapper "
                       "or --servers=qemu-nbd,raw" % opts.wrapper)
+    if (any(isinstance(w.measure, Zero) for w in workloads)
+            and not importlib.util.find_spec("nbd")):
+        raise Failure("%s: no module nbd (libnbd)" % sys.executable)
     # Only the plain servers are of interest.
     for v in ("NBDKIT_VALGRIND", "NBDKIT_GDB"):
         os.environ.pop(v, None)
@@ -655,13 +858,11 @@ def main():
     # Not below opts.dir: the path of a socket is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="qedbench", dir="/tmp") as sockdir:
         try:
-            images = {}
-            for w in workloads:
-                if w.image not in images:
-                    images[w.image] = make_image(w.image)
-                    compare_content(w.image, images[w.image], sockdir)
-            report([run_workload(w, images[w.image], sockdir)
-                    for w in workloads])
+            for kind in IMAGES:
+                if any(kind == BASES.get(w.image, w.image) for w in workloads):
+                    make_image(kind)
+                    compare_content(kind, sockdir)
+            report([run_workload(w, sockdir) for w in workloads])
         except Failure:
             # If a server died that is more to the point.
             for s in Server.running:
