@@ -127,8 +127,8 @@ in_window (struct checker *c, uint64_t cluster)
 static int
 twice (const struct checker *c, uint64_t cluster, const char *what)
 {
-  return qed_error (EIO, "%s: cluster at %" PRIu64 ": is referenced twice, %s: "
-                    "the image is corrupt and can only be read: run "
+  return qed_error (EIO, "%s: cluster at %" PRIu64 ": is referenced twice, "
+                    "%s: the image is corrupt and can only be read: run "
                     "qed-img check -r all", c->st->name,
                     cluster << c->g.cluster_bits, what);
 }
@@ -313,8 +313,8 @@ check_windows (struct checker *c)
       return 0;
     c->start = c->next;
   }
-  return qed_error (EFBIG, "%s: its clusters are spread over too large a file, "
-                    "of %" PRIu64 " bytes, to check it: it can only be read",
+  return qed_error (EFBIG, "%s: its clusters are spread over too large a "
+                    "file, of %" PRIu64 " bytes, to check it: it can only be read",
                     c->st->name, c->file_end);
 }
 

@@ -44,16 +44,16 @@
  * and is cut off when the image is marked as clean.  A partial cluster, which
  * the file may have ended with when it was opened, is cut off first.
  *
- * I9: a corrupt image may have entries that point past the end of the file, and
- * would map what others get there, if not now then when it is opened the next
- * time.  So before the file is extended for the first time its tables are
+ * I9: a corrupt image may have entries that point past the end of the file,
+ * and would map what others get there, if not now then when it is opened the
+ * next time.  So before the file is extended for the first time its tables are
  * read.  What such entries point to is left out: what is near is jumped over,
  * what is far limits the length of the file.
  *
  * Space is never given back, but for what a failed write left as it was, for
  * instance because the filesystem is full: who tries again and again must not
- * make the file grow.  What was written in part isn't made a hole again for the
- * next one: a crash could undo just that.
+ * make the file grow.  What was written in part isn't made a hole again for
+ * the next one: a crash could undo just that.
  */
 
 #include <config.h>

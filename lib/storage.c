@@ -44,15 +44,16 @@
  * whether an exclusive lock would be granted.  They belong to the open file
  * description, so nbdkit's fork into the background keeps them.
  *
- * An image is opened read-only first, with a reader's locks.  To become
- * writable the same file is opened a second time, for writing; the first
- * descriptor stays the one that holds the locks, because a second description
- * with locks would be in conflict with the first.
+ * An image is opened read-only first, with a reader's locks; there is nothing
+ * that it could be written by (I10).  To become writable the same file is
+ * opened again, for writing, once for each sync that may be under way; the first
+ * descriptor stays the one that holds the locks, because another description
+ * with locks would be in conflict with it.
  *
  * struct file is immutable after the constructor, but for the names of a
- * new file and the descriptor for writing, which is set once, before the
- * first operation that uses it; all operations are system calls that may
- * run in parallel.  In particular lseek with SEEK_DATA moves the file's
+ * new file and the descriptors for writing, which are set before the first
+ * operation that uses them; all operations are system calls that may run in
+ * parallel.  In particular lseek with SEEK_DATA moves the file's
  * position, but nothing here uses that.
  */
 

@@ -102,7 +102,7 @@ struct slot {
   uint32_t pins;                /* by threads that change the slice */
   uint8_t state;
   bool referenced;              /* used since CLOCK's hand came by */
-  bool sound;                   /* check_slice has found that all entries are */
+  bool sound;                   /* all entries are: see check_slice */
 };
 
 #define NONE UINT32_MAX
@@ -146,16 +146,6 @@ l2_slices (const struct qed_geometry *g)
   return round_up (qed_clusters (g), QED_SLICE_ENTRIES) / QED_SLICE_ENTRIES;
 }
 
-/* Not malloc, so that what is never touched costs nothing. */
-static void *
-map_zeros (size_t bytes)
-{
-  void *r = mmap (NULL, bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-  return r == MAP_FAILED ? NULL : r;
-}
-
 /* How many slots fit into CACHE_SIZE bytes, or suffice for all tables. */
 static uint32_t
 choose_nr_slots (const struct qed_geometry *g, size_t cache_size)
@@ -183,8 +173,10 @@ allocate (struct qed_table *t)
   t->memory_bytes = entries_bytes + slots_bytes +
     nr_buckets * sizeof (uint32_t);
 
-  t->memory = map_zeros (t->memory_bytes);
-  if (t->memory == NULL)
+  /* Not malloc, so that slots that were never used cost nothing. */
+  t->memory = mmap (NULL, t->memory_bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (t->memory == MAP_FAILED)
     return -1;
   t->entries = t->memory;
   t->slots = (struct slot *) ((char *) t->memory + entries_bytes);

@@ -82,8 +82,8 @@ finish (struct qed_image *img, int r, unsigned flags)
 
 /* ---- allocation ---- */
 
-/* COUNT clusters at OFFSET should have been linked.  They are still a hole only
- * if they are a table.
+/* COUNT clusters at OFFSET should have been linked.  They are still a hole
+ * only if they are a table.
  */
 static int
 link_failed (struct qed_image *img, enum qed_link_failure how, uint64_t count,
@@ -131,8 +131,8 @@ make_l2_table (struct qed_image *img, uint64_t cluster)
 }
 
 /* Write COUNT bytes at OFFSET of the disk, none of which is allocated, into
- * fresh clusters and link these.  The caller has a claim on them.  ABSENT: when
- * last seen they had no L2 table.
+ * fresh clusters and link these.  The caller has a claim on them.  ABSENT:
+ * when last seen they had no L2 table.
  */
 static int
 write_fresh (struct qed_image *img, const void *buf, size_t count,

@@ -35,8 +35,8 @@
  * in part, with the smallest cache, and all that comes out is compared with
  * the model (tests/unit/model.h), which reads the same bytes in a naive way.
  * Then it is opened for writing, which checks and repairs it if it asks for
- * that, and written.  A few thousand storage operations at most are made for one input, however
- * large the disk is that it describes.
+ * that, and written.  A few thousand storage operations at most are made for
+ * one input, however large the disk is that it describes.
  */
 
 #include <config.h>
