@@ -80,6 +80,10 @@ find_room (struct qed_image *img, uint64_t *end, uint64_t *limit)
 {
   struct qed_past_end past;
 
+  if (img->st->fixed_size)
+    return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
+                      "image is a block device, which can't be extended",
+                      img->st->name);
   if (qed_find_past_end (img->st, &img->h, *end, &past) == -1)
     return -1;
   if (past.count > 0) {
@@ -103,10 +107,6 @@ extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
 {
   uint64_t least, want;
 
-  if (img->st->fixed_size)
-    return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
-                      "image is a block device, which can't be extended",
-                      img->st->name);
   if (end > limit || bytes > limit - end)
     return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
                       "can't be longer, or a corrupt entry points to %" PRIu64

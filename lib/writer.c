@@ -454,7 +454,7 @@ prepare (struct qed_image *img, struct qed_writer *w,
     return -1;
   w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
   w->limit = INT64_MAX; /* of all files: lengths are signed */
-  w->checked = need_check;
+  w->checked = need_check && !img->st->fixed_size;
   w->first = w->end;
   qed_table_reset (img->table, w->end);
   if (need_check)

@@ -344,8 +344,10 @@ test_space_is_limited (void)
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &no_thread), 0);
   CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, CS, 0), 0);
+  mem_reset_counters (f);
   CHECK_FAILS (qed_pwrite (img, filled (CS, 1), CS, 2 * CS, 0), ENOSPC,
                "block device");
+  CHECK_EQ (mem_calls (f, MEM_PREAD) + mem_calls (f, MEM_NEXT_EXTENT), 0);
   close_clean (img, f, 5);
   mem_file_free (f);
 }
