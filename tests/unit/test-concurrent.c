@@ -199,6 +199,15 @@ struct writing {
   uint8_t *want;                /* of all regions; its stripes are its own */
 };
 
+static void
+run_threads (struct writing jobs[THREADS], void *(*fn) (void *))
+{
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_create (&jobs[i].thread, NULL, fn, &jobs[i]) == 0);
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+}
+
 static unsigned
 random_flags (struct rng *rng)
 {
@@ -293,16 +302,12 @@ run_writing (struct mem_file *f, uint8_t *want, unsigned session,
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &opts), 0);
   mem_set_faults (f, faults);
-  for (unsigned i = 0; i < THREADS; i++) {
+  for (unsigned i = 0; i < THREADS; i++)
     jobs[i] = (struct writing) {
       .number = i, .seed = session * THREADS + i, .rounds = rounds,
       .img = img, .want = want,
     };
-    CHECK (pthread_create (&jobs[i].thread, NULL, writing_thread,
-                           &jobs[i]) == 0);
-  }
-  for (unsigned i = 0; i < THREADS; i++)
-    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+  run_threads (jobs, writing_thread);
   mem_set_faults (f, NULL);
   CHECK_EQ (qed_close (img), 0);
   check_regions (f, want);
@@ -372,14 +377,10 @@ test_overlapping (void)
   img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
-  for (unsigned i = 0; i < THREADS; i++) {
-    /* The same places, in the same order, so that they meet. */
-    jobs[i] = (struct writing) { .number = i, .rounds = 2000, .img = img };
-    CHECK (pthread_create (&jobs[i].thread, NULL, overlapping_thread,
-                           &jobs[i]) == 0);
-  }
+  /* The same places, in the same order, so that they meet. */
   for (unsigned i = 0; i < THREADS; i++)
-    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+    jobs[i] = (struct writing) { .number = i, .rounds = 2000, .img = img };
+  run_threads (jobs, overlapping_thread);
   check_one_or_the_other (img);
   CHECK_EQ (qed_close (img), 0);
 
@@ -436,13 +437,9 @@ test_retrying (void)
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
   mem_set_hook (f, no_space, NULL);
-  for (unsigned i = 0; i < THREADS; i++) {
-    jobs[i] = (struct writing) { .number = i, .rounds = 1000, .img = img };
-    CHECK (pthread_create (&jobs[i].thread, NULL, retrying_thread,
-                           &jobs[i]) == 0);
-  }
   for (unsigned i = 0; i < THREADS; i++)
-    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+    jobs[i] = (struct writing) { .number = i, .rounds = 1000, .img = img };
+  run_threads (jobs, retrying_thread);
   mem_set_hook (f, NULL, NULL);
   CHECK_EQ (qed_close (img), 0);
   CHECK_EQ (mem_size (f), 3 * 4096); /* header, L1, the L2 table */
