@@ -48,8 +48,8 @@
 
 #include "error.h"
 
-/* Room for two file names and some words. */
-static __thread char message[2 * PATH_MAX + 512];
+/* Room for the names that a refused backing file needs, and some words. */
+static __thread char message[5 * PATH_MAX + 1024];
 
 void (*qed_debug) (const char *fmt, ...);
 bool qed_trace_tables;

@@ -95,6 +95,7 @@ read_header (struct qed_storage *st, struct qed_header *h, char **backing,
 {
   uint8_t buf[QED_HEADER_BYTES];
   int64_t size = qed_storage_size (st);
+  char *name;
 
   if (size == -1)
     return -1;
@@ -109,23 +110,12 @@ read_header (struct qed_storage *st, struct qed_header *h, char **backing,
     return -1;
 
   *file_size = (uint64_t) size;
-  *backing = NULL;
+  name = NULL;
   if (h->features & QED_F_BACKING_FILE) {
-    *backing = read_backing_name (st, h);
-    if (*backing == NULL)
+    name = read_backing_name (st, h);
+    if (name == NULL)
       return -1;
   }
-  return 0;
-}
-
-int
-qed_read_header (struct qed_storage *st, struct qed_header *h, char **backing)
-{
-  uint64_t file_size;
-  char *name;
-
-  if (read_header (st, h, &name, &file_size) == -1)
-    return -1;
   if (backing)
     *backing = name;
   else
@@ -133,11 +123,19 @@ qed_read_header (struct qed_storage *st, struct qed_header *h, char **backing)
   return 0;
 }
 
+int
+qed_read_header (struct qed_storage *st, struct qed_header *h, char **backing)
+{
+  uint64_t file_size;
+
+  return read_header (st, h, backing, &file_size);
+}
+
 struct qed_image *
-qed_open (struct qed_storage *st, size_t cache_size)
+qed_open_overlay (struct qed_storage *st, struct qed_backing *backing,
+                  size_t cache_size)
 {
   struct qed_image *img;
-  char *backing = NULL;
   uint64_t file_end;
 
   if (cache_size < QED_MIN_CACHE_SIZE) {
@@ -151,28 +149,39 @@ qed_open (struct qed_storage *st, size_t cache_size)
     return NULL;
   }
 
-  if (read_header (st, &img->h, &backing, &file_end) == -1)
+  if (read_header (st, &img->h, NULL, &file_end) == -1)
     goto err;
-  if (backing) {
-    qed_error (ENOTSUP, "%s: header: features 0x%" PRIx64 ": the image has "
-               "the backing file '%s', and backing files are not supported "
-               "yet", st->name, img->h.features, backing);
-    goto err;
-  }
   qed_geometry_init (&img->g, &img->h);
   file_end &= ~(img->g.cluster_size - 1);
   img->table = qed_table_new (st, &img->g, file_end, cache_size);
   if (img->table == NULL)
     goto err;
-  pthread_mutex_init (&img->lock, NULL);
   pthread_mutex_init (&img->writer_lock, NULL);
+  qed_stretch_init (&img->data);
   img->st = st;
+  img->backing = backing;
+  img->overlay = backing || img->h.features & QED_F_BACKING_FILE;
   return img;
 
  err:
-  free (backing);
   free (img);
   return NULL;
+}
+
+struct qed_image *
+qed_open (struct qed_storage *st, size_t cache_size)
+{
+  struct qed_image *img = qed_open_overlay (st, NULL, cache_size);
+
+  if (img && img->overlay) {
+    img->st = NULL; /* stays the caller's */
+    qed_close (img);
+    qed_error (ENOTSUP, "%s: header: features 0x%" PRIx64 ": the image has "
+               "a backing file, without which it can't be read", st->name,
+               QED_F_BACKING_FILE);
+    return NULL;
+  }
+  return img;
 }
 
 int
@@ -186,9 +195,10 @@ qed_close (struct qed_image *img)
     r = qed_writer_close (img);
   err = errno;
   qed_table_free (img->table);
-  pthread_mutex_destroy (&img->lock);
+  qed_stretch_destroy (&img->data);
   pthread_mutex_destroy (&img->writer_lock);
   qed_storage_close (img->st);
+  qed_backing_close (img->backing);
   free (img);
   errno = err;
   return r;
@@ -200,10 +210,16 @@ qed_get_header (const struct qed_image *img)
   return &img->h;
 }
 
+const char *
+qed_get_name (const struct qed_image *img)
+{
+  return img->st->name;
+}
+
 bool
 qed_is_rotational (const struct qed_image *img)
 {
-  return img->st->rotational;
+  return img->st->rotational || (img->backing && img->backing->rotational);
 }
 
 int
@@ -219,6 +235,27 @@ qed_check_range (const struct qed_image *img, uint64_t offset,
 
 /* ---- reading ---- */
 
+/* How much of LENGTH bytes at OFFSET is there in the backing file? */
+static uint64_t
+length_below (const struct qed_image *img, uint64_t offset, uint64_t length)
+{
+  uint64_t size = img->backing ? img->backing->size : 0;
+
+  return offset >= size ? 0 : size - offset < length ? size - offset : length;
+}
+
+int
+qed_pread_below (struct qed_image *img, void *buf, size_t count,
+                 uint64_t offset)
+{
+  size_t n = length_below (img, offset, count);
+
+  if (n > 0 && img->backing->ops->pread (img->backing, buf, n, offset) == -1)
+    return -1;
+  memset ((char *) buf + n, 0, count - n);
+  return 0;
+}
+
 int
 qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
 {
@@ -233,6 +270,8 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
       return -1;
     switch (run.type) {
     case QED_RUN_UNALLOCATED:
+      r = qed_pread_below (img, buf, run.length, offset);
+      break;
     case QED_RUN_ZERO:
       memset (buf, 0, run.length);
       break;
@@ -252,6 +291,24 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+static int
+prefetch_run (struct qed_image *img, const struct qed_run *run,
+              uint64_t offset)
+{
+  uint64_t n;
+
+  switch (run->type) {
+  case QED_RUN_DATA:
+    return qed_storage_prefetch (img->st, run->file_offset, run->length);
+  case QED_RUN_UNALLOCATED:
+    n = length_below (img, offset, run->length);
+    return n == 0 ? 0 :
+      img->backing->ops->prefetch (img->backing, offset, n);
+  default:
+    return 0; /* about unsound clusters it's the reader who needs to hear */
+  }
+}
+
 int
 qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 {
@@ -261,14 +318,9 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
   while (length > 0) {
     struct qed_run run;
 
-    if (qed_map (img, offset, length, &run) == -1)
+    if (qed_map (img, offset, length, &run) == -1 ||
+        prefetch_run (img, &run, offset) == -1)
       return -1;
-    /* About unsound clusters it's the reader who needs to hear. */
-    if (run.type == QED_RUN_DATA &&
-        img->st->ops->prefetch (img->st, run.file_offset, run.length) == -1)
-      return qed_error (errno, "%s: prefetch of %" PRIu64 " bytes at %"
-                        PRIu64 ": %m",
-                        img->st->name, run.length, run.file_offset);
     offset += run.length;
     length -= run.length;
   }
@@ -277,135 +329,46 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 
 /* ---- extents ---- */
 
-/* What is collected before it is told, so that neighbours differ. */
-struct collector {
-  int (*fn) (void *opaque, uint64_t offset, uint64_t length, bool zero);
-  void *opaque;
-  uint64_t offset, length;
-  bool zero;
-};
-
-/* Append an extent.  0: go on; 1: fn has enough; -1: fn failed. */
-static int
-collect (struct collector *c, uint64_t length, bool zero)
+int
+qed_extents_below (struct qed_image *img, uint64_t offset, uint64_t length,
+                   qed_extent_fn *fn, void *opaque)
 {
-  int r = 0;
+  struct qed_collector c = { .fn = fn, .opaque = opaque, .offset = offset };
+  uint64_t n = length_below (img, offset, length);
 
-  if (c->length > 0 && c->zero != zero) {
-    r = c->fn (c->opaque, c->offset, c->length, c->zero);
-    c->offset += c->length;
-    c->length = 0;
-  }
-  c->zero = zero;
-  c->length += length;
-  return r;
-}
-
-/* Where does the stretch of data that OFFSET of the file is known to lie in
- * end?  0 if it isn't known.  *FORGOTTEN is for learn_data.
- */
-static uint64_t
-known_data_end (struct qed_image *img, uint64_t offset, uint64_t *forgotten)
-{
-  uint64_t r;
-
-  pthread_mutex_lock (&img->lock);
-  r = offset >= img->data_start && offset < img->data_end ? img->data_end : 0;
-  *forgotten = img->data_forgotten;
-  pthread_mutex_unlock (&img->lock);
-  return r;
-}
-
-/* Remember that there is data, unless a hole may have come in between. */
-static void
-learn_data (struct qed_image *img, uint64_t start, uint64_t end,
-            uint64_t forgotten)
-{
-  pthread_mutex_lock (&img->lock);
-  if (img->data_forgotten == forgotten) {
-    img->data_start = start;
-    img->data_end = end;
-  }
-  pthread_mutex_unlock (&img->lock);
-}
-
-void
-qed_forget_data (struct qed_image *img)
-{
-  pthread_mutex_lock (&img->lock);
-  img->data_start = img->data_end = 0;
-  img->data_forgotten++;
-  pthread_mutex_unlock (&img->lock);
-}
-
-/* How far does the image file have data, or a hole, from OFFSET on, within
- * LENGTH?  A file that can't tell has data.
- */
-static uint64_t
-host_extent (struct qed_image *img, uint64_t offset, uint64_t length,
-             bool *hole)
-{
-  uint64_t forgotten, end = known_data_end (img, offset, &forgotten);
-
-  *hole = false;
-  if (end == 0) {
-    int64_t r = img->st->ops->next_extent (img->st, offset, hole);
-
-    if (r == -1 || (uint64_t) r <= offset) {
-      *hole = false;
-      return length;
-    }
-    end = (uint64_t) r;
-    if (!*hole)
-      learn_data (img, offset, end, forgotten);
-  }
-  return end - offset < length ? end - offset : length;
-}
-
-/* A run of data may lie in holes of the file in part. */
-static int
-collect_data (struct qed_image *img, struct collector *c,
-              const struct qed_run *run)
-{
-  uint64_t done = 0;
-  int r = 0;
-
-  while (r == 0 && done < run->length) {
-    bool hole;
-    uint64_t n = host_extent (img, run->file_offset + done,
-                              run->length - done, &hole);
-
-    r = collect (c, n, hole);
-    done += n;
-  }
-  return r;
+  if (n > 0 && img->backing->ops->extents (img->backing, offset, n,
+                                           qed_collect_extent, &c) == -1)
+    return -1;
+  if (n < length)
+    qed_collect (&c, length - n, true);
+  return qed_collect_end (&c);
 }
 
 int
 qed_extents (struct qed_image *img, uint64_t offset, uint64_t length,
-             int (*fn) (void *opaque, uint64_t offset, uint64_t length,
-                        bool zero),
-             void *opaque)
+             qed_extent_fn *fn, void *opaque)
 {
-  struct collector c = { .fn = fn, .opaque = opaque, .offset = offset };
-  int r = 0;
+  struct qed_collector c = { .fn = fn, .opaque = opaque, .offset = offset };
 
   if (qed_check_range (img, offset, length) == -1)
     return -1;
 
-  while (r == 0 && length > 0) {
+  while (c.r == 0 && length > 0) {
     struct qed_run run;
 
     if (qed_map (img, offset, length, &run) == -1)
       return -1;
     if (run.type == QED_RUN_DATA)
-      r = collect_data (img, &c, &run);
+      qed_collect_file (&c, img->st, &img->data, run.file_offset, run.length);
+    else if (run.type == QED_RUN_UNALLOCATED && img->backing) {
+      if (qed_extents_below (img, offset, run.length, qed_collect_extent,
+                             &c) == -1)
+        return -1;
+    }
     else
-      r = collect (&c, run.length, run.type != QED_RUN_UNSOUND);
+      qed_collect (&c, run.length, run.type != QED_RUN_UNSOUND);
     offset += run.length;
     length -= run.length;
   }
-  if (r == 0 && c.length > 0)
-    r = fn (opaque, c.offset, c.length, c.zero);
-  return r == -1 ? -1 : 0;
+  return qed_collect_end (&c);
 }

@@ -38,6 +38,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "extent.h"
 #include "qed.h"
 
 /* Fields are set by qed_open and constant from then on, so need no lock,
@@ -49,12 +50,14 @@ struct qed_image {
   struct qed_header h;
   struct qed_geometry g;
 
-  /* A stretch of the file that was seen to hold data without a hole, so that
-   * not each request for extents has to ask; and how often that was forgotten.
-   * Guarded by lock.
+  /* What unallocated clusters are read from: owned; NULL: zeros.  An overlay is
+   * an image that has a backing file now or names one in its header, so that
+   * unallocated clusters may read as anything some day.
    */
-  pthread_mutex_t lock;
-  uint64_t data_start, data_end, data_forgotten;
+  struct qed_backing *backing;
+  bool overlay;
+
+  struct qed_stretch data;      /* of the image file */
 
   /* An entry was seen that may not be followed: never mark it clean (I6). */
   atomic_bool corrupt;
@@ -70,8 +73,16 @@ struct qed_image {
 extern int qed_check_range (const struct qed_image *img, uint64_t offset,
                             uint64_t length);
 
-/* Holes have come into the file where there was data. */
-extern void qed_forget_data (struct qed_image *img);
+/* What is known, without reading, of a range as its unallocated clusters read:
+ * see qed_extents.
+ */
+extern int qed_extents_below (struct qed_image *img, uint64_t offset,
+                              uint64_t length, qed_extent_fn *fn,
+                              void *opaque);
+
+/* Read a range as its unallocated clusters do. */
+extern int qed_pread_below (struct qed_image *img, void *buf, size_t count,
+                            uint64_t offset);
 
 /* EIO: say why the entry that maps OFFSET may not be followed.  In
  * cluster.c.

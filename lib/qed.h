@@ -40,6 +40,7 @@
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
  *               space at the end of the file           (space.c)
  *     check     consistency check and repair           (check.c)
+ *     backing   where unallocated ranges are read      (backing.c)
  *     cluster   guest range -> run                     (cluster.c)
  *     table     L1/L2 entries in a bounded cache       (table.c)
  *     storage   the image file behind a few operations (storage.c)
@@ -70,7 +71,8 @@
  *   I9.  Nothing from the file is trusted.  Each entry is checked where
  *        it is used, against the file's length as it was at open or as
  *        the library has grown it, and arithmetic on offsets can't overflow.
- *   I10. An image opened read-only is never written: not one byte.
+ *   I10. A backing file, and an image opened read-only, are never written:
+ *        not one byte.
  *
  * Errors: a function that fails returns -1 (or NULL) with errno set, and
  * leaves a message in qed_get_error () saying which file, where, what
@@ -90,6 +92,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 /* ---- errors ---- */
 
@@ -215,6 +218,10 @@ struct qed_storage_ops {
   ssize_t (*pwrite) (struct qed_storage *st, const void *buf, size_t count,
                      uint64_t offset);
 
+  /* The same from IOVCNT buffers, one after the other. */
+  ssize_t (*pwritev) (struct qed_storage *st, const struct iovec *iov,
+                      int iovcnt, uint64_t offset);
+
   /* The file's length now, or -1. */
   int64_t (*get_size) (struct qed_storage *st);
 
@@ -261,6 +268,7 @@ struct qed_storage {
   const char *name;             /* for messages; owned by the storage */
   bool rotational;              /* seeks are slow there, as far as known */
   bool fixed_size;              /* a block device: resize can't work */
+  uint64_t device, inode;       /* which file it is; 0, 0: that isn't known */
 };
 
 /* Open a regular file or block device read-only and, with LOCK, take the
@@ -273,9 +281,62 @@ extern struct qed_storage *qed_storage_open (const char *path, bool lock);
 /* Call the close operation, which frees ST.  ST may be NULL. */
 extern void qed_storage_close (struct qed_storage *st);
 
-/* ---- image: see image.c ---- */
-
 struct qed_image;
+
+/* ---- extents ---- */
+
+/* What is called for each extent of a range, in order, without gaps,
+ * neighbours differing.  ZERO: reads as zeros and takes no space.  It
+ * returns 0 to go on, 1 to stop, -1 with errno (and whatever message its caller
+ * expects) to fail.
+ */
+typedef int qed_extent_fn (void *opaque, uint64_t offset, uint64_t length,
+                           bool zero);
+
+/* ---- backing: see backing.c ---- */
+
+/* What an image's unallocated clusters are read from: a raw file, another
+ * image, an NBD server.  An implementation embeds this struct as its first
+ * member.  Operations may be called from many threads at once (close
+ * excepted), are given ranges inside SIZE only, and leave a message when
+ * they fail (-1).  Nothing is ever written (I10).
+ */
+struct qed_backing;
+struct qed_backing_ops {
+  /* Read exactly COUNT bytes. */
+  int (*pread) (struct qed_backing *b, void *buf, size_t count,
+                uint64_t offset);
+
+  /* Call FN for the extents of a range, until it doesn't return 0.  Returns
+   * -1 if that or FN failed.  FN must not call these operations: a connection
+   * to a server may be in use meanwhile.
+   */
+  int (*extents) (struct qed_backing *b, uint64_t offset, uint64_t length,
+                  qed_extent_fn *fn, void *opaque);
+
+  /* The range will be read soon. */
+  int (*prefetch) (struct qed_backing *b, uint64_t offset, uint64_t length);
+
+  void (*close) (struct qed_backing *b);
+};
+
+struct qed_backing {
+  const struct qed_backing_ops *ops;
+  const char *name;             /* for messages; owned by the backing */
+  uint64_t size;                /* bytes; fixed */
+  bool rotational;
+};
+
+/* A file that is read as it is, or an image.  They own ST or IMG from now on;
+ * on failure (NULL) the caller keeps it.
+ */
+extern struct qed_backing *qed_backing_raw (struct qed_storage *st);
+extern struct qed_backing *qed_backing_image (struct qed_image *img);
+
+/* Call the close operation, which frees B.  B may be NULL. */
+extern void qed_backing_close (struct qed_backing *b);
+
+/* ---- image: see image.c ---- */
 
 #define QED_DEFAULT_CACHE_SIZE ((size_t) 32 << 20)
 #define QED_MIN_CACHE_SIZE ((size_t) 64 << 10)
@@ -294,6 +355,14 @@ extern int qed_read_header (struct qed_storage *st, struct qed_header *h,
  */
 extern struct qed_image *qed_open (struct qed_storage *st, size_t cache_size);
 
+/* The same for any image, on top of BACKING, whatever the image's header names.
+ * Where BACKING ends, and if it is NULL, unallocated clusters read as zeros.
+ * The image owns BACKING too; on failure the caller keeps both.
+ */
+extern struct qed_image *qed_open_overlay (struct qed_storage *st,
+                                           struct qed_backing *backing,
+                                           size_t cache_size);
+
 /* Make everything durable and, if the image is writable and in order, mark it
  * as clean and cut the file to its last used cluster (I6).  Then free the
  * image and close its storage, also when that failed (-1).  No other call may
@@ -304,6 +373,7 @@ extern int qed_close (struct qed_image *img);
 /* What doesn't change while the image is open. */
 extern const struct qed_header *qed_get_header (const struct qed_image *img);
 extern bool qed_is_rotational (const struct qed_image *img);
+extern const char *qed_get_name (const struct qed_image *img);
 
 /* The calls below may be made from many threads at once.  A range that
  * isn't inside the disk is EINVAL.
@@ -337,18 +407,13 @@ struct qed_run {
 extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
                     struct qed_run *run);
 
-/* The extents of a range, in order, without gaps, neighbours differing.
- * ZERO: reads as zeros and takes no space, be it that nothing is allocated
- * in the image or that the image file has a hole there.  FN returns 0 to go
- * on, 1 to stop (qed_extents returns 0), -1 with errno to fail (so does
- * qed_extents).  Unsound clusters count as data: reading them says what is
- * wrong.
+/* The extents of a range, through all that is below the image.  A range is
+ * zero if nothing is allocated for it anywhere, if it was zeroed, or if the
+ * file that it would be read from has a hole there.  Unsound clusters count as
+ * data: reading them says what is wrong.  Returns -1 if FN does.
  */
 extern int qed_extents (struct qed_image *img, uint64_t offset,
-                        uint64_t length,
-                        int (*fn) (void *opaque, uint64_t offset,
-                                   uint64_t length, bool zero),
-                        void *opaque);
+                        uint64_t length, qed_extent_fn *fn, void *opaque);
 
 /* A range will be read soon: the data of it is fetched in the background. */
 extern int qed_prefetch (struct qed_image *img, uint64_t offset,

@@ -121,6 +121,29 @@ qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
   return 0;
 }
 
+int
+qed_storage_writev (struct qed_storage *st, struct iovec *iov, int iovcnt,
+                    uint64_t offset)
+{
+  while (iovcnt > 0) {
+    ssize_t r = st->ops->pwritev (st, iov, iovcnt, offset);
+
+    if (r == -1 && errno == EINTR)
+      continue;
+    if (r <= 0)
+      return qed_error (r == 0 ? EIO : errno, "%s: write at %" PRIu64 ": %m",
+                        st->name, offset);
+    offset += (uint64_t) r;
+    for (; iovcnt > 0 && (size_t) r >= iov->iov_len; ++iov, --iovcnt)
+      r -= (ssize_t) iov->iov_len;
+    if (iovcnt > 0) {
+      iov->iov_base = (char *) iov->iov_base + r;
+      iov->iov_len -= (size_t) r;
+    }
+  }
+  return 0;
+}
+
 int64_t
 qed_storage_size (struct qed_storage *st)
 {
@@ -164,7 +187,7 @@ qed_storage_sync (struct qed_storage *st)
   return 0;
 }
 
-/* The message of qed_storage_punch and zero. */
+/* The message about a range. */
 static int
 range_error (struct qed_storage *st, const char *what, uint64_t offset,
              uint64_t length)
@@ -193,6 +216,14 @@ qed_storage_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
     r = st->ops->zero (st, offset, length);
   while (r == -1 && errno == EINTR);
   return r == -1 ? range_error (st, "zero", offset, length) : 0;
+}
+
+int
+qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
+                      uint64_t length)
+{
+  return st->ops->prefetch (st, offset, length) == -1 ?
+    range_error (st, "prefetch", offset, length) : 0;
 }
 
 void
@@ -248,6 +279,13 @@ file_pwrite (struct qed_storage *st, const void *buf, size_t count,
              uint64_t offset)
 {
   return pwrite (writable_fd (st), buf, count, (off_t) offset);
+}
+
+static ssize_t
+file_pwritev (struct qed_storage *st, const struct iovec *iov, int iovcnt,
+              uint64_t offset)
+{
+  return pwritev (writable_fd (st), iov, iovcnt, (off_t) offset);
 }
 
 static int64_t
@@ -378,6 +416,7 @@ file_close (struct qed_storage *st)
 static const struct qed_storage_ops file_ops = {
   .pread = file_pread,
   .pwrite = file_pwrite,
+  .pwritev = file_pwritev,
   .get_size = file_get_size,
   .resize = file_resize,
   .sync = file_sync,
@@ -429,6 +468,12 @@ struct lock_user {
 static const struct lock_user lock_reader = {
   .holds = USES (CONSISTENT_READ) | FORBIDS (WRITE) | FORBIDS (RESIZE),
   .tests = FORBIDS (CONSISTENT_READ) | USES (WRITE) | USES (RESIZE),
+};
+
+/* Who reads a raw backing file: writing to it is its owner's business. */
+static const struct lock_user lock_raw_reader = {
+  .holds = USES (CONSISTENT_READ),
+  .tests = FORBIDS (CONSISTENT_READ),
 };
 
 static const struct lock_user lock_writer = {
@@ -577,63 +622,31 @@ check_still_named (int fd, const char *path, const char *name)
 }
 
 static bool
-is_rotational (int fd, const struct stat *st)
+is_rotational (int fd)
 {
   unsigned short r = 0;
 
-  return S_ISBLK (st->st_mode) && ioctl (fd, BLKROTATIONAL, &r) == 0 && r;
+  return ioctl (fd, BLKROTATIONAL, &r) == 0 && r;
 }
 
-struct qed_storage *
-qed_storage_open (const char *path, bool lock)
+/* The link in /proc to the file that FD has open. */
+#define FD_LINK_BYTES (sizeof "/proc/self/fd/" + 3 * sizeof (int))
+
+static void
+fd_link (int fd, char link[FD_LINK_BYTES])
 {
-  struct file *f = new_file (path);
-  struct stat st;
-
-  if (f == NULL)
-    return NULL;
-
-  /* Opening is an action already for some devices, so look at the type
-   * before and, should another file come to the name in between, after.
-   * Without O_NONBLOCK, opening a FIFO would wait for a writer.
-   */
-  if (stat (path, &st) == 0 && check_file_type (&st, path) == -1)
-    goto err;
-  f->fd = open (path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (f->fd == -1) {
-    qed_error (errno, "%s: open: %m", path);
-    goto err;
-  }
-  if (fstat (f->fd, &st) == -1) {
-    qed_error (errno, "%s: stat: %m", path);
-    goto err;
-  }
-  if (check_file_type (&st, path) == -1)
-    goto err;
-  f->st.rotational = is_rotational (f->fd, &st);
-  f->st.fixed_size = S_ISBLK (st.st_mode);
-  f->locked = lock;
-  if (lock && (take_locks (f->fd, path, &lock_reader, 0) == -1 ||
-               check_still_named (f->fd, path, path) == -1))
-    goto err;
-  return &f->st;
-
- err:
-  qed_storage_close (&f->st);
-  return NULL;
+  snprintf (link, FD_LINK_BYTES, "/proc/self/fd/%d", fd);
 }
 
-/* Open the file that FD has open again, for writing: whatever has become of
- * its name.
- */
+/* Open the file that FD has open again: whatever has become of its name. */
 static int
-open_again (struct file *f)
+open_again (struct file *f, int access)
 {
-  char link[sizeof "/proc/self/fd/" + 3 * sizeof f->fd];
-  const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  char link[FD_LINK_BYTES];
+  const int flags = access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
   int fd;
 
-  snprintf (link, sizeof link, "/proc/self/fd/%d", f->fd);
+  fd_link (f->fd, link);
   fd = open (link, flags);
   if (fd >= 0 || errno != ENOENT)
     return fd;
@@ -648,11 +661,110 @@ open_again (struct file *f)
   return fd;
 }
 
+struct qed_storage *
+qed_storage_find (const char *path)
+{
+  struct file *f = new_file (path);
+  struct stat st;
+
+  if (f == NULL)
+    return NULL;
+
+  /* Opening for reading is an action already for some devices, and of a FIFO
+   * waits for a writer.  O_PATH only finds the file.
+   */
+  f->fd = open (path, O_PATH | O_CLOEXEC);
+  if (f->fd == -1) {
+    qed_error (errno, "%s: open: %m", path);
+    goto err;
+  }
+  if (fstat (f->fd, &st) == -1) {
+    qed_error (errno, "%s: stat: %m", path);
+    goto err;
+  }
+  if (check_file_type (&st, path) == -1)
+    goto err;
+  /* A device has many names, in many filesystems, but one number. */
+  f->st.fixed_size = S_ISBLK (st.st_mode);
+  f->st.device = S_ISBLK (st.st_mode) ? st.st_rdev : st.st_dev;
+  f->st.inode = S_ISBLK (st.st_mode) ? UINT64_MAX : st.st_ino;
+  return &f->st;
+
+ err:
+  qed_storage_close (&f->st);
+  return NULL;
+}
+
+char *
+qed_storage_resolve (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+  char link[FD_LINK_BYTES], buf[PATH_MAX];
+  struct stat opened, named;
+  ssize_t n;
+  char *path;
+
+  fd_link (f->fd, link);
+  n = readlink (link, buf, sizeof buf);
+  path = n == -1 ? realpath (f->path, NULL) : strndup (buf, (size_t) n);
+  if (path == NULL) {
+    qed_error (errno, "%s: where the name leads: %m", f->path);
+    return NULL;
+  }
+  /* The link of a deleted file, for instance, isn't a path to it. */
+  if (fstat (f->fd, &opened) == -1 || stat (path, &named) == -1 ||
+      opened.st_dev != named.st_dev || opened.st_ino != named.st_ino) {
+    qed_error (ESTALE, "%s: where the name leads: nowhere now: the file has "
+               "been renamed, replaced or deleted", f->path);
+    free (path);
+    return NULL;
+  }
+  return path;
+}
+
+int
+qed_storage_begin (struct qed_storage *st)
+{
+  struct file *f = (struct file *) st;
+  int fd = open_again (f, O_RDONLY);
+
+  if (fd == -1)
+    return qed_error (errno, "%s: open: %m", f->path);
+  close (f->fd);
+  f->fd = fd;
+  f->st.rotational = f->st.fixed_size && is_rotational (fd);
+  return 0;
+}
+
+int
+qed_storage_lock (struct qed_storage *st, enum qed_reader reader)
+{
+  struct file *f = (struct file *) st;
+
+  f->locked = true;
+  return take_locks (f->fd, f->path, reader == QED_READS_IMAGE ?
+                     &lock_reader : &lock_raw_reader, 0) == -1 ? -1 :
+    check_still_named (f->fd, f->path, f->path);
+}
+
+struct qed_storage *
+qed_storage_open (const char *path, bool lock)
+{
+  struct qed_storage *st = qed_storage_find (path);
+
+  if (st && (qed_storage_begin (st) == -1 ||
+             (lock && qed_storage_lock (st, QED_READS_IMAGE) == -1))) {
+    qed_storage_close (st);
+    return NULL;
+  }
+  return st;
+}
+
 static int
 open_for_writing (struct file *f)
 {
   for (int i = 0; i < QED_MAX_SYNCS; ++i) {
-    f->sync_fds[i] = open_again (f);
+    f->sync_fds[i] = open_again (f, O_RDWR);
     if (f->sync_fds[i] == -1)
       return qed_error (errno, "%s: open for writing: %m", f->path);
   }

@@ -45,6 +45,10 @@ extern int qed_storage_read (struct qed_storage *st, void *buf, size_t count,
 extern int qed_storage_write (struct qed_storage *st, const void *buf,
                               size_t count, uint64_t offset);
 
+/* IOV is used up. */
+extern int qed_storage_writev (struct qed_storage *st, struct iovec *iov,
+                               int iovcnt, uint64_t offset);
+
 extern int64_t qed_storage_size (struct qed_storage *st);
 extern int qed_storage_resize (struct qed_storage *st, uint64_t size);
 extern int qed_storage_sync (struct qed_storage *st);
@@ -54,6 +58,31 @@ extern int qed_storage_punch (struct qed_storage *st, uint64_t offset,
                               uint64_t length);
 extern int qed_storage_zero (struct qed_storage *st, uint64_t offset,
                              uint64_t length);
+
+extern int qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
+                                 uint64_t length);
+
+/* The stages of qed_storage_open, for who has to decide something between
+ * them.  All take a storage that find returned.
+ *
+ * Find which file PATH is.  Nothing is done to it, and the operations don't
+ * work yet.  Anything but a regular file or a block device is an error.
+ */
+extern struct qed_storage *qed_storage_find (const char *path);
+
+/* The path of the file that was found, absolute and without symbolic links;
+ * to be freed.
+ */
+extern char *qed_storage_resolve (struct qed_storage *st);
+
+/* Open that very file for reading. */
+extern int qed_storage_begin (struct qed_storage *st);
+
+/* Take the locks of who reads an image, or a raw backing file (DESIGN.md,
+ * Locking).  EBUSY: a conflict, or the file isn't that of its name any more.
+ */
+enum qed_reader { QED_READS_IMAGE, QED_READS_RAW };
+extern int qed_storage_lock (struct qed_storage *st, enum qed_reader reader);
 
 /* A file under a temporary name beside PATH, empty and open for writing.
  * If PATH exists, the locks of whoever creates an image are taken on it

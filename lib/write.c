@@ -296,9 +296,9 @@ for_data (struct qed_image *img, uint64_t count, uint64_t offset,
       r = qed_unsound_error (img, offset);
     else if (r == 0 && run.type == QED_RUN_DATA) {
       /* Before, and in case others looked meanwhile, after. */
-      qed_forget_data (img);
+      qed_forget_data (&img->data);
       r = fn (img, run.length, run.file_offset, flags);
-      qed_forget_data (img);
+      qed_forget_data (&img->data);
     }
     offset += run.length;
     count -= run.length;

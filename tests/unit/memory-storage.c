@@ -336,6 +336,28 @@ op_pwrite (struct qed_storage *st, const void *buf, size_t count,
   return r;
 }
 
+ssize_t
+mem_pwritev (struct qed_storage *st, const struct iovec *iov, int iovcnt,
+             uint64_t offset)
+{
+  size_t count = 0;
+  char *buf;
+  ssize_t r;
+
+  for (int i = 0; i < iovcnt; ++i)
+    count += iov[i].iov_len;
+  buf = malloc (count);
+  CHECK (buf != NULL);
+  count = 0;
+  for (int i = 0; i < iovcnt; ++i) {
+    memcpy (buf + count, iov[i].iov_base, iov[i].iov_len);
+    count += iov[i].iov_len;
+  }
+  r = st->ops->pwrite (st, buf, count, offset);
+  free (buf);
+  return r;
+}
+
 static int64_t
 op_get_size (struct qed_storage *st)
 {
@@ -453,6 +475,7 @@ op_close (struct qed_storage *st)
 static const struct qed_storage_ops mem_ops = {
   .pread = op_pread,
   .pwrite = op_pwrite,
+  .pwritev = mem_pwritev,
   .get_size = op_get_size,
   .resize = op_resize,
   .sync = op_sync,

@@ -111,6 +111,10 @@ extern void mem_file_free (struct mem_file *f);
 extern struct qed_storage *mem_open (struct mem_file *f);
 extern unsigned mem_open_storages (const struct mem_file *f);
 
+/* An operation for any storage that has pwrite: the buffers are gathered. */
+extern ssize_t mem_pwritev (struct qed_storage *st, const struct iovec *iov,
+                            int iovcnt, uint64_t offset);
+
 /* The name of its storages. */
 #define MEM_NAME "memory.qed"
 

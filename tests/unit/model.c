@@ -118,6 +118,26 @@ model_write_header (struct model *m)
   put_number (m, 60, 4, m->h.backing_filename_size);
 }
 
+void
+model_name_backing (struct model *m)
+{
+  static const char name[] = { 'b', 'a', 's', 'e' };
+
+  m->h.features |= QED_F_BACKING_FILE;
+  m->h.backing_filename_offset = QED_HEADER_BYTES;
+  m->h.backing_filename_size = sizeof name;
+  model_write_header (m);
+  mem_write (m->file, name, sizeof name, QED_HEADER_BYTES);
+}
+
+void
+model_raw (struct model *m, struct mem_file *f)
+{
+  *m = (struct model) {
+    .file = f, .h.image_size = mem_size (f), .raw = true,
+  };
+}
+
 static void
 create_at (struct model *m, struct mem_file *f, uint32_t cluster_size,
            uint32_t table_size, uint32_t header_size, uint64_t l1_cluster,
@@ -349,14 +369,31 @@ model_random (struct model *m, struct mem_file *f, struct rng *rng,
 
 /* ---- reading ---- */
 
+/* The backing file's name, if there is one. */
+static bool
+valid_name (const struct model *m)
+{
+  const struct qed_header *h = &m->h;
+  uint64_t offset = h->backing_filename_offset;
+  uint64_t size = h->backing_filename_size;
+  char name[QED_MAX_BACKING_FILENAME];
+
+  if (h->features % 2 == 0)
+    return true;
+  if (size == 0 || size > sizeof name ||
+      offset + size > (uint64_t) h->header_size * h->cluster_size)
+    return false;
+  mem_read (m->file, name, size, offset);
+  return offset + size <= m->file_size && memchr (name, 0, size) == NULL;
+}
+
 bool
 model_open (struct model *m, struct mem_file *f)
 {
   struct qed_header *h = &m->h;
   char magic[4];
 
-  m->file = f;
-  m->file_size = mem_size (f);
+  *m = (struct model) { .file = f, .file_size = mem_size (f) };
   mem_read (f, magic, 4, 0);
   if (m->file_size < 64 || memcmp (magic, "QED", 4) != 0)
     return false;
@@ -371,7 +408,7 @@ model_open (struct model *m, struct mem_file *f)
   h->backing_filename_offset = (uint32_t) get_number (m, 56, 4);
   h->backing_filename_size = (uint32_t) get_number (m, 60, 4);
 
-  if (h->features % 2 == 1 || h->features > 7)
+  if (h->features > 7)
     return false;
   for (uint32_t cs = 4096;; cs *= 2)
     if (cs > 64 << 20)
@@ -388,7 +425,8 @@ model_open (struct model *m, struct mem_file *f)
     (u128) h->l1_table_offset + model_table_bytes (m) <= m->file_size &&
     h->image_size % 512 == 0 &&
     h->image_size <= model_max_size (m) &&
-    h->image_size < (u128) 1 << 63;
+    h->image_size < (u128) 1 << 63 &&
+    valid_name (m);
 }
 
 static bool
@@ -449,12 +487,25 @@ model_map (const struct model *m, uint64_t offset, uint64_t length,
   run->length = end - offset < length ? (uint64_t) (end - offset) : length;
 }
 
+/* Of what is below, where the rest is zeros: at most COUNT bytes. */
+static uint64_t
+length_below (const struct model *m, uint64_t offset, uint64_t count)
+{
+  uint64_t size = m->below ? m->below->h.image_size : 0;
+
+  return offset >= size ? 0 : size - offset < count ? size - offset : count;
+}
+
 int
 model_pread (const struct model *m, void *buf, size_t count, uint64_t offset)
 {
   uint64_t cs = m->h.cluster_size, entry;
   uint8_t *p = buf;
 
+  if (m->raw) {
+    mem_read (m->file, buf, count, offset);
+    return 0;
+  }
   while (count > 0) {
     size_t n = cs - offset % cs < count ? cs - offset % cs : count;
 
@@ -464,7 +515,13 @@ model_pread (const struct model *m, void *buf, size_t count, uint64_t offset)
     case QED_RUN_DATA:
       mem_read (m->file, p, n, entry + offset % cs);
       break;
-    default:
+    case QED_RUN_UNALLOCATED:
+      memset (p, 0, n);
+      if (length_below (m, offset, n) > 0 &&
+          model_pread (m->below, p, length_below (m, offset, n), offset) == -1)
+        return -1;
+      break;
+    case QED_RUN_ZERO:
       memset (p, 0, n);
     }
     p += n;
@@ -475,6 +532,16 @@ model_pread (const struct model *m, void *buf, size_t count, uint64_t offset)
 }
 
 /* ---- comparing ---- */
+
+void
+open_over (struct opened *o, struct mem_file *f, struct qed_backing *backing)
+{
+  o->file = f;
+  o->hash = mem_hash (f);
+  o->img = qed_open_overlay (mem_open (f), backing, QED_MIN_CACHE_SIZE);
+  CHECK (o->img != NULL);
+  mem_reset_counters (f);
+}
 
 void
 open_image (struct opened *o, struct mem_file *f, size_t cache_size)
@@ -559,15 +626,33 @@ model_zero (const struct model *m, uint64_t offset)
   uint64_t cs = m->h.cluster_size, entry;
   bool hole;
 
+  if (m->raw) {
+    mem_next_extent (m->file, offset, &hole);
+    return hole;
+  }
   switch (model_lookup (m, offset / cs, &entry)) {
   case QED_RUN_UNSOUND:
     return false;
   case QED_RUN_DATA:
     mem_next_extent (m->file, entry + offset % cs, &hole);
     return hole;
+  case QED_RUN_UNALLOCATED:
+    return length_below (m, offset, 1) == 0 || model_zero (m->below, offset);
   default:
     return true;
   }
+}
+
+/* Nothing changes within a chunk of a file, unless one below ends there. */
+static uint64_t
+next_change (const struct model *m, uint64_t offset)
+{
+  uint64_t next = (offset / MEM_CHUNK + 1) * MEM_CHUNK;
+
+  for (m = m->below; m; m = m->below)
+    if (m->h.image_size > offset && m->h.image_size < next)
+      next = m->h.image_size;
+  return next;
 }
 
 struct extents_state {
@@ -588,9 +673,7 @@ check_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
   CHECK_OP (length, <=, s->end - offset);
   CHECK (s->last != zero);
 
-  /* Nothing changes within a chunk of the file. */
-  for (uint64_t o = offset; o < offset + length;
-       o = (o / MEM_CHUNK + 1) * MEM_CHUNK)
+  for (uint64_t o = offset; o < offset + length; o = next_change (s->m, o))
     if (model_zero (s->m, o) != zero)
       harness_fail (__FILE__, __LINE__, "zero isn't so at %#" PRIx64, o);
   s->next = offset + length;

@@ -48,6 +48,12 @@ struct model {
   struct mem_file *file;        /* not owned */
   struct qed_header h;
   uint64_t file_size;           /* when the image was opened: model_open */
+
+  /* What unallocated clusters are read from; not owned; NULL: zeros.  Set it
+   * after model_create or model_open.
+   */
+  const struct model *below;
+  bool raw;                     /* the file is the disk, of h.image_size */
 };
 
 /* ---- building ---- */
@@ -59,6 +65,12 @@ extern void model_create (struct model *m, struct mem_file *f,
                           uint32_t cluster_size, uint32_t table_size,
                           uint64_t image_size);
 extern void model_write_header (struct model *m);
+
+/* Let the header name a backing file. */
+extern void model_name_backing (struct model *m);
+
+/* A file that is read as it is, as it is now: for below. */
+extern void model_raw (struct model *m, struct mem_file *f);
 
 extern uint64_t model_table_bytes (const struct model *m);
 extern uint64_t model_entries (const struct model *m); /* of a table */
@@ -104,7 +116,7 @@ extern size_t model_random (struct model *m, struct mem_file *f,
 /* ---- reading ---- */
 
 /* Take header and file size from the file, as an open does.  False: not a
- * valid image without a backing file.
+ * valid image.
  */
 extern bool model_open (struct model *m, struct mem_file *f);
 
@@ -126,9 +138,8 @@ extern int model_pread (const struct model *m, void *buf, size_t count,
 
 /* ---- comparing ---- */
 
-/* Open the image in F with the smallest cache and remember the file's
- * content; on closing check that the image has never been written (I10)
- * and that the storage has been closed.
+/* Open the image in F and remember the file's content; on closing check that
+ * the image has never been written (I10) and that the storage has been closed.
  */
 struct opened {
   struct mem_file *file;
@@ -137,6 +148,8 @@ struct opened {
 };
 extern void open_image (struct opened *o, struct mem_file *f,
                         size_t cache_size);
+extern void open_over (struct opened *o, struct mem_file *f,
+                       struct qed_backing *backing);
 extern void close_image (struct opened *o);
 
 /* Check qed_map, qed_pread, qed_extents against the model. */

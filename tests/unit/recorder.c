@@ -363,6 +363,7 @@ op_close (struct qed_storage *st)
 static const struct qed_storage_ops recorder_ops = {
   .pread = op_pread,
   .pwrite = op_pwrite,
+  .pwritev = mem_pwritev,
   .get_size = op_get_size,
   .resize = op_resize,
   .sync = op_sync,

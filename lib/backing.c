@@ -1,0 +1,184 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Where unallocated clusters are read from: raw files and images.  NBD
+ * servers: nbd.c.  Which of them, for which image: chain.c.
+ *
+ * The size is taken once, at open.  A raw file that grows later shows no more
+ * than it had, one that is cut makes reads fail with EIO.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "error.h"
+#include "extent.h"
+#include "storage.h"
+
+/* ---- raw files ---- */
+
+struct raw {
+  struct qed_backing b;
+  struct qed_storage *st;       /* owned */
+  struct qed_stretch data;
+};
+
+static int
+raw_pread (struct qed_backing *b, void *buf, size_t count, uint64_t offset)
+{
+  return qed_storage_read (((struct raw *) b)->st, buf, count, offset);
+}
+
+static int
+raw_extents (struct qed_backing *b, uint64_t offset, uint64_t length,
+             qed_extent_fn *fn, void *opaque)
+{
+  struct raw *raw = (struct raw *) b;
+  struct qed_collector c = { .fn = fn, .opaque = opaque, .offset = offset };
+
+  qed_collect_file (&c, raw->st, &raw->data, offset, length);
+  return qed_collect_end (&c);
+}
+
+static int
+raw_prefetch (struct qed_backing *b, uint64_t offset, uint64_t length)
+{
+  return qed_storage_prefetch (((struct raw *) b)->st, offset, length);
+}
+
+static void
+raw_close (struct qed_backing *b)
+{
+  struct raw *raw = (struct raw *) b;
+
+  qed_stretch_destroy (&raw->data);
+  qed_storage_close (raw->st);
+  free (raw);
+}
+
+static const struct qed_backing_ops raw_ops = {
+  .pread = raw_pread,
+  .extents = raw_extents,
+  .prefetch = raw_prefetch,
+  .close = raw_close,
+};
+
+struct qed_backing *
+qed_backing_raw (struct qed_storage *st)
+{
+  int64_t size = qed_storage_size (st);
+  struct raw *raw;
+
+  if (size == -1)
+    return NULL;
+  raw = calloc (1, sizeof *raw);
+  if (raw == NULL) {
+    qed_error (errno, "%s: %m", st->name);
+    return NULL;
+  }
+  raw->b = (struct qed_backing) {
+    .ops = &raw_ops, .name = st->name, .size = (uint64_t) size,
+    .rotational = st->rotational,
+  };
+  raw->st = st;
+  qed_stretch_init (&raw->data);
+  return &raw->b;
+}
+
+/* ---- images ---- */
+
+struct below {
+  struct qed_backing b;
+  struct qed_image *img;        /* owned; never made writable (I10) */
+};
+
+static int
+image_pread (struct qed_backing *b, void *buf, size_t count, uint64_t offset)
+{
+  return qed_pread (((struct below *) b)->img, buf, count, offset);
+}
+
+static int
+image_extents (struct qed_backing *b, uint64_t offset, uint64_t length,
+               qed_extent_fn *fn, void *opaque)
+{
+  return qed_extents (((struct below *) b)->img, offset, length, fn, opaque);
+}
+
+static int
+image_prefetch (struct qed_backing *b, uint64_t offset, uint64_t length)
+{
+  return qed_prefetch (((struct below *) b)->img, offset, length);
+}
+
+static void
+image_close (struct qed_backing *b)
+{
+  (void) qed_close (((struct below *) b)->img); /* nothing to be written */
+  free (b);
+}
+
+static const struct qed_backing_ops image_ops = {
+  .pread = image_pread,
+  .extents = image_extents,
+  .prefetch = image_prefetch,
+  .close = image_close,
+};
+
+struct qed_backing *
+qed_backing_image (struct qed_image *img)
+{
+  struct below *below = calloc (1, sizeof *below);
+
+  if (below == NULL) {
+    qed_error (errno, "%s: %m", qed_get_name (img));
+    return NULL;
+  }
+  below->b = (struct qed_backing) {
+    .ops = &image_ops, .name = qed_get_name (img),
+    .size = qed_get_header (img)->image_size,
+    .rotational = qed_is_rotational (img),
+  };
+  below->img = img;
+  return &below->b;
+}
+
+void
+qed_backing_close (struct qed_backing *b)
+{
+  if (b != NULL)
+    b->ops->close (b);
+}

@@ -1,0 +1,160 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Telling a range's extents.
+ *
+ * A file is asked for its holes with lseek, which for a file without any
+ * would be a system call for each request: so the last stretch of data that
+ * was seen is remembered.  Who makes holes calls qed_forget_data before and
+ * after, so that what was learned in between isn't kept.
+ */
+
+#include <config.h>
+
+#include "extent.h"
+
+int
+qed_collect (struct qed_collector *c, uint64_t length, bool zero)
+{
+  if (c->r == 0 && c->length > 0 && c->zero != zero) {
+    c->r = c->fn (c->opaque, c->offset, c->length, c->zero);
+    c->offset += c->length;
+    c->length = 0;
+  }
+  c->zero = zero;
+  c->length += length;
+  return c->r;
+}
+
+int
+qed_collect_extent (void *opaque,
+                    uint64_t offset __attribute__ ((unused)),
+                    uint64_t length, bool zero)
+{
+  return qed_collect (opaque, length, zero);
+}
+
+int
+qed_collect_end (struct qed_collector *c)
+{
+  if (c->r == 0 && c->length > 0)
+    c->r = c->fn (c->opaque, c->offset, c->length, c->zero);
+  return c->r == -1 ? -1 : 0;
+}
+
+void
+qed_stretch_init (struct qed_stretch *s)
+{
+  *s = (struct qed_stretch) { .start = 0 };
+  pthread_mutex_init (&s->lock, NULL);
+}
+
+void
+qed_stretch_destroy (struct qed_stretch *s)
+{
+  pthread_mutex_destroy (&s->lock);
+}
+
+void
+qed_forget_data (struct qed_stretch *s)
+{
+  pthread_mutex_lock (&s->lock);
+  s->start = s->end = 0;
+  s->forgotten++;
+  pthread_mutex_unlock (&s->lock);
+}
+
+/* Where does the stretch of data that OFFSET of the file is known to lie in
+ * end?  0 if it isn't known.  *FORGOTTEN is for learn_data.
+ */
+static uint64_t
+known_data_end (struct qed_stretch *s, uint64_t offset, uint64_t *forgotten)
+{
+  uint64_t r;
+
+  pthread_mutex_lock (&s->lock);
+  r = offset >= s->start && offset < s->end ? s->end : 0;
+  *forgotten = s->forgotten;
+  pthread_mutex_unlock (&s->lock);
+  return r;
+}
+
+/* Remember that there is data, unless a hole may have come in between. */
+static void
+learn_data (struct qed_stretch *s, uint64_t start, uint64_t end,
+            uint64_t forgotten)
+{
+  pthread_mutex_lock (&s->lock);
+  if (s->forgotten == forgotten) {
+    s->start = start;
+    s->end = end;
+  }
+  pthread_mutex_unlock (&s->lock);
+}
+
+/* How far does the file have data, or a hole, from OFFSET on, within LENGTH? */
+static uint64_t
+file_extent (struct qed_storage *st, struct qed_stretch *s, uint64_t offset,
+             uint64_t length, bool *hole)
+{
+  uint64_t forgotten, end = known_data_end (s, offset, &forgotten);
+
+  *hole = false;
+  if (end == 0) {
+    int64_t r = st->ops->next_extent (st, offset, hole);
+
+    if (r == -1 || (uint64_t) r <= offset) {
+      *hole = false;
+      return length;
+    }
+    end = (uint64_t) r;
+    if (!*hole)
+      learn_data (s, offset, end, forgotten);
+  }
+  return end - offset < length ? end - offset : length;
+}
+
+int
+qed_collect_file (struct qed_collector *c, struct qed_storage *st,
+                  struct qed_stretch *s, uint64_t offset, uint64_t length)
+{
+  while (c->r == 0 && length > 0) {
+    bool hole;
+    uint64_t n = file_extent (st, s, offset, length, &hole);
+
+    qed_collect (c, n, hole);
+    offset += n;
+    length -= n;
+  }
+  return c->r;
+}

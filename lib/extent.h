@@ -1,0 +1,90 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Telling a range's extents: neighbours are merged, and holes of files
+ * found.  See extent.c.
+ */
+
+#ifndef QED_EXTENT_H
+#define QED_EXTENT_H
+
+#include <pthread.h>
+
+#include "qed.h"
+
+/* What is collected before it is told, so that neighbours differ.  Start with
+ * FN, OPAQUE and OFFSET set and all else 0.  R stays what FN returned when it
+ * had enough or failed.
+ */
+struct qed_collector {
+  qed_extent_fn *fn;
+  void *opaque;
+  uint64_t offset, length;
+  bool zero;
+  int r;
+};
+
+/* Append an extent, the start of which is known: the end of the last one.
+ * Returns c->r.
+ */
+extern int qed_collect (struct qed_collector *c, uint64_t length, bool zero);
+
+/* The same as a qed_extent_fn, with the collector as OPAQUE. */
+extern qed_extent_fn qed_collect_extent;
+
+/* Tell what is left.  Returns 0, or -1 if FN failed. */
+extern int qed_collect_end (struct qed_collector *c);
+
+/* A stretch of a file that was seen to hold data without a hole, so that not
+ * each request has to ask; and how often that was forgotten.  LOCK guards
+ * the rest.
+ */
+struct qed_stretch {
+  pthread_mutex_t lock;
+  uint64_t start, end, forgotten;
+};
+
+extern void qed_stretch_init (struct qed_stretch *s);
+extern void qed_stretch_destroy (struct qed_stretch *s);
+
+/* Holes have come into the file where there was data. */
+extern void qed_forget_data (struct qed_stretch *s);
+
+/* Append extents for a range of the file in ST, which S is about, as it has
+ * data or holes there.  A file that can't tell has data.  Returns c->r.
+ */
+extern int qed_collect_file (struct qed_collector *c, struct qed_storage *st,
+                             struct qed_stretch *s, uint64_t offset,
+                             uint64_t length);
+
+#endif /* QED_EXTENT_H */
