@@ -57,11 +57,14 @@
  *   I3.  No link becomes durable before what it points to would be wrong
  *        without it.  Without a backing file fresh space reads as the
  *        unallocated cluster did, so entries are written at once, after
- *        the data, without a barrier.
- *   I4.  Memory follows the disk: lookups see an entry when its write has
- *        succeeded.
+ *        the data, without a barrier.  With one the data and what was copied
+ *        up around it is durable first: links stay in memory until a
+ *        commit, of many at a time.
+ *   I4.  Memory follows the disk: lookups see an entry when its write, or
+ *        that of the data if it waits for a commit, has succeeded.
  *   I5.  Flush and FUA return when everything acknowledged before them is
- *        durable.  A failed sync is sticky: the image turns read-only.
+ *        durable.  A failed sync or commit is sticky: the image turns
+ *        read-only.
  *   I6.  Clean means clean: NEED_CHECK is durable before the first change of
  *        metadata, and cleared, durably, when all is in order.
  *   I7.  Memory is bounded by cache_size, whatever the geometry.  A
@@ -426,9 +429,15 @@ extern int qed_prefetch (struct qed_image *img, uint64_t offset,
  */
 #define QED_DEFAULT_IDLE_MS 5000
 
+/* A link of an image with a backing file waits so long at most before it is
+ * made durable, in the background (I3).
+ */
+#define QED_DEFAULT_COMMIT_MS 800
+
 struct qed_write_options {
   bool no_check;                /* refuse an image marked NEED_CHECK */
-  unsigned idle_ms;             /* 0: no thread, it's marked in qed_close */
+  unsigned idle_ms;             /* 0: no thread, it's marked in qed_close, */
+  unsigned commit_ms;           /* and links wait for a flush */
 };
 
 /* Open the image for writing too: the storage, its writer's locks; unknown
@@ -449,8 +458,8 @@ extern int qed_make_writable (struct qed_image *img,
 /* The calls below may be made from many threads at once, on an image that
  * was made writable (else EROFS).  A range that isn't inside the disk is
  * EINVAL.  When a call fails with another error, each sector of the range has
- * old or new content.  After a failed sync, or a failed write of metadata
- * that could not be undone, all of them fail (I5).
+ * old or new content.  After a failed sync, a failed commit, or a failed write
+ * of metadata that could not be undone, all of them fail (I5).
  */
 #define QED_FUA 1U              /* durable when the call returns */
 #define QED_MAY_TRIM 2U         /* zeros need not take up space */
@@ -460,12 +469,15 @@ extern int qed_make_writable (struct qed_image *img,
 extern int qed_pwrite (struct qed_image *img, const void *buf, size_t count,
                        uint64_t offset, unsigned flags);
 
-/* Make a range read as zeros.  FLAGS: any. */
+/* Make a range read as zeros.  Whole unallocated clusters become zero clusters
+ * if there is a backing file.  FLAGS: any.
+ */
 extern int qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);
 
-/* A range's content isn't needed: it reads as zeros or as before, and the
- * host gets the space where it can.  FLAGS: QED_FUA.
+/* A range's content isn't needed: it reads as zeros or as before, never as
+ * a backing file where it didn't, and the host gets the space where it can.
+ * FLAGS: QED_FUA.
  */
 extern int qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);

@@ -59,12 +59,21 @@
  * slice from the file while it is being written.  Who has pinned a slot does
  * not wait for another.
  *
+ * Pending links (I3) are entries that have been changed in the slot only; it
+ * isn't evicted until they are in the file.  They are in one of two sets: those
+ * made since the last commit began, and those that it writes.  A commit writes
+ * a slice from its first to its last entry of that set, with the old values for
+ * the other one, which may not be durable before what they point to is.  So no
+ * other writes may go to that slice at the same time: a commit waits until it
+ * isn't pinned, and who has pinned it until the commit has written it.  Half
+ * of the slots stay free for others, unless there is a slot for every slice.
+ *
  * I9: L1 entries are checked here, where they are followed; L2 entries by
  * the caller (cluster.c), who follows them.  Nothing is linked in a slice that
  * has an unsound entry.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
- * and the ends.  No I/O is done under it.
+ * what is pending, and the ends.  No I/O is done under it.
  */
 
 #include <config.h>
@@ -73,6 +82,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -103,9 +113,21 @@ struct slot {
   uint8_t state;
   bool referenced;              /* used since CLOCK's hand came by */
   bool sound;                   /* all entries are: see check_slice */
+  bool committing;              /* a commit, or reserve, is writing it */
+  bool reserved;                /* it has its space in the file */
+  bool pending[2];              /* it's in the list of that set */
+  uint32_t next_pending[2];     /* there */
 };
 
 #define NONE UINT32_MAX
+
+/* Which entries of a slot are pending, a bit each, in either set; and which of
+ * them are QED_ENTRY_ZERO in the file, the others being 0.
+ */
+struct pending {
+  uint64_t bits[2][QED_SLICE_ENTRIES / 64];
+  uint64_t zero[QED_SLICE_ENTRIES / 64];
+};
 
 struct qed_table {
   struct qed_storage *st;       /* borrowed */
@@ -122,7 +144,13 @@ struct qed_table {
   struct slot *slots;
   uint64_t (*entries)[QED_SLICE_ENTRIES]; /* of each slot, decoded */
 
-  void *memory;                 /* all of the three arrays */
+  struct pending *pending;      /* of each slot */
+  uint32_t first_pending[2];    /* slots with entries in that set */
+  unsigned open_set;            /* where new pending links go: 0 or 1 */
+  uint32_t nr_pending, max_pending; /* slots with any */
+  atomic_bool any_pending;      /* the open set isn't empty */
+
+  void *memory;                 /* all of the four arrays */
   size_t memory_bytes;
 };
 
@@ -152,7 +180,8 @@ choose_nr_slots (const struct qed_geometry *g, size_t cache_size)
 {
   /* At most two buckets for each slot: see layout. */
   uint64_t fit = cache_size /
-    (SLICE_BYTES + sizeof (struct slot) + 2 * sizeof (uint32_t));
+    (SLICE_BYTES + sizeof (struct slot) + sizeof (struct pending) +
+     2 * sizeof (uint32_t));
   uint64_t want = l2_slices (g) + l1_slices (g);
   uint64_t n = fit < want ? fit : want;
 
@@ -163,14 +192,15 @@ static int
 allocate (struct qed_table *t)
 {
   uint32_t nr_buckets = 1;
-  size_t entries_bytes, slots_bytes;
+  size_t entries_bytes, pending_bytes, slots_bytes;
 
   while (nr_buckets < t->nr_slots)
     nr_buckets *= 2;
   t->bucket_mask = nr_buckets - 1;
   entries_bytes = t->nr_slots * SLICE_BYTES;
+  pending_bytes = t->nr_slots * sizeof (struct pending);
   slots_bytes = t->nr_slots * sizeof (struct slot);
-  t->memory_bytes = entries_bytes + slots_bytes +
+  t->memory_bytes = entries_bytes + pending_bytes + slots_bytes +
     nr_buckets * sizeof (uint32_t);
 
   /* Not malloc, so that slots that were never used cost nothing. */
@@ -179,7 +209,8 @@ allocate (struct qed_table *t)
   if (t->memory == MAP_FAILED)
     return -1;
   t->entries = t->memory;
-  t->slots = (struct slot *) ((char *) t->memory + entries_bytes);
+  t->pending = (struct pending *) ((char *) t->memory + entries_bytes);
+  t->slots = (struct slot *) ((char *) t->pending + pending_bytes);
   t->buckets = (uint32_t *) ((char *) t->slots + slots_bytes);
   memset (t->buckets, 0xff, nr_buckets * sizeof (uint32_t)); /* NONE */
   return 0;
@@ -197,6 +228,9 @@ qed_table_new (struct qed_storage *st, const struct qed_geometry *g,
   t->g = *g;
   t->ends = (struct qed_ends) { file_end, file_end, file_end };
   t->nr_slots = choose_nr_slots (g, cache_size);
+  t->max_pending = t->nr_slots < l2_slices (g) + l1_slices (g) ?
+    (t->nr_slots + 1) / 2 : t->nr_slots;
+  t->first_pending[0] = t->first_pending[1] = NONE;
   if (allocate (t) == -1)
     goto err;
   pthread_mutex_init (&t->lock, NULL);
@@ -260,7 +294,7 @@ forget (struct qed_table *t, struct slot *s)
 }
 
 /* Make an unused slot, or the next one that CLOCK finds, LOADING for KEY;
- * NULL if all are LOADING or pinned.
+ * NULL if all are LOADING, pinned or have pending links.
  */
 static struct slot *
 claim (struct qed_table *t, uint64_t key)
@@ -270,7 +304,8 @@ claim (struct qed_table *t, uint64_t key)
     struct slot *s = &t->slots[t->hand];
 
     t->hand = t->hand + 1 < t->nr_slots ? t->hand + 1 : 0;
-    if (s->state == LOADING || s->pins > 0)
+    if (s->state == LOADING || s->pins > 0 || s->committing ||
+        s->pending[0] || s->pending[1])
       continue;
     if (s->state == VALID) {
       if (s->referenced) {
@@ -281,7 +316,7 @@ claim (struct qed_table *t, uint64_t key)
     }
     s->key = key;
     s->state = LOADING;
-    s->sound = false;
+    s->sound = s->reserved = false;
     insert (t, s);
     return s;
   }
@@ -435,19 +470,44 @@ qed_table_unlock (struct qed_table *t)
   pthread_mutex_unlock (&t->lock);
 }
 
+/* The first cluster from CLUSTER on whose slice has pending links. */
+static uint64_t
+next_pending (struct qed_table *t, uint64_t cluster)
+{
+  uint64_t next = UINT64_MAX;
+
+  pthread_mutex_lock (&t->lock);
+  for (int set = 0; set < 2; ++set)
+    for (uint32_t i = t->first_pending[set]; i != NONE;
+         i = t->slots[i].next_pending[set]) {
+      uint64_t first = t->slots[i].key << QED_SLICE_BITS;
+
+      if (first >= cluster && first < next)
+        next = first;
+    }
+  pthread_mutex_unlock (&t->lock);
+  return next;
+}
+
 uint64_t
 qed_table_hole (struct qed_table *t, uint64_t l2_offset, uint64_t cluster)
 {
   uint64_t in_table = qed_l2_index (&t->g, cluster) * sizeof (uint64_t);
   uint64_t length = t->g.table_bytes - in_table, offset = l2_offset + in_table;
+  /* First what isn't in the file yet: it may get there in between. */
+  uint64_t pending = next_pending (t, cluster), n;
   bool hole;
-  int64_t end = t->st->ops->next_extent (t->st, offset, &hole);
+  int64_t end;
 
+  if (pending == cluster)
+    return 0;
+  end = t->st->ops->next_extent (t->st, offset, &hole);
   if (end == -1 || !hole || (uint64_t) end <= offset)
     return 0;
   if ((uint64_t) end - offset < length)
     length = (uint64_t) end - offset;
-  return length / SLICE_BYTES * QED_SLICE_ENTRIES;
+  n = length / SLICE_BYTES * QED_SLICE_ENTRIES;
+  return n < pending - cluster ? n : pending - cluster;
 }
 
 /* ---- changing ---- */
@@ -551,6 +611,13 @@ restore_entries (struct qed_table *t, const struct slot *s, uint64_t index,
     QED_LINK_RESTORED : QED_LINK_LOST;
 }
 
+/* The I-th of the entries that are to map what is at OFFSET. */
+static uint64_t
+entry_after (const struct qed_table *t, uint64_t offset, uint64_t i)
+{
+  return offset == QED_ENTRY_ZERO ? offset : offset + (i << t->g.cluster_bits);
+}
+
 /* Link: see table.h.  Called with the lock held, returns without it. */
 static int
 change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
@@ -561,10 +628,12 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
   int r, err;
 
   s->pins++;
+  while (s->committing)
+    pthread_cond_wait (&t->changed, &t->lock);
   pthread_mutex_unlock (&t->lock);
 
   for (uint64_t i = 0; i < n; ++i)
-    buf[i] = htole64 (offset + (i << t->g.cluster_bits));
+    buf[i] = htole64 (entry_after (t, offset, i));
   r = qed_storage_write (t->st, buf, n * sizeof buf[0],
                          entries_offset (t, s, index));
   err = errno;
@@ -582,21 +651,35 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
   return r;
 }
 
+/* The slot with CLUSTER's L2 entry.  Called with the lock held; NULL: a table
+ * can't be read, or there is none.
+ */
+static struct slot *
+look_up_l2 (struct qed_table *t, uint64_t cluster)
+{
+  struct qed_view view;
+  struct slot *s = look_up (t, cluster, &view);
+
+  if (s != NULL && view.type != QED_VIEW_ENTRIES) {
+    qed_error (EIO, "%s: L1 entry 0x%" PRIx64 ": the L2 table has gone",
+               t->st->name, view.l2_offset);
+    return NULL;
+  }
+  return s;
+}
+
 int
 qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
                 uint64_t offset, enum qed_link_failure *how)
 {
-  struct qed_view view;
   struct slot *s;
 
   *how = QED_LINK_UNTOUCHED;
   pthread_mutex_lock (&t->lock);
-  s = look_up (t, cluster, &view);
-  if (s == NULL || view.type != QED_VIEW_ENTRIES) {
+  s = look_up_l2 (t, cluster);
+  if (s == NULL) {
     pthread_mutex_unlock (&t->lock);
-    return s == NULL ? -1 :
-      qed_error (EIO, "%s: L1 entry 0x%" PRIx64 ": the L2 table has gone",
-                 t->st->name, view.l2_offset);
+    return -1;
   }
   return change (t, s, cluster & (QED_SLICE_ENTRIES - 1), n, offset, how);
 }
@@ -616,4 +699,183 @@ qed_table_link_l2 (struct qed_table *t, uint64_t cluster, uint64_t offset,
   }
   return change (t, s, qed_l1_index (&t->g, cluster) &
                  (QED_SLICE_ENTRIES - 1), 1, offset, how);
+}
+
+/* ---- pending links (I3) ---- */
+
+/* The slot with CLUSTER's L2 entry, once nobody is changing it in the file.
+ * Called with the lock, which it drops meanwhile.
+ */
+static struct slot *
+look_up_quiet (struct qed_table *t, uint64_t cluster)
+{
+  struct slot *s;
+
+  /* While nobody has pinned it, it may go: so look again. */
+  while ((s = look_up_l2 (t, cluster)) != NULL &&
+         (s->pins > 0 || s->committing))
+    pthread_cond_wait (&t->changed, &t->lock);
+  return s;
+}
+
+int
+qed_table_reserve (struct qed_table *t, uint64_t cluster)
+{
+  static const uint64_t zeros[QED_SLICE_ENTRIES];
+  struct slot *s;
+  int r = 0;
+
+  pthread_mutex_lock (&t->lock);
+  s = look_up_l2 (t, cluster);
+  if (s != NULL && !s->reserved)
+    s = look_up_quiet (t, cluster);
+  if (s != NULL && !s->reserved) {
+    uint64_t offset = entries_offset (t, s, 0);
+
+    /* What isn't zeros has its space. */
+    if (memcmp (slot_entries (t, s), zeros, sizeof zeros) == 0) {
+      s->committing = true;
+      pthread_mutex_unlock (&t->lock);
+      r = qed_storage_write (t->st, zeros, sizeof zeros, offset);
+      pthread_mutex_lock (&t->lock);
+      s->committing = false;
+      pthread_cond_broadcast (&t->changed);
+    }
+    s->reserved = r == 0;
+  }
+  pthread_mutex_unlock (&t->lock);
+  return s == NULL ? -1 : r;
+}
+
+/* Put S into the list of the open set.  False: too many are pending. */
+static bool
+add_pending (struct qed_table *t, struct slot *s)
+{
+  unsigned set = t->open_set;
+
+  if (s->pending[set])
+    return true;
+  if (!s->pending[!set]) {
+    if (t->nr_pending >= t->max_pending)
+      return false;
+    t->nr_pending++;
+  }
+  s->pending[set] = true;
+  s->next_pending[set] = t->first_pending[set];
+  t->first_pending[set] = (uint32_t) (s - t->slots);
+  return true;
+}
+
+static void
+set_pending (struct qed_table *t, struct slot *s, uint64_t i, uint64_t entry)
+{
+  struct pending *p = &t->pending[s - t->slots];
+  uint64_t *e = &t->entries[s - t->slots][i], bit = UINT64_C (1) << i % 64;
+
+  p->bits[t->open_set][i / 64] |= bit;
+  if (*e == QED_ENTRY_ZERO)
+    p->zero[i / 64] |= bit;
+  *e = entry;
+}
+
+int
+qed_table_link_later (struct qed_table *t, uint64_t cluster, uint64_t n,
+                      uint64_t offset)
+{
+  uint64_t index = cluster & (QED_SLICE_ENTRIES - 1);
+  struct slot *s;
+  int r = -1;
+
+  pthread_mutex_lock (&t->lock);
+  s = look_up_l2 (t, cluster);
+  if (s != NULL && !add_pending (t, s))
+    r = 1;
+  else if (s != NULL) {
+    for (uint64_t i = 0; i < n; ++i)
+      set_pending (t, s, index + i, entry_after (t, offset, i));
+    atomic_store (&t->any_pending, true);
+    r = 0;
+  }
+  pthread_mutex_unlock (&t->lock);
+  return r;
+}
+
+bool
+qed_table_pending (const struct qed_table *t)
+{
+  return atomic_load (&t->any_pending);
+}
+
+void
+qed_table_begin_commit (struct qed_table *t)
+{
+  pthread_mutex_lock (&t->lock);
+  t->open_set = !t->open_set; /* that one is empty: the last commit's */
+  atomic_store (&t->any_pending, false);
+  pthread_mutex_unlock (&t->lock);
+}
+
+static bool
+is_set (const uint64_t *bits, uint64_t i)
+{
+  return bits[i / 64] >> i % 64 & 1;
+}
+
+/* Write the slice in S, which has links of SET.  Called with the lock, which
+ * it drops meanwhile.
+ */
+static int
+commit_slice (struct qed_table *t, struct slot *s, unsigned set)
+{
+  struct pending *p = &t->pending[s - t->slots];
+  uint64_t buf[QED_SLICE_ENTRIES], first = 0, last = QED_SLICE_ENTRIES - 1;
+  int r;
+
+  while (s->pins > 0)
+    pthread_cond_wait (&t->changed, &t->lock);
+  s->committing = true;
+  while (!is_set (p->bits[set], first))
+    first++;
+  while (!is_set (p->bits[set], last))
+    last--;
+  for (uint64_t i = first; i <= last; ++i)
+    buf[i] = htole64 (!is_set (p->bits[!set], i) ? slot_entries (t, s)[i] :
+                      is_set (p->zero, i) ? QED_ENTRY_ZERO :
+                      QED_ENTRY_UNALLOCATED);
+  pthread_mutex_unlock (&t->lock);
+
+  r = qed_storage_write (t->st, buf + first, (last - first + 1) * sizeof *buf,
+                         entries_offset (t, s, first));
+
+  pthread_mutex_lock (&t->lock);
+  for (uint64_t i = 0; r == 0 && i < QED_SLICE_ENTRIES / 64; ++i) {
+    p->zero[i] &= ~p->bits[set][i];
+    p->bits[set][i] = 0;
+  }
+  s->committing = false;
+  pthread_cond_broadcast (&t->changed);
+  return r;
+}
+
+int
+qed_table_commit (struct qed_table *t)
+{
+  unsigned set;
+  int r = 0;
+
+  pthread_mutex_lock (&t->lock);
+  set = !t->open_set;
+  while (r == 0 && t->first_pending[set] != NONE) {
+    struct slot *s = &t->slots[t->first_pending[set]];
+
+    r = commit_slice (t, s, set);
+    if (r == 0) {
+      t->first_pending[set] = s->next_pending[set];
+      s->pending[set] = false;
+      if (!s->pending[!set])
+        t->nr_pending--;
+    }
+  }
+  pthread_mutex_unlock (&t->lock);
+  return r;
 }

@@ -119,8 +119,8 @@ extern int qed_table_prepare (struct qed_table *t, uint64_t cluster,
                               bool *absent, bool *unsound);
 
 /* Set the L2 entries of N guest clusters from CLUSTER on, all in one slice
- * (QED_SLICE_ENTRIES), to OFFSET and what follows it; or the L1 entry for
- * CLUSTER to the L2 table at OFFSET.  First in the file, with one write, then
+ * (QED_SLICE_ENTRIES), to OFFSET and what follows it, or all to
+ * QED_ENTRY_ZERO; or the L1 entry for CLUSTER to the L2 table at OFFSET.  First in the file, with one write, then
  * in memory (I4).  qed_table_prepare has said that it may be done, and the
  * caller has a claim on the clusters (writer.h), so nobody else changes these
  * entries.  After a failure *HOW tells what the file has.
@@ -134,6 +134,33 @@ extern int qed_table_link (struct qed_table *t, uint64_t cluster, uint64_t n,
                            uint64_t offset, enum qed_link_failure *how);
 extern int qed_table_link_l2 (struct qed_table *t, uint64_t cluster,
                               uint64_t offset, enum qed_link_failure *how);
+
+/* Before the first pending link in the slice of CLUSTER's L2 entry: make the
+ * filesystem give the slice its space, so that a commit doesn't find it full.
+ * The caller has a claim on CLUSTER.
+ */
+extern int qed_table_reserve (struct qed_table *t, uint64_t cluster);
+
+/* Pending links (I3): the entries, which were 0 or QED_ENTRY_ZERO, are set in
+ * memory, where lookups see them, and stay what they were in the file until
+ * a commit.  Returns 1, and sets nothing, if as many slices have pending links
+ * as the cache may keep: commit and call it again.
+ */
+extern int qed_table_link_later (struct qed_table *t, uint64_t cluster,
+                                 uint64_t n, uint64_t offset);
+
+/* Are there pending links that no commit has begun with?  If not, then there
+ * are none that were made before this call.
+ */
+extern bool qed_table_pending (const struct qed_table *t);
+
+/* A commit: the links that are pending now, and none that follow, are those
+ * that the next call of qed_table_commit writes.  In between what they point to
+ * has to be made durable.  Only one commit at a time, and none after one that
+ * failed.
+ */
+extern void qed_table_begin_commit (struct qed_table *t);
+extern int qed_table_commit (struct qed_table *t);
 
 #define QED_SLICE_BITS 9
 #define QED_SLICE_ENTRIES (UINT64_C (1) << QED_SLICE_BITS)

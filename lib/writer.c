@@ -47,9 +47,25 @@
  *
  * I3: without a backing file there is no barrier between these: fresh space
  * reads as zeros, as the unallocated cluster did, so whatever part of them a
- * crash lets through, nothing that was durable has changed.  A backing file
- * will put its links between "write the data" and "link" into a list for
- * a commit; all who need links durable come through sync_all.
+ * crash lets through, nothing that was durable has changed.
+ *
+ * In an overlay an unallocated cluster reads as the backing file does, which
+ * fresh space doesn't.  So its link is only seen, and is pending (table.c)
+ * until a commit:
+ *
+ *     sync      what the links point to is durable
+ *     write the entries
+ *     sync      the links are
+ *
+ * A commit has all links that were pending when it began.  It is shared by
+ * all flushes that need it, begins by itself commit_ms after a link was made,
+ * and when too many are pending.  The second sync may be the first one of the
+ * next commit.
+ *
+ * A zero cluster that becomes data takes the same way: were its entry durable
+ * and the new length of the file not, then it would be cleared when the image
+ * is repaired, and the backing file be seen.  An unallocated cluster becomes
+ * a zero cluster at once, and an L2 table is linked at once.
  *
  * A thread has at most one claim on clusters and, inside that, one on an L1
  * entry; who has one on an L1 entry waits for no other claim, so waiting for
@@ -125,7 +141,18 @@ qed_writer_fail (struct qed_image *img, int err)
 
 /* ---- flush (I5) ---- */
 
-/* Make everything durable whose write has returned.  A sync that is under way
+void
+qed_mark_unsynced (struct qed_image *img)
+{
+  atomic_bool *unsynced = &img->writer->unsynced;
+
+  /* It's mostly set already, and then nothing need go to the other CPUs. */
+  if (!atomic_load (unsynced))
+    atomic_store (unsynced, true);
+}
+
+/* Make everything durable whose write has returned, but for links that are
+ * pending.  A sync that is under way
  * may have begun too early for that, so it takes one that begins now, or, with
  * all those under way that may be, the next one, which all who wait share.
  */
@@ -161,10 +188,68 @@ sync_all (struct qed_image *img)
   return r == -1 ? -1 : qed_check_writable (img);
 }
 
+/* Called with the lock, which it drops meanwhile. */
+static void
+commit (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+
+  w->commits_begun++;
+  pthread_mutex_unlock (&w->lock);
+  qed_table_begin_commit (img->table);
+  if (sync_all (img) == 0) {
+    if (qed_table_commit (img->table) == -1)
+      qed_writer_fail (img, errno);
+    qed_mark_unsynced (img);
+  }
+  pthread_mutex_lock (&w->lock);
+  w->commits_ended++;
+  pthread_cond_broadcast (&w->changed);
+}
+
+int
+qed_sync_all (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t need;
+
+  /* Links made before this call are in the commit that is under way, or in
+   * the next one, or were written.
+   */
+  pthread_mutex_lock (&w->lock);
+  need = w->commits_begun + (qed_table_pending (img->table) ? 1 : 0);
+  while (w->commits_ended < need && atomic_load (&w->failed) == 0)
+    if (w->commits_begun > w->commits_ended)
+      pthread_cond_wait (&w->changed, &w->lock);
+    else
+      commit (img);
+  pthread_mutex_unlock (&w->lock);
+  return qed_check_writable (img) == -1 ? -1 : sync_all (img);
+}
+
+int
+qed_link_later (struct qed_image *img, uint64_t cluster, uint64_t n,
+                uint64_t offset)
+{
+  struct qed_writer *w = img->writer;
+  bool first = !qed_table_pending (img->table);
+  int r;
+
+  while ((r = qed_table_link_later (img->table, cluster, n, offset)) == 1)
+    if (qed_sync_all (img) == -1)
+      return -1;
+  if (r == 0 && first) {
+    pthread_mutex_lock (&w->lock);
+    pthread_cond_signal (&w->wake);
+    pthread_mutex_unlock (&w->lock);
+  }
+  return r;
+}
+
 int
 qed_flush (struct qed_image *img)
 {
-  return qed_check_writable (img) == -1 ? -1 : sync_all (img);
+  return qed_check_writable (img) == -1 ? -1 : qed_sync_all (img);
 }
 
 /* ---- NEED_CHECK (I6) ---- */
@@ -204,7 +289,7 @@ set_need_check (struct qed_image *img)
   pthread_mutex_lock (&w->lock);
   w->need_check = r == 0 ? QED_DIRTY : QED_UNKNOWN;
   pthread_cond_broadcast (&w->changed);
-  pthread_cond_signal (&w->became_dirty);
+  pthread_cond_signal (&w->wake);
   return r;
 }
 
@@ -213,7 +298,7 @@ static int
 make_clean (struct qed_image *img, bool *header_written)
 {
   *header_written = false;
-  if (qed_cut_tail (img) == -1 || sync_all (img) == -1)
+  if (qed_cut_tail (img) == -1 || qed_sync_all (img) == -1)
     return -1;
   if (atomic_load (&img->corrupt)) {
     if (qed_debug)
@@ -261,39 +346,77 @@ pause_thread (struct qed_writer *w, unsigned ms)
     until.tv_nsec -= 1000000000;
   }
   while (!w->stop &&
-         pthread_cond_timedwait (&w->became_dirty, &w->lock, &until) == 0)
+         pthread_cond_timedwait (&w->wake, &w->lock, &until) == 0)
     ;
 }
 
-/* Mark an image as clean in which nothing was allocated for idle_ms.  It
- * looks a few times in that time, so that who allocates needs no clock.
+/* Has the thread nothing to do until it is woken?  Pending links are written
+ * also where the image stays marked.
+ */
+static bool
+nothing_to_do (const struct qed_image *img, const struct qed_writer *w)
+{
+  if (atomic_load (&w->failed))
+    return true;
+  return !qed_table_pending (img->table) &&
+    (w->need_check == QED_CLEAN || atomic_load (&img->corrupt));
+}
+
+/* How often the thread looks, in milliseconds, so that who allocates needs no
+ * clock.
+ */
+static unsigned
+choose_tick (const struct qed_writer *w)
+{
+  unsigned tick = w->idle_ms / 5;
+
+  if (tick == 0)
+    tick = 1;
+  return w->commit_ms > 0 && w->commit_ms < tick ? w->commit_ms : tick;
+}
+
+/* Called with the lock, which it drops meanwhile. */
+static void
+commit_in_background (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+
+  pthread_mutex_unlock (&w->lock);
+  if (qed_sync_all (img) == -1 && qed_debug)
+    qed_debug ("%s", qed_get_error ());
+  pthread_mutex_lock (&w->lock);
+}
+
+/* Commit, and mark an image as clean in which nothing was allocated for
+ * idle_ms.
  */
 static void *
-idle_thread (void *arg)
+background_thread (void *arg)
 {
   struct qed_image *img = arg;
   struct qed_writer *w = img->writer;
-  const unsigned looks = 5;
+  const unsigned tick = choose_tick (w);
   uint64_t seen = 0;
-  unsigned idle = 0;
+  unsigned idle = 0;            /* ticks */
 
   pthread_mutex_lock (&w->lock);
   while (!w->stop) {
-    if (w->need_check == QED_CLEAN || atomic_load (&w->failed) ||
-        atomic_load (&img->corrupt)) {
-      pthread_cond_wait (&w->became_dirty, &w->lock);
+    if (nothing_to_do (img, w)) {
+      pthread_cond_wait (&w->wake, &w->lock);
       idle = 0;
       continue;
     }
+    pause_thread (w, tick);
+    if (w->commit_ms > 0 && !w->stop && qed_table_pending (img->table))
+      commit_in_background (img);
     idle = seen == w->allocations ? idle + 1 : 0;
     seen = w->allocations;
-    if (idle > looks) {
+    if (!w->stop && idle >= w->idle_ms / tick) {
       idle = 0;
-      if (clear_need_check (img) == -1 && qed_debug)
+      if (!atomic_load (&img->corrupt) && clear_need_check (img) == -1 &&
+          qed_debug)
         qed_debug ("%s", qed_get_error ());
     }
-    else
-      pause_thread (w, w->idle_ms / looks);
   }
   pthread_mutex_unlock (&w->lock);
   return NULL;
@@ -476,7 +599,7 @@ new_writer (const char *name)
   pthread_cond_init (&w->changed, NULL);
   pthread_condattr_init (&attr);
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&w->became_dirty, &attr);
+  pthread_cond_init (&w->wake, &attr);
   pthread_condattr_destroy (&attr);
   /* Who opened the image before may have left writes to be made durable. */
   atomic_init (&w->unsynced, true);
@@ -486,9 +609,15 @@ new_writer (const char *name)
 static void
 free_writer (struct qed_writer *w)
 {
+  while (w->buffers) {
+    struct qed_buffer *b = w->buffers;
+
+    w->buffers = b->next;
+    free (b);
+  }
   pthread_mutex_destroy (&w->lock);
   pthread_cond_destroy (&w->changed);
-  pthread_cond_destroy (&w->became_dirty);
+  pthread_cond_destroy (&w->wake);
   free (w);
 }
 
@@ -502,7 +631,7 @@ start_thread (struct qed_image *img)
 
   sigfillset (&all);
   pthread_sigmask (SIG_SETMASK, &all, &old);
-  err = pthread_create (&w->thread, NULL, idle_thread, img);
+  err = pthread_create (&w->thread, NULL, background_thread, img);
   pthread_sigmask (SIG_SETMASK, &old, NULL);
   if (err != 0)
     return qed_error (err, "%s: thread: %m", img->st->name);
@@ -526,6 +655,7 @@ open_writer (struct qed_image *img, const struct qed_write_options *opts)
     return err == EACCES || err == EPERM || err == EROFS ? 1 : -1;
   }
   w->idle_ms = opts->idle_ms;
+  w->commit_ms = opts->commit_ms;
   if (prepare (img, w, opts) == -1)
     goto err;
   img->writer = w;
@@ -563,7 +693,7 @@ qed_writer_close (struct qed_image *img)
 
   pthread_mutex_lock (&w->lock);
   w->stop = true;
-  pthread_cond_signal (&w->became_dirty);
+  pthread_cond_signal (&w->wake);
   pthread_mutex_unlock (&w->lock);
   if (w->has_thread)
     pthread_join (w->thread, NULL);
@@ -577,7 +707,7 @@ qed_writer_close (struct qed_image *img)
     r = clear_need_check (img);
     pthread_mutex_unlock (&w->lock);
     /* Writes in place to a clean image; or what can't be made clean. */
-    if (atomic_load (&w->failed) == 0 && sync_all (img) == -1)
+    if (atomic_load (&w->failed) == 0 && qed_sync_all (img) == -1)
       r = -1;
   }
   err = errno;

@@ -61,6 +61,12 @@ enum qed_need_check {
   QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING, QED_UNKNOWN
 };
 
+/* Memory to copy clusters up with. */
+struct qed_buffer {
+  struct qed_buffer *next;      /* of those not in use */
+  uint8_t bytes[];
+};
+
 /* As many threads as may fail at the same time; more only leak space. */
 #define QED_MAX_UNDONE 32
 
@@ -93,16 +99,22 @@ struct qed_writer {
   unsigned syncing;
   atomic_bool unsynced;         /* set after a write, cleared before a sync */
 
+  /* Commits are numbered in the same way, and one runs at a time. */
+  uint64_t commits_begun, commits_ended;
+
+  struct qed_buffer *buffers;   /* not in use */
+  unsigned nr_buffers;
+
   /* errno of what made further writing impossible (I5), 0 if nothing has,
    * and the message.  The message is set before, and both only once.
    */
   atomic_int failed;
   char why[512];
 
-  /* The thread that marks an idle image as clean. */
-  unsigned idle_ms;
+  /* The thread that commits, and marks an idle image as clean. */
+  unsigned idle_ms, commit_ms;
   bool has_thread, stop;
-  pthread_cond_t became_dirty;  /* for it alone; also: stop */
+  pthread_cond_t wake;          /* for it alone: dirty, pending links, stop */
   pthread_t thread;
 };
 
@@ -117,6 +129,20 @@ extern int qed_check_writable (const struct qed_image *img);
  * on qed_check_writable fails.  Returns -1 with errno ERR and the message.
  */
 extern int qed_writer_fail (struct qed_image *img, int err);
+
+/* Make everything durable whose call has returned, including links: commit.
+ * May be called with a claim.
+ */
+extern int qed_sync_all (struct qed_image *img);
+
+/* Something was written; or in part, which is as good. */
+extern void qed_mark_unsynced (struct qed_image *img);
+
+/* Link in memory, for a commit: qed_table_link_later.  What the links point to
+ * has been written before, and qed_mark_unsynced called.
+ */
+extern int qed_link_later (struct qed_image *img, uint64_t cluster,
+                           uint64_t n, uint64_t offset);
 
 /* Wait until nobody else has a claim on FIRST .. LAST, and have it; NEED_CHECK
  * is set durably when this returns 0.
