@@ -40,7 +40,7 @@
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
  *               space at the end of the file           (space.c)
  *     check     consistency check and repair           (check.c)
- *     backing   where unallocated ranges are read      (backing.c)
+ *     backing   where unallocated ranges are read      (backing.c, nbd.c)
  *     cluster   guest range -> run                     (cluster.c)
  *     table     L1/L2 entries in a bounded cache       (table.c)
  *     storage   the image file behind a few operations (storage.c)
@@ -365,6 +365,11 @@ extern struct qed_image *qed_open (struct qed_storage *st, size_t cache_size);
 extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
                                            size_t cache_size);
+
+/* Was the library built with libnbd?  If not, NBD servers and other formats
+ * than raw and QED are ENOTSUP.
+ */
+extern const bool qed_have_libnbd;
 
 /* Make everything durable and, if the image is writable and in order, mark it
  * as clean and cut the file to its last used cluster (I6).  Then free the
