@@ -35,6 +35,7 @@
  *
  * Layers, each of which only calls those below it:
  *
+ *     chain     an image and what is below it          (chain.c)
  *     image     open, read, extents, prefetch          (image.c)
  *               write, zero, trim                      (write.c)
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
@@ -366,10 +367,60 @@ extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
                                            size_t cache_size);
 
+/* ---- chains: see chain.c ---- */
+
+/* So many images and files can be on top of each other (I9). */
+#define QED_MAX_CHAIN 64
+
+/* QEMU takes the start of such a name for a protocol ("nbd:", "json:"). */
+extern bool qed_has_protocol (const char *name);
+
+/* Is it the URI of an NBD server (nbd, nbds, nbd+unix, nbds+unix)? */
+extern bool qed_is_nbd_uri (const char *name);
+
+/* Where the backing file is that the header of IMAGE names.  As in QEMU a
+ * relative name starts at the directory in IMAGE's own name, symbolic link or
+ * not.  To be freed.
+ */
+extern char *qed_backing_path (const char *image, const char *name);
+
+/* The name of the format whose magic is in ST, in QEMU's words; "raw" if there
+ * is none that we know; NULL: the file can't be read.
+ */
+extern const char *qed_probe (struct qed_storage *st);
+
 /* Was the library built with libnbd?  If not, NBD servers and other formats
  * than raw and QED are ENOTSUP.
  */
 extern const bool qed_have_libnbd;
+
+struct qed_chain_options {
+  /* What is below the image: a path, an NBD URI, "none" (a file of that name
+   * is "./none"), or NULL: what the header says.
+   */
+  const char *backing;
+
+  /* How that is read: "raw", "qed", "auto" (also NULL: look for a magic,
+   * unless the header forbids it), or a format that qemu-nbd knows.
+   */
+  const char *backing_format;
+
+  /* Directories beneath which files may lie that are named in headers, as well
+   * as beneath the directory of the image that names them.
+   */
+  const char *const *backing_dirs;
+  size_t nr_backing_dirs;
+
+  bool backing_uri;             /* headers may name NBD URIs */
+  bool lock;                    /* take locks: qed_storage_open */
+  size_t cache_size;            /* bytes, for all the images together */
+};
+
+/* Open the image at PATH and all that is below it, for reading.  Messages
+ * about a backing file name the image too.
+ */
+extern struct qed_image *qed_open_chain (const char *path,
+                                         const struct qed_chain_options *opts);
 
 /* Make everything durable and, if the image is writable and in order, mark it
  * as clean and cut the file to its last used cluster (I6).  Then free the

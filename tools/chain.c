@@ -81,48 +81,6 @@ chain_error (struct chain *c, const char *image, const char *fmt, ...)
   return -1;
 }
 
-/* The name of the format whose magic is in ST, "raw" if there is none that
- * we know, or NULL with errno.
- */
-static const char *
-probe (struct qed_storage *st)
-{
-  static const struct {
-    const char *format;
-    unsigned offset, length;
-    const char *bytes;
-  } magics[] = {
-    { "qed",        0,  4, "QED\0" },
-    { "qcow2",      0,  4, "QFI\xfb" },
-    { "vmdk",       0,  4, "KDMV" },
-    { "vmdk",       0,  4, "COWD" },
-    { "vmdk",       0, 21, "# Disk DescriptorFile" },
-    { "vhdx",       0,  8, "vhdxfile" },
-    { "vpc",        0,  8, "conectix" },
-    { "vdi",       64,  4, "\x7f\x10\xda\xbe" },
-    { "luks",       0,  6, "LUKS\xba\xbe" },
-    { "parallels",  0, 16, "WithoutFreeSpace" },
-    { "parallels",  0, 16, "WithouFreSpacExt" },
-  };
-  char buf[68] = "";            /* zeros past the end of a short file */
-  size_t n = 0;
-  ssize_t r;
-
-  do {
-    r = st->ops->pread (st, buf + n, sizeof buf - n, n);
-    if (r > 0)
-      n += (size_t) r;
-  } while ((r > 0 && n < sizeof buf) || (r == -1 && errno == EINTR));
-  if (r == -1)
-    return NULL;
-
-  for (size_t i = 0; i < sizeof magics / sizeof magics[0]; ++i)
-    if (memcmp (buf + magics[i].offset, magics[i].bytes,
-                magics[i].length) == 0)
-      return magics[i].format;
-  return "raw";
-}
-
 /* Set L's format to the one asked for, or probe. */
 static int
 decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
@@ -134,9 +92,9 @@ decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
   if (asked != FORMAT_PROBE)
     return 0;
 
-  found = probe (st);
+  found = qed_probe (st);
   if (found == NULL)
-    return chain_error (c, image, "%s: read: %s", l->path, strerror (errno));
+    return chain_error (c, image, "%s", qed_get_error ());
   l->format = strcmp (found, "qed") == 0 ? FORMAT_QED : FORMAT_RAW;
   if (l->format == FORMAT_RAW && strcmp (found, "raw") != 0)
     return chain_error (c, image, "%s: has the magic of format %s: a backing "
@@ -182,24 +140,18 @@ read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* QEMU reads the start of such a name as a protocol ("nbd:", "json:"). */
-static bool
-has_protocol (const char *name)
-{
-  return name[strcspn (name, ":/")] == ':';
-}
-
-/* Where the backing file NAME of IMAGE is.  As in QEMU a relative name
- * starts at the directory in IMAGE's own name, symbolic link or not.
- */
+/* Where the backing file NAME of IMAGE is, as far as it is a file. */
 static char *
 backing_path (const char *image, const char *name)
 {
-  const char *slash = strrchr (image, '/');
+  char *path;
 
-  if (slash == NULL || name[0] == '/' || has_protocol (name))
+  if (qed_has_protocol (name))
     return xasprintf ("%s", name);
-  return xasprintf ("%.*s/%s", (int) (slash - image), image, name);
+  path = qed_backing_path (image, name);
+  if (path == NULL)
+    out_of_memory ();
+  return path;
 }
 
 /* chain_add, with the image that names PATH as its backing file, or NULL. */
@@ -211,9 +163,10 @@ add_layer (struct chain *c, const char *path, enum format asked,
   struct qed_storage *st;
   int r;
 
-  if (c->n == MAX_CHAIN)
+  if (c->n == QED_MAX_CHAIN)
     return chain_error (c, image, "%s: would be layer %d of the chain: at "
-                        "most %d are allowed", path, MAX_CHAIN + 1, MAX_CHAIN);
+                        "most %d are allowed", path, QED_MAX_CHAIN + 1,
+                        QED_MAX_CHAIN);
   st = qed_storage_open (path, false);
   if (st == NULL)
     return chain_error (c, image, "%s", qed_get_error ());
@@ -244,7 +197,7 @@ chain_add_backing (struct chain *c, const char *image, const char *name,
   char *path;
   int r;
 
-  if (has_protocol (name))
+  if (qed_has_protocol (name))
     return chain_error (c, image, "%s: names a protocol before the colon, "
                         "and must name a file: if it is one write ./%s",
                         name, name);

@@ -250,9 +250,9 @@ check_chain (const struct args *args, const struct chain *c)
                   "needs the file that would be replaced");
         return -1;
       }
-  if (c->n == MAX_CHAIN) {
+  if (c->n == QED_MAX_CHAIN) {
     complain ("%s: backing file: %s: has a chain of %d layers already: merge "
-              "some of them first", args->file, backing, MAX_CHAIN);
+              "some of them first", args->file, backing, QED_MAX_CHAIN);
     return -1;
   }
 

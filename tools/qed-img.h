@@ -101,9 +101,6 @@ extern char *human_size (uint64_t size);
 
 /* ---- the chain: chain.c ---- */
 
-/* Layers of a chain, the image itself included (I9). */
-#define MAX_CHAIN 64
-
 enum format { FORMAT_PROBE, FORMAT_RAW, FORMAT_QED };
 
 struct layer {
@@ -122,7 +119,7 @@ struct layer {
 
 /* An image, its backing file, that one's, and so on.  Starts as zeros. */
 struct chain {
-  struct layer layers[MAX_CHAIN];
+  struct layer layers[QED_MAX_CHAIN];
   size_t n;
   char *error;                  /* why the next layer couldn't be added */
 };

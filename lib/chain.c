@@ -1,0 +1,572 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* An image and all that is below it.
+ *
+ * On the way down each layer is found, judged, opened, locked, and its
+ * header read; then images are put on top of each other from the bottom up.
+ *
+ * A header is input from a stranger (I9), and what it names is followed only
+ * to a regular file or block device beneath a directory that is allowed: the
+ * one of the image that names it, and those the user adds.  It is the file
+ * that decides, not the name: it is found first, without opening it for
+ * reading, then it is asked where it is, and if that is allowed the very same
+ * file is opened.  So symbolic links and ".." need no rules, and swapping
+ * files in between is in vain.
+ *
+ * The directory of an image is the one in its name, which is where relative
+ * names start, and the one it really is in, if the name is a symbolic
+ * link.  The former counts only if the user gave the name, or it is allowed
+ * by itself: from a header, /elsewhere/link must not open /elsewhere.
+ * Devices have none: otherwise an image in /dev/sdb could name sda.
+ *
+ * A chain ends (QED_MAX_CHAIN), and no file is in it twice.
+ */
+
+#include <config.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "error.h"
+#include "nbd.h"
+#include "storage.h"
+
+struct layer {
+  char *path;                   /* as it was reached */
+  char *file;                   /* what file that is: see file_of */
+  struct qed_storage *st;
+  bool qed;                     /* an image; otherwise the last layer */
+
+  /* Of an image: */
+  struct qed_header h;
+  char *backing;                /* the name in the header, or NULL */
+  char *dirs[2];                /* see set_directories; or NULL */
+};
+
+struct chain {
+  const struct qed_chain_options *opts;
+  struct layer layers[QED_MAX_CHAIN];
+  size_t n;
+
+  /* Below the last layer, if that isn't a file; or NULL. */
+  struct qed_backing *bottom;
+};
+
+/* ---- names ---- */
+
+bool
+qed_has_protocol (const char *name)
+{
+  return name[strcspn (name, ":/")] == ':';
+}
+
+bool
+qed_is_nbd_uri (const char *name)
+{
+  static const char *const starts[] = {
+    "nbd://", "nbds://", "nbd+unix://", "nbds+unix://",
+  };
+
+  for (size_t i = 0; i < sizeof starts / sizeof starts[0]; ++i)
+    if (strncasecmp (name, starts[i], strlen (starts[i])) == 0)
+      return true;
+  return false;
+}
+
+char *
+qed_backing_path (const char *image, const char *name)
+{
+  const char *slash = strrchr (image, '/');
+  char *path;
+
+  if (slash == NULL || name[0] == '/')
+    path = strdup (name);
+  else if (asprintf (&path, "%.*s/%s", (int) (slash - image), image,
+                     name) == -1)
+    path = NULL;
+  if (path == NULL)
+    qed_error (ENOMEM, "%s: %m", image);
+  return path;
+}
+
+/* The directory in which PATH names a file, resolved; NULL: no memory, or the
+ * directory is gone.
+ */
+static char *
+directory_of (const char *path)
+{
+  const char *slash = strrchr (path, '/');
+  char *dir, *resolved;
+
+  dir = slash ? strndup (path, (size_t) (slash - path) + 1) : strdup (".");
+  resolved = dir ? realpath (dir, NULL) : NULL;
+  free (dir);
+  return resolved;
+}
+
+/* ---- errors ---- */
+
+/* The last error is about the backing file of IMAGE: say so, and after it
+ * MORE.
+ */
+static int
+backing_error (const char *image, const char *more)
+{
+  int err = errno;
+  char *s = strdup (qed_get_error ());
+
+  qed_error (err, "%s: backing file: %s%s", image, s ? s : "", more);
+  free (s);
+  return -1;
+}
+
+#define HINT_BACKING \
+  ": backing=NAME puts something else below the image that is served"
+
+/* ---- formats ---- */
+
+const char *
+qed_probe (struct qed_storage *st)
+{
+  static const struct {
+    const char *format;
+    unsigned offset, length;
+    const char *bytes;
+  } magics[] = {
+    { "qed",        0,  4, "QED\0" },
+    { "qcow",       0,  8, "QFI\xfb\0\0\0\1" },
+    { "qcow2",      0,  4, "QFI\xfb" },
+    { "vmdk",       0,  4, "KDMV" },
+    { "vmdk",       0,  4, "COWD" },
+    { "vmdk",       0, 21, "# Disk DescriptorFile" },
+    { "vhdx",       0,  8, "vhdxfile" },
+    { "vpc",        0,  8, "conectix" },
+    { "vdi",       64,  4, "\x7f\x10\xda\xbe" },
+    { "luks",       0,  6, "LUKS\xba\xbe" },
+    { "parallels",  0, 16, "WithoutFreeSpace" },
+    { "parallels",  0, 16, "WithouFreSpacExt" },
+  };
+  char buf[68] = "";            /* zeros past the end of a short file */
+  size_t n = 0;
+  ssize_t r;
+
+  do {
+    r = st->ops->pread (st, buf + n, sizeof buf - n, n);
+    if (r > 0)
+      n += (size_t) r;
+  } while ((r > 0 && n < sizeof buf) || (r == -1 && errno == EINTR));
+  if (r == -1) {
+    qed_error (errno, "%s: read: %m", st->name);
+    return NULL;
+  }
+
+  for (size_t i = 0; i < sizeof magics / sizeof magics[0]; ++i)
+    if (memcmp (buf + magics[i].offset, magics[i].bytes,
+                magics[i].length) == 0)
+      return magics[i].format;
+  return "raw";
+}
+
+/* How the user wants the backing file of the layer ABOVE to be read. */
+static const char *
+asked_format (const struct chain *c, const struct layer *above)
+{
+  const char *asked = above == c->layers ? c->opts->backing_format : NULL;
+
+  if (asked && strcmp (asked, "auto") != 0)
+    return asked;
+  return above->h.features & QED_F_BACKING_FORMAT_NO_PROBE ? "raw" : "auto";
+}
+
+static bool
+is_native (const char *format)
+{
+  return strcmp (format, "raw") == 0 || strcmp (format, "qed") == 0 ||
+    strcmp (format, "auto") == 0;
+}
+
+/* The name becomes an argument of another program. */
+static int
+check_format_name (const char *format)
+{
+  const char *s = format;
+
+  while (islower ((unsigned char) *s) || isdigit ((unsigned char) *s) ||
+         (s > format && (*s == '-' || *s == '_')))
+    s++;
+  if (s == format || *s != '\0')
+    return qed_error (EINVAL, "backing-format=%s: must be raw, qed, auto or "
+                      "the name of a format of QEMU's", format);
+  return 0;
+}
+
+/* Decide whether L, which ABOVE names, is an image. */
+static int
+decide_format (const struct chain *c, const struct layer *above,
+               struct layer *l)
+{
+  const char *format = asked_format (c, above);
+
+  if (strcmp (format, "auto") == 0)
+    format = qed_probe (l->st);
+  if (format == NULL)
+    return -1;
+  l->qed = strcmp (format, "qed") == 0;
+  if (is_native (format))
+    return 0;
+  if (above == c->layers)
+    return qed_error (ENOTSUP, "%s: has the magic of format %s: add "
+                      "backing-format=%s, or backing-format=raw if it is "
+                      "a raw disk all the same", l->path, format, format);
+  return qed_error (ENOTSUP, "%s: has the magic of format %s, which can be "
+                    "read only right below the image that is served: convert "
+                    "it", l->path, format);
+}
+
+/* ---- what a header may name ---- */
+
+/* Is PATH beneath DIR, or DIR itself?  Both are resolved. */
+static bool
+is_beneath (const char *path, const char *dir)
+{
+  size_t n = strlen (dir);
+
+  return strcmp (dir, "/") == 0 ||
+    (strncmp (path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0'));
+}
+
+static bool
+is_allowed (const struct chain *c, const struct layer *image,
+            const char *path)
+{
+  for (size_t i = 0; i < 2; ++i)
+    if (image->dirs[i] && is_beneath (path, image->dirs[i]))
+      return true;
+
+  for (size_t i = 0; i < c->opts->nr_backing_dirs; ++i) {
+    char *dir = realpath (c->opts->backing_dirs[i], NULL);
+    bool found = dir && is_beneath (path, dir);
+
+    free (dir);
+    if (found)
+      return true;
+  }
+  return false;
+}
+
+/* Where the file of L is, resolved: once, because files can be moved. */
+static const char *
+file_of (struct layer *l)
+{
+  if (l->file == NULL)
+    l->file = qed_storage_resolve (l->st);
+  return l->file;
+}
+
+/* May IMAGE's header name L, which was found? */
+static int
+judge (const struct chain *c, const struct layer *image, struct layer *l)
+{
+  const char *file = file_of (l), *slash;
+
+  if (file == NULL)
+    return -1;
+  if (is_allowed (c, image, file))
+    return 0;
+  slash = strrchr (file, '/');
+  return qed_error (EPERM, "%s: is the file %s, %s%s: if it may be read add "
+                    "backing-dir=%.*s, or backing=NAME with the name to "
+                    "read", l->path, file,
+                    image->dirs[0] ? "not beneath the image's directory " :
+                    "and an image in a device has no directory for such files",
+                    image->dirs[0] ? image->dirs[0] : "",
+                    slash == file ? 1 : (int) (slash - file), file);
+}
+
+/* Does the user name what is below ABOVE?  NULL: the top image. */
+static bool
+named_by_user (const struct chain *c, const struct layer *above)
+{
+  return above == NULL || (above == c->layers && c->opts->backing);
+}
+
+/* Set the directories of L, an image of the chain: see above. */
+static int
+set_directories (const struct chain *c, struct layer *l)
+{
+  const struct layer *above = l == c->layers ? NULL : l - 1;
+  const char *file = file_of (l);
+
+  if (file == NULL)
+    return -1;
+  if (l->st->fixed_size)
+    return 0;
+  l->dirs[0] = directory_of (l->path);
+  l->dirs[1] = directory_of (file);
+  if (l->dirs[0] == NULL || l->dirs[1] == NULL)
+    return qed_error (errno, "%s: its directory: %m", l->path);
+  if (!named_by_user (c, above) && !is_allowed (c, above, l->dirs[0])) {
+    free (l->dirs[0]);
+    l->dirs[0] = l->dirs[1];
+    l->dirs[1] = NULL;
+  }
+  return 0;
+}
+
+/* ---- going down ---- */
+
+static void
+layer_free (struct layer *l)
+{
+  qed_storage_close (l->st);
+  free (l->path);
+  free (l->file);
+  free (l->backing);
+  free (l->dirs[0]);
+  free (l->dirs[1]);
+}
+
+static int
+check_loop (const struct chain *c, const struct layer *l)
+{
+  for (size_t i = 0; i < c->n; ++i)
+    if (c->layers[i].st->device == l->st->device &&
+        c->layers[i].st->inode == l->st->inode)
+      return qed_error (ELOOP, "%s: is the file %s again: a chain of backing "
+                        "files can't be a loop", l->path, c->layers[i].path);
+  return 0;
+}
+
+/* L was found, and may be read. */
+static int
+open_layer (const struct chain *c, const struct layer *above,
+            struct layer *l)
+{
+  if (qed_storage_begin (l->st) == -1)
+    return -1;
+  if (above == NULL)
+    l->qed = true;
+  else if (decide_format (c, above, l) == -1)
+    return -1;
+  if (c->opts->lock &&
+      qed_storage_lock (l->st, l->qed ? QED_READS_IMAGE : QED_READS_RAW) == -1)
+    return -1;
+  return l->qed ? qed_read_header (l->st, &l->h, &l->backing) : 0;
+}
+
+/* Append the layer L, which was found, or leave it to qemu-nbd. */
+static int
+add_found (struct chain *c, const struct layer *above, struct layer *l)
+{
+  const char *format = above ? asked_format (c, above) : "qed";
+
+  if (check_loop (c, l) == -1)
+    return -1;
+  if (!named_by_user (c, above) && judge (c, above, l) == -1)
+    return -1;
+
+  if (!is_native (format)) {
+    const char *file = file_of (l);
+
+    c->bottom = file ? qed_nbd_open_file (file, format) : NULL;
+    return c->bottom ? 0 : -1;
+  }
+  if (open_layer (c, above, l) == -1)
+    return -1;
+  c->layers[c->n++] = *l;
+  *l = (struct layer) { .path = NULL };
+  return 0;
+}
+
+/* Append the file PATH, which is below ABOVE.  1: there is none; a message
+ * says so.
+ */
+static int
+add_file (struct chain *c, const struct layer *above, const char *path)
+{
+  struct layer l = { .path = strdup (path) };
+  int r;
+
+  if (l.path == NULL)
+    return qed_error (ENOMEM, "%s: %m", path);
+  l.st = qed_storage_find (path);
+  if (l.st)
+    r = add_found (c, above, &l);
+  else
+    r = errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG ? 1 : -1;
+  layer_free (&l);
+  return r;
+}
+
+static int
+add_uri (struct chain *c, const struct layer *above, const char *uri)
+{
+  const char *format = above == c->layers ? c->opts->backing_format : NULL;
+
+  if (format && strcmp (format, "raw") != 0 && strcmp (format, "auto") != 0)
+    qed_error (EINVAL, "%s: backing-format=%s: what an NBD server exports is "
+               "read as raw", uri, format);
+  else
+    c->bottom = qed_nbd_open_uri (uri, named_by_user (c, above));
+  return c->bottom ? 0 : backing_error (above->path, "");
+}
+
+/* ABOVE's header names a file that isn't there. */
+static int
+add_missing (struct chain *c, const struct layer *above)
+{
+  const char *name = above->backing;
+
+  if (!qed_has_protocol (name))
+    return backing_error (above->path, HINT_BACKING);
+  if (!qed_is_nbd_uri (name))
+    return qed_error (EPERM, "%s: backing file: %s: there is no such file, "
+                      "and names which look like a protocol's are never "
+                      "followed from an image's header" HINT_BACKING,
+                      above->path, name);
+  if (!c->opts->backing_uri)
+    return qed_error (EPERM, "%s: backing file: %s: an NBD URI is not "
+                      "followed from an image's header: if that is wanted "
+                      "add backing-uri=true" HINT_BACKING, above->path, name);
+  return add_uri (c, above, name);
+}
+
+/* Append what is below the image ABOVE. */
+static int
+add_below (struct chain *c, struct layer *above)
+{
+  bool user = named_by_user (c, above);
+  const char *name = user ? c->opts->backing : above->backing;
+  char *path;
+  int r;
+
+  if (name == NULL || (user && strcmp (name, "none") == 0))
+    return 0;
+  if (c->n == QED_MAX_CHAIN)
+    return qed_error (EINVAL, "%s: backing file: %s: would be layer %d of the "
+                      "chain: at most %d are allowed", above->path, name,
+                      QED_MAX_CHAIN + 1, QED_MAX_CHAIN);
+  if (user && qed_is_nbd_uri (name))
+    return add_uri (c, above, name);
+
+  if (!user && set_directories (c, above) == -1)
+    return -1;
+  path = user ? strdup (name) : qed_backing_path (above->path, name);
+  if (path == NULL)
+    return qed_error (ENOMEM, "%s: %m", above->path);
+  r = add_file (c, above, path);
+  free (path);
+  if (r == 1 && !user)
+    return add_missing (c, above);
+  return r != 0 ? backing_error (above->path, "") : 0;
+}
+
+/* ---- building up ---- */
+
+/* Put the layer L on top of C->bottom, which it becomes. */
+static int
+raise_bottom (struct chain *c, struct layer *l, size_t cache_size)
+{
+  struct qed_image *img;
+  struct qed_backing *b;
+
+  if (!l->qed)
+    b = qed_backing_raw (l->st);
+  else {
+    img = qed_open_overlay (l->st, c->bottom, cache_size);
+    if (img == NULL)
+      return -1;
+    c->bottom = NULL;
+    b = qed_backing_image (img);
+    if (b == NULL) {
+      l->st = NULL;
+      qed_close (img);
+    }
+  }
+  if (b == NULL)
+    return -1;
+  l->st = NULL;
+  c->bottom = b;
+  return 0;
+}
+
+/* Put all the layers on top of each other. */
+static struct qed_image *
+build (struct chain *c)
+{
+  struct layer *top = c->layers, *l = &c->layers[c->n - 1];
+  size_t images = l->qed ? c->n : c->n - 1;
+  size_t cache_size = c->opts->cache_size / images;
+  struct qed_image *img;
+
+  if (images > 1 && cache_size < QED_MIN_CACHE_SIZE)
+    cache_size = QED_MIN_CACHE_SIZE;
+  for (; l > top; --l)
+    if (raise_bottom (c, l, cache_size) == -1) {
+      backing_error ((l - 1)->path, "");
+      return NULL;
+    }
+
+  img = qed_open_overlay (top->st, c->bottom, cache_size);
+  if (img) {
+    top->st = NULL;
+    c->bottom = NULL;
+  }
+  return img;
+}
+
+struct qed_image *
+qed_open_chain (const char *path, const struct qed_chain_options *opts)
+{
+  struct chain c = { .opts = opts };
+  struct qed_image *img = NULL;
+  int r = 0;
+
+  if (opts->backing_format)
+    r = check_format_name (opts->backing_format);
+  if (r == 0)
+    r = add_file (&c, NULL, path);
+  for (size_t i = 0; r == 0 && i < c.n && c.layers[i].qed; ++i)
+    r = add_below (&c, &c.layers[i]);
+  if (r == 0)
+    img = build (&c);
+
+  for (size_t i = 0; i < c.n; ++i)
+    layer_free (&c.layers[i]);
+  qed_backing_close (c.bottom);
+  return img;
+}
