@@ -39,12 +39,10 @@
  *
  * One struct qed_image is shared by all connections, hence multi-conn; it
  * has no per-connection state, and the library's calls may run in parallel.
- * It is opened in .get_ready, so that errors in the image appear before
- * nbdkit goes into the background and a relative name means what the user
- * thinks, and closed in .cleanup.  It is opened read-only: whether somebody
- * wants to write is known, and the image made writable, only in .open.
- *
- * Deliberately not done here yet: backing files.
+ * It is opened, with all that is below it, in .get_ready, so that errors in
+ * the image appear before nbdkit goes into the background, and closed in
+ * .cleanup.  It is opened read-only: whether somebody wants to write is
+ * known, and the image made writable, only in .open.
  */
 
 #include <config.h>
@@ -57,6 +55,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -67,13 +66,26 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* Parameters: file=, cache-size=, check=, lock=. */
+/* file= */
 static char *filename;
-static size_t cache_size = QED_DEFAULT_CACHE_SIZE;
+
+/* backing=, backing-format=, backing-dir= and backing-uri=, lock=,
+ * cache-size=.
+ */
+static struct qed_chain_options chain_options = {
+  .lock = true,
+  .cache_size = QED_DEFAULT_CACHE_SIZE,
+};
+
+/* What of that is allocated. */
+static char *backing_path;
+static char **backing_dirs;
+
+/* check= */
 static struct qed_write_options write_options = {
   .idle_ms = QED_DEFAULT_IDLE_MS,
+  .commit_ms = QED_DEFAULT_COMMIT_MS,
 };
-static bool lock = true;
 
 /* The image, from .get_ready to .cleanup. */
 static struct qed_image *image;
@@ -116,7 +128,65 @@ library_error (void)
 static void
 qed_plugin_unload (void)
 {
+  for (size_t i = 0; i < chain_options.nr_backing_dirs; ++i)
+    free (backing_dirs[i]);
+  free (backing_dirs);
+  free (backing_path);
   free (filename);
+}
+
+static int
+parse_bool (const char *value, bool *b)
+{
+  int r = nbdkit_parse_bool (value);
+
+  if (r == -1)
+    return -1;
+  *b = r;
+  return 0;
+}
+
+static int
+parse_backing (const char *value)
+{
+  free (backing_path);
+  backing_path = NULL;
+  chain_options.backing = value;
+  if (strcmp (value, "none") != 0 && !qed_is_nbd_uri (value)) {
+    chain_options.backing = backing_path = nbdkit_absolute_path (value);
+    if (backing_path == NULL)
+      return -1;
+  }
+  return 0;
+}
+
+static int
+parse_backing_dir (const char *value)
+{
+  size_t n = chain_options.nr_backing_dirs;
+  char **dirs = realloc (backing_dirs, (n + 1) * sizeof *dirs);
+  struct stat st;
+
+  if (dirs == NULL) {
+    nbdkit_error ("realloc: %m");
+    return -1;
+  }
+  backing_dirs = dirs;
+  chain_options.backing_dirs = (const char **) dirs;
+
+  dirs[n] = nbdkit_realpath (value);
+  if (dirs[n] == NULL)
+    return -1;
+  chain_options.nr_backing_dirs++;
+  if (stat (dirs[n], &st) == -1) {
+    nbdkit_error ("backing-dir=%s: %m", value);
+    return -1;
+  }
+  if (!S_ISDIR (st.st_mode)) {
+    nbdkit_error ("backing-dir=%s: must be a directory", value);
+    return -1;
+  }
+  return 0;
 }
 
 static int
@@ -131,7 +201,7 @@ parse_cache_size (const char *value)
                   QED_MIN_CACHE_SIZE / 1024);
     return -1;
   }
-  cache_size = (size_t) r;
+  chain_options.cache_size = (size_t) r;
   return 0;
 }
 
@@ -144,6 +214,16 @@ qed_plugin_config (const char *key, const char *value)
     filename = nbdkit_absolute_path (value);
     return filename ? 0 : -1;
   }
+  if (strcmp (key, "backing") == 0)
+    return parse_backing (value);
+  if (strcmp (key, "backing-format") == 0) {
+    chain_options.backing_format = value;
+    return 0;
+  }
+  if (strcmp (key, "backing-dir") == 0)
+    return parse_backing_dir (value);
+  if (strcmp (key, "backing-uri") == 0)
+    return parse_bool (value, &chain_options.backing_uri);
   if (strcmp (key, "cache-size") == 0)
     return parse_cache_size (value);
   if (strcmp (key, "check") == 0) {
@@ -154,14 +234,8 @@ qed_plugin_config (const char *key, const char *value)
     }
     return 0;
   }
-  if (strcmp (key, "lock") == 0) {
-    int r = nbdkit_parse_bool (value);
-
-    if (r == -1)
-      return -1;
-    lock = r;
-    return 0;
-  }
+  if (strcmp (key, "lock") == 0)
+    return parse_bool (value, &chain_options.lock);
   nbdkit_error ("unknown parameter '%s': see nbdkit qed --help", key);
   return -1;
 }
@@ -179,6 +253,17 @@ qed_plugin_config_complete (void)
 
 #define qed_plugin_config_help \
   "[file=]<FILENAME>     (required) The QED image to serve.\n" \
+  "backing=<NAME>|<URI>|none        Read what is not in the image from " \
+  "there\n" \
+  "                                 (default: what the image's header " \
+  "names).\n" \
+  "backing-format=raw|qed|auto|<FORMAT>\n" \
+  "                                 How to read the backing file (default: " \
+  "auto).\n" \
+  "backing-dir=<DIR>                Backing files may also lie beneath " \
+  "DIR.\n" \
+  "backing-uri=true|false           Headers may name NBD URIs " \
+  "(default: false).\n" \
   "cache-size=<SIZE>                Memory for table slices (default: 32M).\n" \
   "check=auto|never                 Check an image that was not closed cleanly " \
   "before\n" \
@@ -189,6 +274,7 @@ qed_plugin_config_complete (void)
 static void
 qed_plugin_dump_plugin (void)
 {
+  printf ("qed_libnbd=%s\n", qed_have_libnbd ? "yes" : "no");
   printf ("qed_punch_hole=yes\n");
   printf ("qed_version=%s\n", PACKAGE_VERSION);
 }
@@ -196,23 +282,14 @@ qed_plugin_dump_plugin (void)
 static int
 qed_plugin_get_ready (void)
 {
-  struct qed_storage *st;
-
   qed_debug = nbdkit_debug;
   qed_trace_tables = qed_debug_table != 0;
 
   /* A limit on file sizes is an error of the request, not our end. */
   signal (SIGXFSZ, SIG_IGN);
 
-  st = qed_storage_open (filename, lock);
-  if (st == NULL)
-    return library_error ();
-  image = qed_open (st, cache_size);
-  if (image == NULL) {
-    qed_storage_close (st);
-    return library_error ();
-  }
-  return 0;
+  image = qed_open_chain (filename, &chain_options);
+  return image ? 0 : library_error ();
 }
 
 static void
