@@ -366,7 +366,8 @@ zero_fresh (struct qed_image *img, const struct piece *p, unsigned flags)
         data_below (img, p->head, p->offset - p->head, &before) == -1 ||
         data_below (img, p->tail, p->offset + p->count, &after) == -1)
       return -1;
-    if (!inside)
+    /* Zeros already, unless the header's backing file isn't there now. */
+    if (!inside && img->backing)
       return 0;
     if ((before || after) && flags & QED_FAST_ZERO)
       return qed_error (ENOTSUP, "%s: zero of %" PRIu64 " bytes at %" PRIu64
