@@ -780,12 +780,13 @@ set_pending (struct qed_table *t, struct slot *s, uint64_t i, uint64_t entry)
 
 int
 qed_table_link_later (struct qed_table *t, uint64_t cluster, uint64_t n,
-                      uint64_t offset)
+                      uint64_t offset, bool *first)
 {
   uint64_t index = cluster & (QED_SLICE_ENTRIES - 1);
   struct slot *s;
   int r = -1;
 
+  *first = false;
   pthread_mutex_lock (&t->lock);
   s = look_up_l2 (t, cluster);
   if (s != NULL && !add_pending (t, s))
@@ -793,7 +794,7 @@ qed_table_link_later (struct qed_table *t, uint64_t cluster, uint64_t n,
   else if (s != NULL) {
     for (uint64_t i = 0; i < n; ++i)
       set_pending (t, s, index + i, entry_after (t, offset, i));
-    atomic_store (&t->any_pending, true);
+    *first = !atomic_exchange (&t->any_pending, true);
     r = 0;
   }
   pthread_mutex_unlock (&t->lock);
@@ -831,7 +832,7 @@ commit_slice (struct qed_table *t, struct slot *s, unsigned set)
   uint64_t buf[QED_SLICE_ENTRIES], first = 0, last = QED_SLICE_ENTRIES - 1;
   int r;
 
-  while (s->pins > 0)
+  while (s->pins > 0 || s->committing)
     pthread_cond_wait (&t->changed, &t->lock);
   s->committing = true;
   while (!is_set (p->bits[set], first))

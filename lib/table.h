@@ -144,10 +144,11 @@ extern int qed_table_reserve (struct qed_table *t, uint64_t cluster);
 /* Pending links (I3): the entries, which were 0 or QED_ENTRY_ZERO, are set in
  * memory, where lookups see them, and stay what they were in the file until
  * a commit.  Returns 1, and sets nothing, if as many slices have pending links
- * as the cache may keep: commit and call it again.
+ * as the cache may keep: commit and call it again.  *FIRST: the next
+ * commit had none so far.
  */
 extern int qed_table_link_later (struct qed_table *t, uint64_t cluster,
-                                 uint64_t n, uint64_t offset);
+                                 uint64_t n, uint64_t offset, bool *first);
 
 /* Are there pending links that no commit has begun with?  If not, then there
  * are none that were made before this call.

@@ -232,13 +232,14 @@ qed_link_later (struct qed_image *img, uint64_t cluster, uint64_t n,
                 uint64_t offset)
 {
   struct qed_writer *w = img->writer;
-  bool first = !qed_table_pending (img->table);
+  bool first;
   int r;
 
-  while ((r = qed_table_link_later (img->table, cluster, n, offset)) == 1)
+  while ((r = qed_table_link_later (img->table, cluster, n, offset,
+                                    &first)) == 1)
     if (qed_sync_all (img) == -1)
       return -1;
-  if (r == 0 && first) {
+  if (first) {
     pthread_mutex_lock (&w->lock);
     pthread_cond_signal (&w->wake);
     pthread_mutex_unlock (&w->lock);
