@@ -42,6 +42,7 @@ for line in name=qed thread_model=parallel magic_config_key=file \
             has_flush=1 qed_punch_hole=yes; do
     grep -x "$line" $d/dump
 done
+grep -E -x 'qed_libnbd=(yes|no)' $d/dump
 version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" \
               "$abs_top_builddir/config.log")
 grep -x "qed_version=$version" $d/dump

@@ -40,7 +40,8 @@ requires_program perl
 nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)
-test "$(echo $params)" = "cache-size check file lock"
+test "$(echo $params)" = "backing backing-dir backing-format \
+backing-uri cache-size check file lock"
 pod="$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod"
 for p in $params; do
     grep -F "B<$p=" "$pod"

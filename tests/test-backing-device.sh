@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program losetup
+
+# A block device as the backing file, and as the image.
+if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
+    skip "no loop devices for this user"
+fi
+head -c 1M /dev/urandom >$d/base.raw
+if ! base=$(losetup -f --show -r $d/base.raw); then
+    skip "no loop device can be set up"
+fi
+cleanup_fn losetup -d $base
+export base
+
+image ()
+{
+    name=$1 "$PYTHON" - <<'END'
+import os
+import qedimg, qedtest
+qedimg.Image(1 << 20, backing=os.environ["name"]).save(qedtest.TMP + "/x.qed")
+END
+}
+same ()
+{
+    nbdkit -r -U - qed "$@" --run 'nbdcopy "$uri" "$d/got.raw"'
+    cmp $d/base.raw $d/got.raw
+}
+
+image $base
+refused "$d/x.qed: backing file: $base: .*backing-dir=/dev" qed $d/x.qed
+same $d/x.qed backing-dir=/dev
+same $d/x.qed backing=$base
+# A link in the directory doesn't help.
+ln -s $base $d/link
+image link
+refused "$d/x.qed: backing file: $d/link: is the file $base, not" qed $d/x.qed
+# A node there is a file there.
+if mknod $d/node b $(stat -L -c '0x%t 0x%T' $base) && head -c 1 $d/node; then
+    image node
+    same $d/x.qed
+fi >/dev/null
+
+# An image in a device has no directory: it may not name its neighbours.
+image $(basename $base)
+truncate -s 2M $d/x.qed
+dev=$(losetup -f --show -r $d/x.qed)
+cleanup_fn losetup -d $dev
+refused "$dev: backing file: $base: .*device.*backing-dir=/dev" qed $dev
+same $dev backing-dir=/dev
+same $dev backing=$base
+
+# It is the same device by whatever node.
+if mknod $d/self b $(stat -L -c '0x%t 0x%T' $dev) && head -c 1 $d/self; then
+    refused "$dev: backing file: $d/self: is the file $dev again" \
+            qed $dev backing=$d/self
+fi >/dev/null

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# A QED base is locked like an image that is read; a raw one against those only
+# who want it for themselves.
+cd $d
+qemu-img create -q -f qed base.qed 4M
+qemu-io -f qed -c 'write -P 5 0 1M' base.qed >/dev/null
+qemu-img create -q -f qed -b base.qed -F qed a.qed
+qemu-img create -q -f qed -b base.qed -F qed b.qed
+head -c 4M /dev/urandom >base.raw
+qemu-img create -q -f qed -b base.raw -F raw c.qed
+qemu-img create -q -f qed -b base.raw -F raw d.qed
+lock='Failed to get "?(write|consistent read)"? lock|Failed to get shared'
+in_use='locked: another process has the image open'
+
+# Two overlays over one base, twice; one of them writable.
+start_nbdkit -n a qed a.qed
+nbdsh -u "$uri" -c 'h.pwrite (b"a" * 512, 0); h.flush ()'
+start_nbdkit -n b -r qed b.qed
+nbdsh -u "$uri" -c 'assert h.pread (512, 0) == b"\5" * 512'
+start_nbdkit -n c qed c.qed
+nbdsh -u "$uri" -c 'h.pwrite (b"c" * 512, 0); h.flush ()'
+start_nbdkit -n d -r qed d.qed
+nbdsh -u "$uri" -c '
+import os
+want = open (os.environ["d"] + "/base.raw", "rb").read (512)
+assert h.pread (512, 0) == want
+'
+# QEMU doesn't get them for writing, but for reading.
+fails 1 "$lock" qemu-io -f qed -c 'write 0 512' base.qed
+qemu-io -r -f qed -c 'read -P 5 0 512' base.qed >out
+absent failed out
+qemu-io -r -f qed -c 'read -P 5 1k 512' b.qed >out
+absent failed out
+qemu-img info base.qed >/dev/null
+# Nor does another nbdkit.
+start_nbdkit -n base qed base.qed
+fails 1 '' nbdsh -u "$uri" -c 'h.pwrite (b"x" * 512, 0)'
+grep -E "base.qed: $in_use" $log
+stop_nbdkit base
+for n in a b c d; do
+    stop_nbdkit $n
+done
+start_nbdkit -n base qed base.qed
+nbdsh -u "$uri" -c 'h.pwrite (b"\5" * 512, 0)'
+stop_nbdkit base
+
+# QEMU writes to the base: we are refused; and so for a layer further down.
+qemu-img create -q -f qed -b a.qed -F qed top.qed
+start_qemu_nbd -f qed base.qed
+refused "$d/b.qed: backing file: $d/base.qed: $in_use" qed b.qed
+refused "$d/a.qed: backing file: $d/base.qed: $in_use" -r qed top.qed
+start_nbdkit -r qed b.qed lock=false
+nbdsh -u "$uri" -c 'assert h.pread (512, 4096) == b"\5" * 512'
+stop_nbdkit
+start_nbdkit -r qed b.qed backing=none
+stop_nbdkit
+stop_qemu_nbd
+# A raw base may be written by others: QEMU itself only shares the reading.
+start_qemu_nbd -f raw base.raw
+start_nbdkit -r qed c.qed
+stop_nbdkit
+stop_qemu_nbd
+# We write to the base: QEMU and we are refused as overlays.
+start_nbdkit -n base qed base.qed
+nbdsh -u "$uri" -c 'h.pwrite (b"\5" * 512, 0)'
+fails 1 "$lock" qemu-io -f qed -c 'read 0 512' b.qed
+refused "$d/b.qed: backing file: $d/base.qed: $in_use" qed b.qed
+stop_nbdkit base
+
+# Locks of those who need a file unchanged by nobody but them.
+"$PYTHON" - <<'END'
+import fcntl, os, struct
+import qedtest
+t = qedtest.TMP
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
+FLOCK = struct.Struct("hhqqi4x")
+def lock(path, byte):
+    fd = os.open(path, os.O_RDWR)
+    fcntl.fcntl(fd, F_OFD_SETLK,
+                FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+    return fd
+def held(path, byte):
+    fd = os.open(path, os.O_RDWR)
+    got = fcntl.fcntl(fd, F_OFD_GETLK,
+                      FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    os.close(fd)
+    return FLOCK.unpack(got)[0] != fcntl.F_UNLCK
+BYTES = range(100, 104), range(200, 204)
+for overlay, base, holds, tests in (("c.qed", "base.raw", {100}, {200}),
+                                    ("b.qed", "base.qed", {100, 201, 203},
+                                     {200, 101, 103})):
+    path = f"{t}/{base}"
+    with qedtest.Server("-r", "qed", overlay):
+        got = {b for r in BYTES for b in r if held(path, b)}
+        assert got == holds, (base, got)
+    for b in (b for r in BYTES for b in r):
+        fd = lock(path, b)
+        if b in tests:
+            qedtest.refused(f"{t}/{overlay}: backing file: {path}: locked: ",
+                            "qed", overlay)
+        else:
+            with qedtest.Server("-r", "qed", overlay):
+                pass
+        os.close(fd)
+END

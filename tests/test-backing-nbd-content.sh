@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program nbdcopy
+requires nbdkit qed --dump-plugin
+nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
+
+# What an NBD server exports is read where the image has nothing, whatever
+# the two sizes are, and stays below what is written.
+uri_of ()                       # NAME: of the server started by that name
+{
+    echo "nbd+unix:///?socket=$d/$1.sock"
+}
+
+start_nbdkit -n pattern pattern size=10000001
+start_nbdkit -n empty null size=0
+start_nbdkit -n data data data='1 @0x200000 2*3000 @0x2fffff 3'
+start_nbdkit -n export info mode=exportname
+
+for base in pattern empty data; do
+    nbdcopy "$(uri_of $base)" $d/base.raw
+    for size in 64k 4M 16M; do
+        cp $d/base.raw $d/expected
+        truncate -s $size $d/expected
+        rm -f $d/x.qed
+        qed-img create $d/x.qed $size
+        start_nbdkit -n x qed $d/x.qed backing="$(uri_of $base)"
+        nbdcopy "$uri" - | cmp - $d/expected
+        stop_nbdkit x
+    done
+done
+
+# The export's name is part of the URI.
+rm -f $d/x.qed
+qed-img create $d/x.qed 512
+start_nbdkit -n x qed $d/x.qed backing="nbd+unix:///some%20name?socket=$d/export.sock"
+nbdcopy "$uri" - | tr -d '\0' | grep -x 'some name'
+stop_nbdkit x
+
+# Writing: parts of clusters, beyond the end too; and after a restart.
+rm -f $d/x.qed
+qed-img create $d/x.qed 16M
+nbdcopy "$(uri_of pattern)" $d/expected
+truncate -s 16M $d/expected
+start_nbdkit -n x qed $d/x.qed backing="$(uri_of pattern)"
+uri=$uri "$PYTHON" - <<'END'
+import os
+import qedtest
+h = qedtest.connect(os.environ["uri"])
+with open(qedtest.TMP + "/expected", "r+b") as f:
+    for offset, n in ((0, 1), (70000, 1000), (65536 * 3 - 1, 2), (1 << 20, 65536),
+                      (9999999, 5), (12000000, 300), ((16 << 20) - 1, 1)):
+        h.pwrite(b"\xa5" * n, offset)
+        f.seek(offset)
+        f.write(b"\xa5" * n)
+    h.zero(100000, 5000000)
+    f.seek(5000000)
+    f.write(bytes(100000))
+h.flush()
+h.shutdown()
+END
+nbdcopy "$uri" - | cmp - $d/expected
+stop_nbdkit x
+start_nbdkit -n x -r qed $d/x.qed backing="$(uri_of pattern)"
+nbdcopy "$uri" - | cmp - $d/expected

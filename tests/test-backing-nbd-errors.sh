@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_filter error
+nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
+
+# A server that can't be had is an error before nbdkit serves anything, which
+# names the image and the URI.
+qed-img create $d/x.qed 1M
+check_refused ()                # URI REGEX
+{
+    refused "error: $d/x.qed: .*$2" qed $d/x.qed backing="$1"
+    grep -F "$1" $d/refused.log
+}
+check_refused "nbd+unix:///?socket=$d/absent" 'No such file or directory'
+touch $d/file
+check_refused "nbd+unix:///?socket=$d/file" 'Connection refused'
+check_refused "nbd+unix:///" '.'
+check_refused "nbd://localhost:1/" 'Connection refused'
+check_refused "nbd+unix:///absent?socket=$d/base.sock" '.'
+
+# A server that has no such export, one that wants TLS, one that is something
+# else.
+start_nbdkit -n base eval get_size='echo 1M' pread='head -c $3 /dev/zero' \
+             open='if [ "$3" = wrong ]; then echo ENOENT >&2; exit 1; fi'
+check_refused "nbd+unix:///wrong?socket=$d/base.sock" '.'
+check_refused "nbds+unix:///?socket=$d/base.sock" '.'
+stop_nbdkit base
+
+# Not everybody may use each socket.
+if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
+    start_nbdkit -n base memory 1M
+    chmod 600 $d/base.sock
+    chmod 755 $d
+    nobody=$(id -u nobody)
+    fails 1 "$d/x.qed: .*Permission denied" \
+          setpriv --reuid="$nobody" --clear-groups nbdkit -U $d/n.sock \
+          qed $d/x.qed backing="nbd+unix:///?socket=$d/base.sock"
+    stop_nbdkit base
+fi
+
+# An error that the server reports is the client's, too, and not the end of
+# the connection.
+start_nbdkit -n base --filter=error pattern 1M error-pread=EPERM \
+             error-pread-rate=100% error-pread-file=$d/fail
+start_nbdkit -n x qed $d/x.qed backing="nbd+unix:///?socket=$d/base.sock"
+nbdsh -u "$uri" -c - <<'END'
+import os
+import qedtest
+h.pread(4096, 0)
+open(qedtest.TMP + "/fail", "w").close()
+qedtest.expect_error("EIO", h.pread, 4096, 0)
+qedtest.expect_error("EIO", h.pread, 4096, 0)
+# Nor can a part of a cluster be written without the rest of it.
+qedtest.expect_error("EIO", h.pwrite, b"x", 65536)
+os.unlink(qedtest.TMP + "/fail")
+assert h.pread(8, 65536) == bytes([0, 0, 0, 0, 0, 1, 0, 0])
+h.pwrite(b"x", 65536)
+assert h.pread(8, 65536) == bytes([ord("x"), 0, 0, 0, 0, 1, 0, 0])
+END
+grep -F "socket=$d/base.sock: read at 0: the server says" $log
+absent 'connection .* lost' $log

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_filter delay log
+nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
+
+# Requests at the same time go over several connections, if the server says
+# that they all see the same; else over one.  Neither needs more than four, and
+# one after the other they take one.
+qed-img create $d/x.qed 16M
+read_with ()                    # HOW PLUGIN ARGS...: sets $connections
+{
+    local how=$1
+    shift
+    rm -f $d/base.txt
+    start_nbdkit -n base --filter=log --filter=delay "$@" \
+                 delay-read=20ms logfile=$d/base.txt
+    start_nbdkit -n x qed $d/x.qed backing="nbd+unix:///?socket=$d/base.sock"
+    "$PYTHON" - "$uri" "$how" <<'END'
+import sys
+import qedtest
+h = qedtest.connect(sys.argv[1])
+if sys.argv[2] == "serial":
+    for i in range(20):
+        h.pread(4096, i << 16)
+else:
+    import nbd
+    bufs = [nbd.Buffer(4096) for _ in range(64)]
+    cookies = {h.aio_pread(b, i << 16) for i, b in enumerate(bufs)}
+    while cookies:
+        h.poll(-1)
+        cookies = {c for c in cookies if not h.aio_command_completed(c)}
+    for i, b in enumerate(bufs):
+        assert b.to_bytearray()[:8] == (i << 16).to_bytes(8, "big"), i
+END
+    stop_nbdkit x
+    stop_nbdkit base
+    connections=$(grep -c ' Connect ' $d/base.txt)
+}
+
+read_with parallel pattern 16M
+[ "$connections" -eq 4 ]
+read_with serial pattern 16M
+[ "$connections" -eq 1 ]
+# This plugin doesn't promise anything about connections.
+read_with parallel eval get_size='echo 16M' pread='
+    perl -e "print pack (\"Q>\", $4), \"\0\" x ($3 - 8)"'
+[ "$connections" -eq 1 ]

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_program nbdcopy
+
+# A raw disk that begins with a format's magic: with the no-probe bit it's raw,
+# whatever it looks like.
+qemu-img create -q -f qed $d/inner.qed 1M
+qemu-io -f qed -c 'write -P 7 0 64k' $d/inner.qed >/dev/null
+qemu-img create -q -f qcow2 $d/inner.qcow2 1M
+for inner in inner.qed inner.qcow2; do
+    rm -f $d/x.qed
+    qemu-img create -q -f qed -b $inner -F raw $d/x.qed 1M
+    same_as_qemu $d/x.qed
+    nbdkit -r -U - qed $d/x.qed --run 'nbdcopy "$uri" - | head -c 4096' |
+        cmp -n 4096 - $d/$inner
+    same_as_qemu $d/x.qed backing-format=auto
+done
+
+# Without it the image is read.
+rm -f $d/x.qed
+qemu-img create -q -f qed -b inner.qed -F qed $d/x.qed 1M
+same_as_qemu $d/x.qed
+nbdkit -r -U - qed $d/x.qed --run 'nbdcopy "$uri" - | head -c 65536' |
+    cmp - <(head -c 65536 /dev/zero | tr '\0' '\7')
+
+# The bit is about the image's own backing file, not about those below it.
+rm -f $d/y.qed
+qemu-img create -q -f qed -b x.qed -F qed $d/y.qed 1M
+same_as_qemu $d/y.qed
+
+# backing-format= wins.
+start_nbdkit -r qed $d/x.qed backing-format=raw
+nbdsh -u "$uri" -c 'assert h.pread (4, 0) == b"QED\0"'
+stop_nbdkit
+rm -f $d/x.qed
+qemu-img create -q -f qed -b inner.qed -F raw $d/x.qed 1M
+start_nbdkit -r qed $d/x.qed backing-format=qed
+nbdsh -u "$uri" -c 'assert h.pread (4, 0) == b"\7" * 4'

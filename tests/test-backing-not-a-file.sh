@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# What can't be a backing file is refused at once, naming both.
+"$PYTHON" - <<'END'
+import os, socket, stat
+import qedimg, qedtest
+os.chdir(qedtest.TMP)
+t = qedtest.TMP
+
+os.mkdir("dir")
+os.mkfifo("fifo")
+s = socket.socket(socket.AF_UNIX)
+s.bind("socket")
+os.symlink("nowhere", "dangling")
+os.symlink("circle", "circle")
+open("file", "w").close()
+cases = [("missing", "No such file.*backing=NAME"),
+         ("", "backing_filename_size 0"),
+         ("dir", "directory"), ("dir/", "directory"), (".", "directory"),
+         ("..", "directory"), ("/", "directory"),
+         ("fifo", "FIFO"), ("socket", "socket"),
+         ("/dev/null", "character device"),
+         ("/dev/zero", "character device"), ("/dev/tty", "character device"),
+         ("dangling", "No such file"), ("circle", "symbolic links"),
+         ("file/x", "Not a directory"), ("dir/missing", "No such file"),
+         ("m" * 256, "File name too long"),
+         ("/proc/self/fd", "directory")]
+try:
+    os.mknod("char", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    cases.append(("char", "character device"))
+except PermissionError:
+    pass
+for name, what in qedtest.some(cases):
+    if name == "/dev/tty" and not os.path.exists(name):
+        continue
+    qedimg.Image(1 << 20, backing=name).save("x.qed")
+    path = name if name.startswith("/") else f"{t}/{name}"
+    log = qedtest.refused(f"{t}/x.qed: .*{what}", "qed", "x.qed")
+    if name:
+        assert f"{t}/x.qed: backing file: {path}: " in log, log
+    # The same for a layer below, and for a name of the user's.
+    qedimg.Image(1 << 20, backing="x.qed").save("y.qed")
+    qedtest.refused(f"{t}/x.qed: .*{what}", "qed", "y.qed")
+    if name:
+        qedimg.Image(1 << 20).save("z.qed")
+        qedtest.refused(f"{t}/z.qed: backing file: {path}.*{what.split('.')[0]}",
+                        "qed", "z.qed", "backing=" + name)
+END

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# backing=: what to read instead of what the header names.
+"$PYTHON" - <<'END'
+import os
+import qedimg, qedtest
+os.chdir(qedtest.TMP)
+t = qedtest.TMP
+for path in "imgs", "other":
+    os.mkdir(path)
+for path in ("imgs/base.raw", "base.raw", "other/base.raw", "none", "a:b",
+             "json:{}", "nbd:x", "file:x"):
+    with open(path, "wb") as f:
+        f.write(path.encode())
+
+# An image with a backing file, one whose backing file is missing, one that
+# names what is never followed, and one without.
+images = ["imgs/x.qed", "imgs/missing.qed", "imgs/evil.qed", "imgs/plain.qed"]
+for path, name in zip(images, ("base.raw", "missing", "nbd://x", None)):
+    qedimg.Image(512, backing=name).save(path)
+
+def serves(want, image, *args, cwd="."):
+    image = os.path.abspath(image)
+    os.chdir(cwd)
+    out = qedtest.run("nbdkit", "-r", "-U", "-", "qed", image, *args, "--run",
+                      'nbdcopy "$uri" -')
+    os.chdir(t)
+    assert out.strip("\0") == want, (image, args, out)
+
+serves("imgs/base.raw", "imgs/x.qed")
+serves("", "imgs/plain.qed")
+for image in qedtest.some(images, 1):
+    # Relative to the current directory.
+    serves("base.raw", image, "backing=base.raw")
+    serves("other/base.raw", image, "backing=base.raw", cwd="other")
+    serves("base.raw", image, "backing=../base.raw", cwd="other")
+    serves("other/base.raw", image, f"backing={t}/other/base.raw")
+    # Zeros; and files of such names.
+    serves("", image, "backing=none")
+    serves("none", image, "backing=./none")
+    serves("none", image, f"backing={t}/none")
+for name in "a:b", "json:{}", "nbd:x", "file:x":
+    serves(name, "imgs/x.qed", "backing=" + name)
+# The last one counts.
+serves("other/base.raw", "imgs/x.qed", "backing=base.raw",
+       "backing=other/base.raw")
+serves("", "imgs/x.qed", "backing=base.raw", "backing=none")
+serves("base.raw", "imgs/x.qed", "backing=none", "backing=base.raw")
+
+# The chain goes on from there.
+qedimg.Image(512, backing="base.raw").save("other/mid.qed")
+serves("other/base.raw", "imgs/x.qed", "backing=other/mid.qed")
+serves("other/base.raw", "imgs/x.qed", "backing=other/mid.qed",
+       "backing-format=qed")
+qedimg.Image(512, backing="missing").save("other/mid.qed")
+qedtest.refused(f"{t}/other/mid.qed: backing file: {t}/other/missing: .*No such",
+                "qed", "imgs/x.qed", "backing=other/mid.qed")
+
+for value, what in (("missing", f"{t}/missing: .*No such file"),
+                    ("other", f"{t}/other: .*directory"),
+                    ("", "directory|empty"), ("nbd", f"{t}/nbd: .*No such"),
+                    ("http://localhost/x", f"{t}/http://localhost/x: .*No such"),
+                    ("nbd+ssh://x/", f"{t}/nbd.ssh://x/: .*No such"),
+                    ("None", f"{t}/None: .*No such file")):
+    for image in qedtest.some(images, 1):
+        qedtest.refused(f"error: .*({what})", "qed", image, "backing=" + value)
+END
+
+# In the background too.
+cd $d/other
+nbdkit -U $d/sock -P $d/pid -r qed ../imgs/x.qed backing=base.raw
+wait_for 30 test -s $d/pid
+pid=$(cat $d/pid)
+cleanup_fn eval "kill $pid 2>/dev/null || :"
+nbdsh -u "nbd+unix:///?socket=$d/sock" -c 'assert h.pread (5, 0) == b"other"'
+kill $pid
+wait_for 30 gone $pid

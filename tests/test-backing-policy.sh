@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# A name in a header leads only to files beneath the directory of the image
+# that has it, whatever the name looks like; the message says which parameter
+# would allow it.
+"$PYTHON" - <<'END'
+import os, re
+import qedimg, qedtest
+os.chdir(qedtest.TMP)
+t = qedtest.TMP
+SECRET = b"PRIVATE" * 1000
+for path in "imgs/sub", "imgs2", "other/imgs":
+    os.makedirs(path)
+for path in ("imgs/base.raw", "imgs/sub/base.raw", "imgs2/base.raw",
+             "other/base.raw", "other/imgs/base.raw", "secret"):
+    with open(path, "wb") as f:
+        f.write(SECRET)
+
+def image(name, path="imgs/x.qed", **kwargs):
+    qedimg.Image(512, backing=name, **kwargs).save(path)
+
+def allowed(path="imgs/x.qed", *args):
+    out = qedtest.run("nbdkit", "-r", "-U", "-", "qed", path, *args, "--run",
+                      'nbdcopy "$uri" -')
+    assert out.startswith("PRIVATE"), out
+
+def refused(file, path="imgs/x.qed", of=None, *args, allow=True):
+    """FILE is where the name leads to."""
+    log = qedtest.refused(f"^nbdkit: error: {t}/{of or path}: backing file: .*"
+                          f"{re.escape(file)}.*"
+                          f"backing-dir={re.escape(os.path.dirname(file))}, ",
+                          "qed", path, *args)
+    assert "PRIVATE" not in log, log
+    # The parameter that the message names does it.
+    if allow:
+        allowed(path, *args, "backing-dir=" + os.path.dirname(file))
+    return log
+
+# Outside, by all ways.
+for name in qedtest.some([t + "/secret", "../secret", "sub/../../secret",
+                          "./../secret", "//" + t + "/imgs/../secret"]):
+    image(name)
+    log = refused(t + "/secret")
+    assert f"directory {t}/imgs:" in log, log
+os.symlink("../secret", "imgs/link")
+image("link")
+refused(t + "/secret")
+os.symlink("../other", "imgs/elsewhere")
+image("elsewhere/base.raw")
+refused(t + "/other/base.raw")
+os.symlink("../../other/base.raw", "imgs/sub/link")
+os.symlink("sub/link", "imgs/links")
+image("links")
+refused(t + "/other/base.raw")
+
+# A directory whose name only starts, or ends, in the same way.
+image("../imgs2/base.raw")
+refused(t + "/imgs2/base.raw")
+image("../other/imgs/base.raw")
+refused(t + "/other/imgs/base.raw")
+
+# By links of the kernel's, and its files.
+image("/proc/self/root" + t + "/secret")
+refused(t + "/secret")
+image("/proc/self/environ")
+log = qedtest.refused(f"{t}/imgs/x.qed: backing file: /proc/self/environ: is "
+                      "the file /proc/[0-9]+/environ, not beneath",
+                      "qed", "imgs/x.qed")
+with open("secret") as f:
+    for name in f"/proc/self/fd/{f.fileno()}", f"/dev/fd/{f.fileno()}":
+        image(name)
+        qedtest.refused("backing file: ", "qed", "imgs/x.qed")
+        image(f"/proc/{os.getpid()}/fd/{f.fileno()}")
+        refused(t + "/secret")
+
+# Who says how it is to be read doesn't say that it may be.
+for format in "raw", "qed", "qcow2":
+    image("../secret")
+    refused(t + "/secret", "imgs/x.qed", None, "backing-format=" + format,
+            allow=False)
+
+# What comes back inside is fine.
+for name in qedtest.some(["base.raw", t + "/imgs/base.raw", "sub/base.raw",
+                          "../imgs/base.raw", "sub/../base.raw",
+                          "elsewhere/../imgs/base.raw",
+                          "/proc/self/root" + t + "/imgs/base.raw"]):
+    image(name)
+    allowed()
+
+# The directory is the image's, not the current one.
+image("../base.raw", "imgs/sub/y.qed")
+refused(t + "/imgs/base.raw", "imgs/sub/y.qed")
+os.chdir("imgs")
+refused(t + "/imgs/base.raw", "sub/y.qed", "imgs/sub/y.qed")
+os.chdir("..")
+
+# Each image of a chain has its own.
+image("sub/y.qed")
+refused(t + "/imgs/base.raw", "imgs/x.qed", "imgs/sub/y.qed")
+image(t + "/imgs/base.raw", "other/mid.qed")
+image("../other/mid.qed")
+refused(t + "/imgs/base.raw", "imgs/x.qed", f"imgs/../other/mid.qed",
+        f"backing-dir={t}/other")
+
+# A link elsewhere, which leads back to an image, opens nothing there; not even
+# if it's the name of the directory that is a link.
+image("base.raw", "imgs/mid.qed")
+os.symlink("../imgs/mid.qed", "other/latest.qed")
+image("../other/latest.qed")
+refused(t + "/other/base.raw", "imgs/x.qed", "imgs/../other/latest.qed",
+        allow=False)
+# Inside it does, and so does it where the user says so.
+os.unlink("other/latest.qed")
+os.symlink("sub/low.qed", "imgs/latest.qed")
+image("base.raw", "imgs/sub/low.qed")
+image("latest.qed")
+allowed()
+os.symlink("../imgs/sub/low.qed", "other/latest.qed")
+allowed("other/latest.qed")
+image(t + "/imgs/sub/base.raw", "imgs/sub/low.qed")
+allowed("other/latest.qed")
+
+# Nothing of this binds the user.
+image("base.raw")
+for name in "secret", "../" + os.path.basename(t) + "/secret", t + "/secret":
+    allowed("imgs/x.qed", "backing=" + name)
+# ... but what the user names is bound by it.
+image(t + "/secret", "imgs2/evil.qed")
+refused(t + "/secret", "imgs/x.qed", "imgs2/evil.qed",
+        "backing=imgs2/evil.qed")
+
+# Long names fit into the message.
+deep = "imgs2" + ("/" + "l" * 255) * 14
+os.makedirs(deep)
+with open(deep + "/base", "wb") as f:
+    f.write(SECRET)
+image("../" + deep + "/base")
+refused(f"{t}/{deep}/base")
+
+# A file which has been deleted, or never had a name.
+with open("imgs/gone", "wb") as f:
+    f.write(SECRET)
+    f.flush()
+    os.unlink("imgs/gone")
+    image(f"/proc/{os.getpid()}/fd/{f.fileno()}")
+    qedtest.refused(f"{t}/imgs/x.qed: backing file: .*deleted", "qed",
+                    "imgs/x.qed", "backing-dir=/")
+END

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What has another format's magic is not taken as raw; the message names the
+# parameter.
+for format in $(some qcow qcow2 vmdk vdi vhdx vpc luks parallels); do
+    if [ $format = luks ]; then
+        head -c 1M /dev/zero >$d/base
+        printf 'LUKS\xba\xbe' | dd of=$d/base conv=notrunc status=none
+    else
+        qemu-img create -q -f $format $d/base 4M
+    fi
+    qemu-img create -q -u -f qed -b base -F qed $d/x.qed 4M
+    refused "$d/x.qed: backing file: $d/base: .*$format: add backing-format=$format," \
+            qed $d/x.qed
+    refused "backing-format=$format," qed $d/x.qed backing-format=auto
+    refused "backing-format=$format," qed $d/x.qed backing=$d/base
+    # Below that the parameter doesn't reach, so the message says otherwise.
+    qemu-img create -q -u -f qed -b x.qed -F qed $d/y.qed 4M
+    refused "$d/x.qed: backing file: $d/base: .*$format.*convert it" \
+            qed $d/y.qed backing-format=qed
+    start_nbdkit -r qed $d/x.qed backing-format=raw
+    nbdsh -u "$uri" -c '
+import os
+magic = open (os.environ["d"] + "/base", "rb").read (80)
+assert h.pread (80, 0) == magic
+'
+    stop_nbdkit
+    rm $d/*.qed $d/base
+done
+
+# A magic anywhere else is just data; so is a part of one.
+for at in 1 4 512; do
+    truncate -s 1M $d/base
+    printf 'QFI\xfb' | dd of=$d/base bs=1 seek=$at conv=notrunc status=none
+    qemu-img create -q -u -f qed -b base -F qed $d/x.qed 4M
+    nbdkit -r -U - qed $d/x.qed --run 'nbdinfo --size "$uri"'
+    rm $d/base
+done
+printf 'QF' >$d/base
+nbdkit -r -U - qed $d/x.qed --run 'nbdinfo --size "$uri"'
+
+# QED's magic without an image behind it is no raw disk either.
+printf 'QED\0' >$d/base
+refused "$d/x.qed: backing file: $d/base: header: " qed $d/x.qed

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Nothing below an image is ever changed, and with -r nothing at all; nor is
+# anything opened for writing.
+cd $d
+head -c 2M /dev/urandom >base.raw
+qemu-img create -q -f qed -b base.raw -F raw low.qed 3M
+qemu-io -f qed -c 'write -P 1 0 64k' -c 'write -z 1M 64k' low.qed >/dev/null
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+# Marked, with autoclear bits, an unsound entry and a partial last cluster: all
+# that one would like to put in order.
+img = qedimg.Image(4 << 20, features=qedimg.F_NEED_CHECK, autoclear_features=5,
+                   backing="low.qed")
+img.data(3)
+img.entry(5, 77)
+img.tail = b"partial"
+img.save(qedtest.TMP + "/mid.qed")
+img = qedimg.Image(5 << 20, backing="mid.qed")
+img.data(7)
+img.save(qedtest.TMP + "/x.qed")
+END
+below="base.raw low.qed mid.qed"
+state_of $below x.qed >before
+state_of $below >before-below
+
+not_writable ()
+{
+    local fd
+    for fd in /proc/$(cat $pidfile)/fd/*; do
+        case "$(readlink $fd)" in
+            $d/base.raw | $d/low.qed | $d/mid.qed | $1)
+                # O_RDONLY: the last octal digit's two low bits
+                grep -E '^flags:.*[04]$' ${fd/\/fd\//\/fdinfo\/} ;;
+        esac
+    done | grep -c flags
+}
+
+start_nbdkit -r qed x.qed
+nbdsh -u "$uri" -c '
+assert h.is_read_only ()
+h.set_strict_mode (0)
+for fn, *args in (h.pwrite, b"x" * 512, 0), (h.zero, 65536, 0), \
+                 (h.trim, 65536, 0):
+    try:
+        fn (*args)
+        assert False, fn
+    except nbd.Error as e:
+        assert e.errno == "EPERM", e
+h.pread (300 << 10, 0)
+h.pread (1 << 20, 2 << 20)
+h.cache (1 << 20, 1 << 20)
+try:
+    h.pread (512, 5 << 16)
+    assert False
+except nbd.Error as e:
+    assert e.errno == "EIO", e
+'
+nbdinfo --map "$uri"
+test "$(not_writable $d/x.qed)" -ge 4
+stop_nbdkit
+state_of $below x.qed >after
+cmp before after
+
+# Writable: only the overlay is.
+start_nbdkit qed x.qed
+nbdsh -u "$uri" -c '
+h.pwrite (b"w" * 70000, 1000)
+h.zero (1 << 20, 1 << 20)
+h.trim (1 << 20, 2 << 20)
+h.flush ()
+assert h.pread (70000, 1000) == b"w" * 70000
+'
+test "$(not_writable nothing)" -ge 3
+stop_nbdkit
+state_of $below >after-below
+cmp before-below after-below
+qed-img info x.qed
+
+# From a filesystem that can't be written, or files that may not.
+chmod 444 $below
+start_nbdkit qed x.qed
+nbdsh -u "$uri" -c 'h.pwrite (b"w" * 70000, 1000)'
