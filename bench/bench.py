@@ -31,7 +31,8 @@
 # SUCH DAMAGE.
 
 """Compare this plugin, qemu-nbd on the same QED image, and nbdkit's file
-plugin on a raw image of the same content.
+plugin on a raw image of the same content; or, for writes over a backing file,
+nbdkit's cow filter on that file, which keeps nothing.
 
 Notes on the design:
 
@@ -48,7 +49,9 @@ that is started for it, and removed.  So a fresh image is fresh in each round,
 and what one server left for the disk to write doesn't slow down the next.
 A workload on a fresh image ends after some amount of data, lest it wraps
 around and writes in place, or fills the disk; with a slow server it ends
-when the time is up.  The memory that a fresh image takes up is touched before:
+when the time is up.  Random writes over a backing file become ones in place
+bit by bit, as they go on: there each server does all of the same work, however
+long it takes.  The memory that a fresh image takes up is touched before:
 in a virtual machine memory that was free for some seconds may have been given
 back to the host, and is many times slower then than what is measured.
 
@@ -93,25 +96,33 @@ STRIDE = 32 * MiB               # the sparse image has a data cluster in each
 
 class Fio:
     """fio jobs over the NBD engine: IOPS, or MiB/s if bs is large; reads and
-    writes are added up.  limit: bytes after which they end.  jobs: number of
-    connections, each with the given iodepth and its part of the limit."""
+    writes are added up.  limit: bytes after which they end.  exact: they don't
+    end before, and no block is written twice.  once: they end after one pass
+    over the disk.  jobs: number of connections, each with the given iodepth
+    and its part of the limit."""
 
     sign = 1
 
-    def __init__(self, rw, bs, iodepth, *extra, limit=None, jobs=1):
+    def __init__(self, rw, bs, iodepth, *extra, limit=None, exact=False,
+                 once=False, jobs=1):
         self.unit = "MiB/s" if bs >= MiB else "IOPS"
-        self.limit = limit
+        self.limit, self.exact = limit, exact
         self.args = ["--rw=%s" % rw, "--bs=%d" % bs,
-                     "--iodepth=%d" % iodepth, "--norandommap",
-                     "--io_size=%d" % (limit // jobs) if limit
-                     else "--time_based",
+                     "--iodepth=%d" % iodepth,
                      "--numjobs=%d" % jobs, "--group_reporting", *extra]
+        if limit:
+            self.args.append("--io_size=%d" % (limit // jobs))
+        elif not once:
+            self.args.append("--time_based")
+        if not exact:
+            self.args.append("--norandommap")
 
     def run(self, uri, turn):
         # --thread: no child process that could outlive fio.  The seed gives
         # all servers the same offsets in a round, and other ones in the next.
         out = call(["fio", "--name=bench", "--thread", "--ioengine=nbd",
-                    "--uri=" + uri, "--runtime=%g" % opts.seconds,
+                    "--uri=" + uri,
+                    *([] if self.exact else ["--runtime=%g" % opts.seconds]),
                     "--randseed=%d" % (turn + 1),
                     "--output-format=json", *self.args])
         # fio may print notes before the JSON.
@@ -165,12 +176,13 @@ print(time.monotonic() - start)
 
 
 # ---------------------------------------------------------------------------
-# What to measure.  raw and qemu are the least ratios to reach against these
-# servers, mem the most memory (MiB) this plugin's server may have used;
-# fs: the ratio against qemu-nbd is only meant for this filesystem.
+# What to measure.  nbdkit and qemu are the least ratios to reach against
+# nbdkit's own (the servers "raw" or "cow") and qemu-nbd, mem the most memory
+# (MiB) this plugin's server may have used; fs: the ratio against qemu-nbd is
+# only meant for this filesystem.
 
 Workload = collections.namedtuple("Workload",
-                                  "name image measure raw qemu mem fs",
+                                  "name image measure nbdkit qemu mem fs",
                                   defaults=[None, None, None])
 
 WORKLOADS = [
@@ -216,28 +228,64 @@ WORKLOADS = [
     Workload("fresh: random write 4k, flush each, 8 connections", "fresh",
              Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=256 * MiB,
                  jobs=8), 0.95, 1.3),
+
+    Workload("untouched overlay: random read 4k qd32", "untouched",
+             Fio("randread", 4 * KiB, 32), 0.95),
+    Workload("chain of 5: sequential read 1M qd8", "chain",
+             Fio("read", MiB, 8), None, 1),
+    Workload("chain of 5: random read 4k qd32", "chain",
+             Fio("randread", 4 * KiB, 32), None, 1),
+
+    # 8192 writes into 16384 clusters: 8 of 10 are the first to theirs.
+    Workload("overlay: random write 4k qd32", "overlay",
+             Fio("randwrite", 4 * KiB, 32, limit=32 * MiB, exact=True),
+             1, 10),
+    # The cow filter doesn't flush anything, so is no mark for these two.
+    Workload("overlay: random write 4k, flush each", "overlay",
+             Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=32 * MiB),
+             None, 1.15),
+    Workload("overlay: random write 4k, flush each, 8 connections", "overlay",
+             Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=32 * MiB,
+                 jobs=8), None, 1.15),
+    Workload("overlay: sequential write 64k qd32", "overlay",
+             Fio("write", 64 * KiB, 32, once=True), None, 1),
+    Workload("overlay: sequential write 1M qd8", "overlay",
+             Fio("write", MiB, 8, once=True), None, 1),
 ]
 
-# The servers: name, and the command line for an image and a socket.
+# The servers: name, and the command line for a file and a socket.
 
 SERVERS = {
-    "qed": lambda img, sock, writable:
+    "qed": lambda path, sock, writable:
         [opts.wrapper, "-f", *([] if writable else ["-r"]), "-U", sock,
-         "qed", "file=" + img + ".qed"],
+         "qed", "file=" + path],
     # Not limited to one client, and not gone after the first one.
-    "qemu-nbd": lambda img, sock, writable:
+    "qemu-nbd": lambda path, sock, writable:
         [opts.qemu_nbd, "--format=qed",
          "--cache=writeback" if writable else "--read-only", "--persistent",
-         "--shared=16", "--socket=" + sock, img + ".qed"],
-    "raw": lambda img, sock, writable:
+         "--shared=16", "--socket=" + sock, path],
+    "raw": lambda path, sock, writable:
         [opts.nbdkit, "-f", *([] if writable else ["-r"]), "-U", sock,
-         "file", "file=" + img + ".raw"],
+         "file", "file=" + path],
+    "cow": lambda path, sock, writable:
+        [opts.nbdkit, "-f", "-U", sock, "--filter=cow", "file",
+         "file=" + path],
 }
 
-SUFFIXES = {"qed": ".qed", "qemu-nbd": ".qed", "raw": ".raw"}
+SUFFIXES = {"qed": ".qed", "qemu-nbd": ".qed", "raw": ".raw", "cow": ".raw"}
 
 TITLES = {"qed": "this plugin", "qemu-nbd": "qemu-nbd -f qed",
-          "raw": "nbdkit file, raw"}
+          "raw": "nbdkit file, raw", "cow": "nbdkit cow filter over raw"}
+
+
+def of_nbdkit(w):
+    """Which server is nbdkit's own, without this plugin."""
+    return "cow" if w.image == "overlay" else "raw"
+
+
+def servers(w):
+    """Those that are measured with a workload."""
+    return [s for s in opts.servers if s in ("qed", "qemu-nbd", of_nbdkit(w))]
 
 
 class Failure(Exception):
@@ -280,15 +328,18 @@ class Server:
 
     running = []                # all of them, so that none is left behind
 
-    def __init__(self, name, image, sockdir, writable=False):
+    def __init__(self, name, path, sockdir, writable=False):
         self.name = name
         self.socket = os.path.join(sockdir, name + ".sock")
         self.uri = "nbd+unix:///?socket=" + self.socket
         self.log = tempfile.TemporaryFile("w+")
-        argv = SERVERS[name](image, self.socket, writable)
+        argv = SERVERS[name](path, self.socket, writable)
         try:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
                                             stdout=self.log, stderr=self.log,
+                                            # For what the cow filter writes.
+                                            env={**os.environ,
+                                                 "TMPDIR": opts.dir},
                                             preexec_fn=die_with_parent)
         except OSError as e:
             raise Failure("%s: %s" % (argv[0], e.strerror))
@@ -349,6 +400,7 @@ class Server:
 # ---------------------------------------------------------------------------
 # Images that are read: a pair of files, NAME.raw and NAME.qed.  They are made
 # under another name and renamed when complete, and used again by later runs.
+# Overlays are made each time, over the raw file of the full image.
 
 
 def full_image(f):
@@ -398,6 +450,53 @@ def is_sound(image, size, clusters):
 def image_path(kind):
     """Without the suffix."""
     return os.path.join(opts.dir, "%s-%dM" % (kind, IMAGES[kind]()[1] // MiB))
+
+
+# How many layers; each is the backing file of the next.
+LAYERS = {"untouched": 1, "chain": 5}
+
+
+def layer_path(kind, i):
+    return os.path.join(opts.dir, "%s-%d.qed" % (kind, i))
+
+
+def create_overlay(path, backing, fmt):
+    call(["qemu-img", "create", "-q", "-f", "qed", "-F", fmt,
+          "-b", os.path.basename(backing),
+          "-o", "cluster_size=%d" % CLUSTER, path])
+
+
+def make_layers(kind):
+    """Overlays of the same content as the full image.  In a chain each layer
+    holds a sixteenth of the data, in a piece in each 64 MiB."""
+    check_space(opts.size * LAYERS[kind] // 8)
+    backing, fmt = image_path("full") + ".raw", "raw"
+    for i in range(LAYERS[kind]):
+        path = layer_path(kind, i)
+        create_overlay(path, backing, fmt)
+        if kind == "chain":
+            pieces = range(3 * i * 4 * MiB, opts.size - 4 * MiB, 64 * MiB)
+            # -C copies what is read into the overlay.
+            call(["qemu-io", "-C", "-f", "qed", path] +
+                 [a for p in pieces for a in ("-c", "read -q %d 4M" % p)])
+        with open(path, "rb") as f:
+            os.fsync(f.fileno())
+        backing, fmt = path, "qed"
+
+
+def files_read(kind):
+    """All files that servers read from, for an image."""
+    if kind not in LAYERS:
+        return [image_path(kind) + suffix for suffix in (".raw", ".qed")]
+    return ([image_path("full") + ".raw"] +
+            [layer_path(kind, i) for i in range(LAYERS[kind])])
+
+
+def file_served(kind, name):
+    """The file that a server gets."""
+    if kind not in LAYERS:
+        return image_path(kind) + SUFFIXES[name]
+    return files_read(kind)[-1 if SUFFIXES[name] == ".qed" else 0]
 
 
 def make_image(kind):
@@ -463,46 +562,58 @@ def warm_cache(path):
 def compare_content(kind, sockdir):
     """Fail if the servers differ in content.  Of a large image three windows
     are read: at the start, in the middle and at the end."""
-    size = IMAGES[kind]()[1]
+    size = IMAGES[BASES.get(kind, kind)]()[1]
     window = 8 * GiB
     offsets = (0, (size - window) // 2, size - window)
     if size <= len(offsets) * window:
         offsets, window = (0,), size
-    servers = [Server(name, image_path(kind), sockdir)
-               for name in opts.servers]
+    running = [Server(name, file_served(kind, name), sockdir)
+               for name in opts.servers if name != "cow"]
     progress("%s: comparing what the servers serve" % kind)
-    for other in servers[1:]:
+    for other in running[1:]:
         for offset in offsets:
             call(["qemu-img", "compare", "--image-opts"] +
                  ["driver=raw,offset=%d,size=%d,file.driver=nbd,"
                   "file.server.type=unix,file.server.path=%s" %
-                  (offset, window, s.socket) for s in (servers[0], other)])
+                  (offset, window, s.socket) for s in (running[0], other)])
     Server.stop_all()
 
 
 # ---------------------------------------------------------------------------
 # Images that are written: one file, for one turn of one server.
 
-# A "copy" is one of this image.  "fresh" starts empty.
-BASES = {"copy": "full"}
+# What they are made of.  A "copy" is one of that, an "overlay" is over its raw
+# file.  "fresh" starts empty.
+BASES = {"copy": "full", "overlay": "full", "untouched": "full",
+         "chain": "full"}
 
 
 class Scratch:
-    """A context that makes the image and removes it; the value is its path,
-    without the suffix."""
+    """A context that makes the image and removes it; the value is the path
+    of the file to serve."""
 
     def __init__(self, kind, name):
         self.kind = kind
         self.suffix = SUFFIXES[name]
-        self.image = os.path.join(opts.dir, "scratch")
-        self.path = self.image + self.suffix
+        self.path = os.path.join(opts.dir, "scratch" + self.suffix)
 
     def __enter__(self):
         self.remove()
         # Fresh: what 256 MiB of 4 KiB writes become with a server that fills
         # clusters.  It takes a fast one to get there in time.
-        check_space(opts.size * 17 // 16 if self.kind == "copy" else 4 * GiB)
-        if self.kind == "copy":
+        check_space(4 * GiB if self.kind == "fresh" else opts.size * 17 // 16)
+        path = self.make()
+        # Also what the last one left to do when it was removed.
+        call(["sync", "--file-system", opts.dir])
+        return path
+
+    def make(self):
+        if self.kind == "overlay":
+            base = image_path(BASES[self.kind]) + ".raw"
+            if self.suffix == ".raw":
+                return base     # the cow filter doesn't write to it
+            create_overlay(self.path, base, "raw")
+        elif self.kind == "copy":
             # One that shares blocks would be copied as it is written.
             call(["cp", "--reflink=never", "--sparse=never",
                   image_path(BASES[self.kind]) + self.suffix, self.path])
@@ -513,9 +624,7 @@ class Scratch:
         else:
             with open(self.path, "wb") as f:
                 f.truncate(opts.fresh_size)
-        # Also what the last one left to do when it was removed.
-        call(["sync", "--file-system", opts.dir])
-        return self.image
+        return self.path
 
     def __exit__(self, *exc_info):
         self.remove()
@@ -568,25 +677,29 @@ def measure(w, server, turn):
 
 
 def read_turns(w, sockdir):
-    image = image_path(w.image)
-    for suffix in (".raw", ".qed"):
-        warm_cache(image + suffix)
-    servers = [Server(name, image, sockdir) for name in opts.servers]
+    for path in files_read(w.image):
+        warm_cache(path)
+    running = [Server(name, file_served(w.image, name), sockdir)
+               for name in servers(w)]
     for turn in rounds(w):
-        for s in servers:
+        for s in running:
             yield measure(w, s, turn)
-        servers.append(servers.pop(0))
+        running.append(running.pop(0))
     Server.stop_all()
 
 
 def write_turns(w, sockdir):
-    names = list(opts.servers)
-    memory = WarmMemory(w.measure.limit)
+    names = servers(w)
+    limit = w.measure.limit
+    if w.image == "overlay":
+        limit = limit or opts.size
+        warm_cache(image_path(BASES[w.image]) + ".raw")
+    memory = WarmMemory(limit)
     for turn in rounds(w):
         for name in names:
             memory.release()
-            with Scratch(w.image, name) as image:
-                s = Server(name, image, sockdir, writable=True)
+            with Scratch(w.image, name) as path:
+                s = Server(name, path, sockdir, writable=True)
                 yield measure(w, s, turn)
                 s.kill()
             memory.hold()
@@ -594,9 +707,10 @@ def write_turns(w, sockdir):
 
 
 def run_workload(w, sockdir):
-    values = {name: [] for name in opts.servers}
-    memory = {name: 0 for name in opts.servers}
-    turns = read_turns if w.image in IMAGES else write_turns
+    values = {name: [] for name in servers(w)}
+    memory = {name: 0 for name in servers(w)}
+    turns = (read_turns if w.image in IMAGES or w.image in LAYERS
+             else write_turns)
     for turn, name, value, peak in turns(w, sockdir):
         if turn:
             values[name].append(value)
@@ -617,8 +731,8 @@ def ratios(r, other):
 
 
 def targets(w):
-    """The least ratios against nbdkit file and qemu-nbd, here; or None."""
-    return w.raw, w.qemu if w.fs in (None, filesystem()) else None
+    """The least ratios against nbdkit's own and qemu-nbd, here; or None."""
+    return w.nbdkit, w.qemu if w.fs in (None, filesystem()) else None
 
 
 def status(r):
@@ -626,7 +740,8 @@ def status(r):
     if "qed" not in r.values:
         return "-"
     below = []
-    for other, target in zip(("raw", "qemu-nbd"), targets(r.workload)):
+    for other, target in zip((of_nbdkit(r.workload), "qemu-nbd"),
+                             targets(r.workload)):
         x = ratios(r, other)
         # Judge what is printed: 2 digits.
         if target and x and round(statistics.median(x), 2) < target:
@@ -650,36 +765,39 @@ def ratio_cell(x, target):
 
 
 def table_of_medians(results):
-    yield ["workload", "unit", *opts.servers, "qed/raw", "qed/qemu-nbd",
-           "peak MiB " + "/".join(opts.servers), "targets"]
+    names, other = servers(results[0].workload), of_nbdkit(results[0].workload)
+    yield ["workload", "unit", *names, "qed/" + other, "qed/qemu-nbd",
+           "peak MiB " + "/".join(names), "targets"]
     for r in results:
         w = r.workload
-        raw, qemu = targets(w)
-        mem = "/".join(number(r.memory[s]) for s in opts.servers)
+        nbdkit, qemu = targets(w)
+        mem = "/".join(number(r.memory[s]) for s in names)
         if w.mem:
             mem += " (< %d)" % w.mem
         yield [w.name, w.measure.unit,
                *(number(statistics.median(r.values[s]), w.measure.unit)
-                 for s in opts.servers),
-               ratio_cell(ratios(r, "raw"), raw),
+                 for s in names),
+               ratio_cell(ratios(r, other), nbdkit),
                ratio_cell(ratios(r, "qemu-nbd"), qemu),
                mem, status(r)]
 
 
 def table_of_spreads(results):
+    names, other = servers(results[0].workload), of_nbdkit(results[0].workload)
+
     def spread(x, unit):
         return number(min(x), unit) + " .. " + number(max(x), unit)
 
     def ratio_spread(x):
         return "%.2f .. %.2f" % (min(x), max(x)) if x else "-"
 
-    yield ["spread (min .. max)", "unit", *opts.servers,
-           "qed/raw", "qed/qemu-nbd"]
+    yield ["spread (min .. max)", "unit", *names,
+           "qed/" + other, "qed/qemu-nbd"]
     for r in results:
         unit = r.workload.measure.unit
         yield [r.workload.name, unit,
-               *(spread(r.values[s], unit) for s in opts.servers),
-               ratio_spread(ratios(r, "raw")),
+               *(spread(r.values[s], unit) for s in names),
+               ratio_spread(ratios(r, other)),
                ratio_spread(ratios(r, "qemu-nbd"))]
 
 
@@ -738,14 +856,18 @@ def conditions():
            "holes); content of the servers compared")
     yield ("writes: each turn on an image of its own, synced before: \"in "
            "place\" a copy of the full image, \"fresh\" an empty one of "
-           "%g GiB" % (opts.fresh_size / GiB))
-    yield ("medians of %d alternating rounds of %g s (fresh: at most) after a "
+           "%g GiB, \"overlay\" an empty one over the full raw image, which "
+           "is in the page cache" % (opts.fresh_size / GiB))
+    yield ("medians of %d alternating rounds of %g s (fresh and overlay: at "
+           "most; overlay, random write 4k qd32: 8192 writes) after a "
            "discarded one; ratios are medians of those within a round, bigger "
            "is better" % (opts.rounds, opts.seconds))
     for s in opts.servers:
         # Spell out the commands, without the machine's directories.
         for what, writable in ("reads", False), ("writes", True):
-            argv = SERVERS[s]("IMG", "SOCK", writable)
+            if s == "cow" and not writable:
+                continue
+            argv = SERVERS[s]("IMG" + SUFFIXES[s], "SOCK", writable)
             yield "%s: %s, %s: %s" % (s, TITLES[s], what, " ".join(
                 [os.path.basename(argv[0])] + argv[1:]))
     yield ("load average before the start: %.2f (what else ran may have "
@@ -754,9 +876,14 @@ def conditions():
 
 def report(results):
     print()
-    print_table(table_of_medians(results))
-    if opts.verbose:
-        print_table(table_of_spreads(results))
+    # A table for those with the same servers.
+    tables = collections.defaultdict(list)
+    for r in results:
+        tables[of_nbdkit(r.workload)].append(r)
+    for table in tables.values():
+        print_table(table_of_medians(table))
+        if opts.verbose:
+            print_table(table_of_spreads(table))
     for line in conditions():
         print("- " + line)
 
@@ -836,7 +963,8 @@ def parse_arguments():
 
 
 def main():
-    workloads = [w for w in WORKLOADS if re.search(opts.only, w.name)]
+    workloads = [w for w in WORKLOADS
+                 if re.search(opts.only, w.name) and servers(w)]
     if opts.list:
         for w in workloads:
             print(w.name)
@@ -861,6 +989,10 @@ def main():
             for kind in IMAGES:
                 if any(kind == BASES.get(w.image, w.image) for w in workloads):
                     make_image(kind)
+                    compare_content(kind, sockdir)
+            for kind in LAYERS:
+                if any(kind == w.image for w in workloads):
+                    make_layers(kind)
                     compare_content(kind, sockdir)
             report([run_workload(w, sockdir) for w in workloads])
         except Failure:
