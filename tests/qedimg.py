@@ -251,12 +251,20 @@ class Run:
         return f"Run({self.start}, {self.end}, {self.kind}, {self.offset})"
 
 
-class Model:
-    """What an image contains that nobody changes.  Backing files are not
-    looked at: what is UNALLOCATED reads as zeros here."""
+def read_below(below, offset, length):
+    """Read as unallocated clusters over BELOW do."""
+    n = 0 if below is None else max(0, min(length, below.size - offset))
+    return (below.read(offset, n) if n else b"") + bytes(length - n)
 
-    def __init__(self, path):
-        self.path = path
+
+class Model:
+    """What an image contains that nobody changes.  What is UNALLOCATED reads
+    as BELOW does, which has a size and a method read as a Model has; where
+    that ends, or if there is none, as zeros.  The backing file that the header
+    names is not looked at."""
+
+    def __init__(self, path, below=None):
+        self.path, self.below = path, below
         self.fd = os.open(path, os.O_RDONLY)
         self.file_size = os.lseek(self.fd, 0, os.SEEK_END)
         raw = os.pread(self.fd, HEADER_BYTES, 0)
@@ -325,6 +333,8 @@ class Model:
                 b = os.pread(self.fd, n, at + within)
                 assert len(b) == n
                 result.append(b)
+            elif kind == UNALLOCATED:
+                result.append(read_below(self.below, offset, n))
             else:
                 result.append(bytes(n))
             offset += n

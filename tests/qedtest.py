@@ -42,6 +42,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import nbd
@@ -452,13 +453,20 @@ def serve_and_check(path, *args):
 # Writing.
 
 class Disk:
-    """What a disk has to contain: zeros, and what was written since."""
+    """What a disk has to contain: what is BELOW it, another Disk, or zeros;
+    and what was written since."""
 
     PAGE = 65536
 
-    def __init__(self, size):
-        self.size = size
-        self.pages = {}             # a page may be all zeros
+    def __init__(self, size, below=None):
+        self.size, self.below = size, below
+        # A page that is there may be all zeros; None is short for that.
+        self.pages = {}
+
+    def copy(self):
+        other = Disk(self.size, self.below)
+        other.pages = {n: p and bytearray(p) for n, p in self.pages.items()}
+        return other
 
     def _pieces(self, offset, length):
         assert 0 <= offset and offset + length <= self.size
@@ -469,23 +477,49 @@ class Disk:
             offset += n
             length -= n
 
+    def _page(self, page):
+        """The page, as one that can be changed."""
+        p = self.pages.get(page)
+        if p is None:
+            below = None if page in self.pages else self.below
+            p = self.pages[page] = bytearray(
+                qedimg.read_below(below, page * self.PAGE, self.PAGE))
+        return p
+
     def write(self, b, offset):
         pos = 0
         for page, within, n in self._pieces(offset, len(b)):
-            p = self.pages.setdefault(page, bytearray(self.PAGE))
-            p[within:within + n] = b[pos:pos + n]
+            self._page(page)[within:within + n] = b[pos:pos + n]
             pos += n
 
     def zero(self, n, offset):
         for page, within, n in self._pieces(offset, n):
-            if page in self.pages:
-                self.pages[page][within:within + n] = bytes(n)
+            if n == self.PAGE:
+                if self.below or page in self.pages:
+                    self.pages[page] = None
+            elif self.below or page in self.pages:
+                self._page(page)[within:within + n] = bytes(n)
 
     def read(self, offset, length):
-        return b"".join(
-            bytes(self.pages[page][within:within + n])
-            if page in self.pages else bytes(n)
-            for page, within, n in self._pieces(offset, length))
+        result = []
+        for page, within, n in self._pieces(offset, length):
+            if page not in self.pages:
+                b = qedimg.read_below(self.below, page * self.PAGE + within, n)
+            elif self.pages[page] is None:
+                b = bytes(n)
+            else:
+                b = bytes(self.pages[page][within:within + n])
+            result.append(b)
+        return b"".join(result)
+
+    def save(self, path):
+        """As a raw file, with holes where nothing was written."""
+        assert self.below is None
+        with open(path, "wb") as f:
+            for page in sorted(p for p in self.pages if self.pages[p]):
+                f.seek(page * self.PAGE)
+                f.write(self.pages[page])
+            f.truncate(self.size)
 
     def ranges(self):
         """Where to compare: the whole disk if it's small, else each place
@@ -528,12 +562,13 @@ def qemu_check(path):
     assert p.returncode in (0, 3), p.stdout.decode(errors="replace")
 
 
-def check_image(path, disk, leaks=False):
+def check_image(path, disk, leaks=False, qemu=True):
     """An image that nobody has open is in order and has the disk's content,
-    as the model sees it and as QEMU does."""
+    as the model sees it and, if its header names what is below it, as QEMU
+    does."""
     refs = qedimg.References(path)
     refs.check_clean(leaks)
-    model = qedimg.Model(path)
+    model = qedimg.Model(path, disk.below)
     assert model.size == disk.size
     for start, end in disk.ranges():
         for offset in range(start, end, MiB):
@@ -549,6 +584,8 @@ def check_image(path, disk, leaks=False):
                     n = min(MiB, offset + t - s - pos)
                     check_bytes(model.read(pos, n), disk.read(pos, n), pos)
     model.close()
+    if not qemu:
+        return
     qemu_check(path)
     # It dies on block status of tables with 16 clusters.
     if (qemu_can_open(refs.header) and refs.header["table_size"] < 16
@@ -584,3 +621,203 @@ def random_op(r, h, disk, offset, n):
         h.zero(n, offset, nbd.CMD_FLAG_NO_HOLE if kind == "no_hole" else 0)
         disk.zero(n, offset)
     return kind
+
+
+class Crowd:
+    """What random_clients share."""
+
+    SLOT = 1789                     # odd, so that nothing is aligned
+
+    def __init__(self, disk):
+        self.disk = disk
+        self.lock = threading.Lock()
+        self.busy = set()           # slots with a request in flight
+        self.failed = threading.Event()
+
+
+class Client(threading.Thread):
+    """One of them."""
+
+    def __init__(self, uri, crowd, seed, count):
+        super().__init__()
+        self.h = connect(uri)
+        self.crowd, self.disk, self.count = crowd, crowd.disk, count
+        self.r = random.Random(seed)
+        self.flying = {}        # cookie: (what to do when it's done, slots)
+
+    def take(self):
+        """A range of which no byte is in flight."""
+        crowd, slot = self.crowd, self.crowd.SLOT
+        n = 1 if self.r.random() < 0.5 else int(2 ** self.r.uniform(0, 6.5))
+        slots = crowd.disk.size // slot
+        while not crowd.failed.is_set():
+            first = self.r.randrange(slots - n)
+            # Often in the same few clusters.
+            if self.r.random() < 0.5:
+                first %= 400
+            taken = range(first, first + n)
+            with crowd.lock:
+                if crowd.busy.isdisjoint(taken):
+                    crowd.busy.update(taken)
+                    break
+        else:
+            raise AssertionError("another client has failed")
+        start = first * slot + self.r.randrange(100)
+        return taken, start, (first + n) * slot - start
+
+    def release(self, taken):
+        with self.crowd.lock:
+            self.crowd.busy.difference_update(taken)
+
+    def submit(self):
+        h, r, disk = self.h, self.r, self.disk
+        kind = r.choice(("write",) * 6 + ("zero", "no_hole", "trim", "read",
+                                          "read", "flush"))
+        if kind == "flush":
+            self.flying[h.aio_flush()] = (lambda: None), ()
+            return
+        taken, offset, n = self.take()
+        if kind == "write":
+            b = r.randbytes(n)
+            flags = nbd.CMD_FLAG_FUA if r.random() < 0.05 else 0
+            cookie = h.aio_pwrite(b, offset, flags=flags)
+            done = lambda: disk.write(b, offset)
+        elif kind in ("zero", "no_hole"):
+            flags = nbd.CMD_FLAG_NO_HOLE if kind == "no_hole" else 0
+            cookie = h.aio_zero(n, offset, flags=flags)
+            done = lambda: disk.zero(n, offset)
+        else:
+            buf = nbd.Buffer(n)
+            old = disk.read(offset, n)
+            if kind == "read":
+                cookie = h.aio_pread(buf, offset)
+                def done():
+                    check_bytes(bytes(buf.to_bytearray()), old, offset)
+            else:
+                cookie = h.aio_trim(n, offset)
+                def done():
+                    self.flying[h.aio_pread(buf, offset)] = trimmed, taken
+                    return True
+                def trimmed():
+                    got = bytes(buf.to_bytearray())
+                    assert all(g in (0, o) for g, o in zip(got, old))
+                    disk.write(got, offset)
+        self.flying[cookie] = done, taken
+
+    def run(self):
+        try:
+            while self.count > 0 or self.flying:
+                while self.count > 0 and len(self.flying) < 16:
+                    self.count -= 1
+                    self.submit()
+                self.h.poll(-1)
+                for cookie in list(self.flying):
+                    if self.h.aio_command_completed(cookie):
+                        done, taken = self.flying.pop(cookie)
+                        # Pages of the model are made by whoever needs them.
+                        with self.crowd.lock:
+                            more = done()
+                        if not more:
+                            self.release(taken)
+            self.h.shutdown()
+        except BaseException:
+            self.crowd.failed.set()
+            raise
+
+
+def random_clients(uri, disk, seed, count):
+    """Four connections with 16 requests in flight each, COUNT on each:
+    writes, zeros, trims, reads, flushes in any mix.  Each answer is checked,
+    and DISK follows.  Requests in flight never share a byte, but clusters, L2
+    slices and tables all the time."""
+    crowd = Crowd(disk)
+    clients = [Client(uri, crowd, f"{seed} {i}", count) for i in range(4)]
+    for c in clients:
+        c.start()
+    for c in clients:
+        c.join()
+    assert not crowd.failed.is_set()
+
+
+#----------------------------------------------------------------------
+# Overlays.
+
+def save_layer(r, path, disk, backing, raw, cs, ts):
+    """Make an image over the file BACKING with clusters of all kinds, at
+    random, and write what they contain into DISK, whose content below is that
+    of BACKING."""
+    img = qedimg.Image(disk.size, cs, ts, backing=backing)
+    if raw:
+        img.header["features"] |= qedimg.F_BACKING_FORMAT_NO_PROBE
+    for c in range(-(-disk.size // cs)):
+        n = min(cs, disk.size - c * cs)
+        kind = r.random()
+        if kind < 0.2:
+            b = r.randbytes(n)
+            img.data(c, b)
+            disk.write(b, c * cs)
+        elif kind < 0.3:
+            img.zero(c)
+            disk.zero(n, c * cs)
+    img.save(path)
+
+
+class Overlay:
+    """An empty image, its content so far (disk), and what is below it: one of
+    KINDS, with data at random."""
+
+    KINDS = ("full", "short", "long", "sparse", "odd", "chain")
+
+    def __init__(self, r, kind, size, cs=65536, ts=4):
+        self.path = TMP + "/overlay.qed"
+        base = Disk({"short": size * 2 // 3 // 512 * 512,
+                     "long": size + 123 * 512,
+                     "odd": size // 2 // 512 * 512 + 77}.get(kind, size))
+        if kind in ("sparse", "chain"):
+            for _ in range(30):
+                n = int(2 ** r.uniform(9, 17))
+                base.write(r.randbytes(n), r.randrange(base.size - n))
+        else:
+            base.write(r.randbytes(base.size), 0)
+        self.files = [TMP + "/base.raw"]
+        base.save(self.files[0])
+        if kind == "chain":
+            # The one in the middle is the shortest.
+            for layer_size, layer_cs in ((size * 3 // 4 // 512 * 512, 8192),
+                                         (size, 16384)):
+                path = TMP + f"/layer-{layer_cs}.qed"
+                disk = Disk(layer_size, base)
+                # A name without a slash is beside the image.
+                save_layer(r, path, disk, os.path.basename(self.files[-1]),
+                           len(self.files) == 1, layer_cs, 2)
+                self.files.append(path)
+                base = disk
+        self.disk = Disk(size, base)
+        self.image(cs, ts).save(self.path)
+        self.before = self._state()
+
+    def image(self, cs, ts):
+        """Start again with an empty image, which is to be saved."""
+        self.disk.pages = {}
+        img = qedimg.Image(self.disk.size, cs, ts,
+                           backing=os.path.basename(self.files[-1]))
+        if len(self.files) == 1:
+            img.header["features"] |= qedimg.F_BACKING_FORMAT_NO_PROBE
+        return img
+
+    def _state(self):
+        result = []
+        for path in self.files:
+            st = os.stat(path)
+            with open(path, "rb") as f:
+                result.append((st.st_mtime_ns, st.st_ctime_ns, f.read()))
+        return result
+
+    def check_below(self):
+        """What is below is as it was."""
+        assert self._state() == self.before
+
+    def check(self, leaks=False):
+        """All is as it has to be, now that nobody has it open."""
+        self.check_below()
+        check_image(self.path, self.disk, leaks)

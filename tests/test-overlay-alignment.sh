@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Writes at every alignment and of many lengths into an overlay: what is beside
+# them reads as what is below, before and after it's committed, whatever is
+# below.  That isn't changed.
+"$PYTHON" - <<'END'
+import itertools, random
+import qedtest
+from qedtest import MiB
+
+for kind, (cs, ts, size) in qedtest.some(itertools.product(
+        qedtest.Overlay.KINDS, ((4096, 1, MiB), (65536, 4, 6 * MiB),
+                                (1 << 20, 2, 12 * MiB))), 3):
+    print(kind, cs)
+    r = random.Random(f"{kind} {cs}")
+    o = qedtest.Overlay(r, kind, size + 512, cs, ts)
+    disk = o.disk
+    with qedtest.Server("qed", o.path) as s:
+        h = s.connect()
+        qedtest.check_disk(h, disk)
+
+        def write(offset, n):
+            n = min(n, disk.size - offset)
+            b = r.randbytes(n)
+            h.pwrite(b, offset)
+            disk.write(b, offset)
+            if r.random() < 0.3:
+                h.flush()
+            qedtest.check_range(h, disk, max(0, offset - cs),
+                                min(offset + n + cs, disk.size))
+
+        # Where things end.
+        for end in min(disk.below.size, disk.size), disk.size:
+            for before, n in (1, 1), (513, 512), (cs, 1), (700, 1400):
+                write(end - before, n)
+        # All alignments and lengths, in any order, from the start to the
+        # end: each finds clusters that are still unallocated.
+        cases = list(itertools.product(
+            (0, 1, -1, 511, 512, 513, -511, -513, cs // 2, cs // 2 - 7),
+            (1, 2, 511, 512, 513, 4096, cs - 1, cs, cs + 1, 2 * cs)))
+        r.shuffle(cases)
+        pos = cs
+        for shift, n in cases:
+            offset = pos + shift
+            if offset + n > disk.size:
+                break
+            write(offset, n)
+            pos = -(-(offset + n) // cs) * cs + r.choice((0, cs))
+        qedtest.check_disk(h, disk)
+    o.check()
+END

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+source "$testsdir/make-tree.sh"
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_program mke2fs e2fsck debugfs nbdcopy
+
+# A filesystem in a raw file is changed through an overlay, by one process and
+# then another: it is sound, has the old files and the new ones, and the raw
+# file is as it was.
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+make_tree $d/tree
+mke2fs -q -t ext4 -b 1024 -d $d/tree $d/base.raw 40M
+state_of $d/base.raw >$d/before
+qed-img create -b base.raw -F raw $d/x.qed
+head -c 3000000 /dev/urandom >$d/new
+mkdir $d/fuse
+
+# Whatever is left when something goes wrong: before nbdkit is stopped.
+tidy ()
+{
+    if [ -n "$fuse" ]; then fusermount3 -u $d/fuse; wait $fuse; fi
+}
+change ()
+{
+    start_nbdkit qed $d/x.qed
+    cleanup_fn tidy
+    rm -f $d/fuse.pid
+    nbdfuse -P $d/fuse.pid $d/fuse/disk "$uri" &
+    fuse=$!
+    wait_for 20 test -s $d/fuse.pid
+    "$@"
+    fusermount3 -u $d/fuse
+    wait $fuse
+    fuse=
+    stop_nbdkit
+    "$PYTHON" -c '
+import qedimg, sys
+qedimg.References (sys.argv[1]).check_clean ()' $d/x.qed
+    qemu-img check -f qed $d/x.qed || test $? -eq 3
+    state_of $d/base.raw >$d/after
+    cmp $d/before $d/after
+}
+
+populate ()
+{
+    printf '%s\n' 'mkdir new' "write $d/new new/one" "write $d/new new/two" \
+           'rm hello' 'rm new/two' "write $d/new new/three" |
+        debugfs -w -f - $d/fuse/disk
+    e2fsck -fn $d/fuse/disk
+}
+
+look ()
+{
+    e2fsck -fn $d/fuse/disk
+    for f in one three; do
+        debugfs -R "dump new/$f $d/got" $d/fuse/disk
+        cmp $d/new $d/got
+    done
+}
+
+change populate
+change look
+nbdkit -r -U - qed $d/x.qed --run "nbdcopy \"\$uri\" $d/copy.raw"
+e2fsck -fn $d/copy.raw
+debugfs -R "rdump / $d" $d/copy.raw
+debugfs -R "dump sparse $d/got" $d/copy.raw
+cmp $d/tree/sparse $d/got
+debugfs -R "dump new/one $d/got" $d/copy.raw
+cmp $d/new $d/got
+qemu-img compare -f raw -F qed $d/copy.raw $d/x.qed

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The host's filesystem is full: the client hears so from the write, and a
+# flush never fails for that, although it is what writes the tables.  Once
+# there is room things go on.
+if [ "$(id -u)" -ne 0 ]; then
+    skip "only root can mount"
+fi
+mkdir $d/small
+if ! mount -t tmpfs -o size=3M none $d/small; then
+    skip "no tmpfs can be mounted here"
+fi
+cleanup_fn umount $d/small
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+
+path = qedtest.TMP + "/small/x.qed"
+base = qedtest.TMP + "/base"
+ballast = qedtest.TMP + "/small/ballast"
+MiB = 1 << 20
+r = random.Random(13)
+for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
+    size = min(8 << 30, qedimg.max_size(cs, ts))
+    disk = qedtest.Disk(size)
+    with open(base, "wb") as f:
+        for pos in range(0, size, 50 * MiB):
+            b = r.randbytes(MiB)
+            os.pwrite(f.fileno(), b, pos)
+            disk.write(b, pos)
+        f.truncate(size)
+    qedimg.Image(size, cs, ts, backing=base).save(path)
+    with open(ballast, "wb") as f:
+        f.write(bytes(MiB))
+
+    def write(n, offset):
+        """Is there room for it?"""
+        b = r.randbytes(n)
+        try:
+            h.pwrite(b, offset)
+        except nbd.Error as e:
+            assert e.errno == "ENOSPC", e
+            got = h.pread(n, offset)
+            old = disk.read(offset, n)
+            for pos in range(0, n, 512):
+                part = slice(pos, pos + 512)
+                assert got[part] in (old[part], b[part])
+            disk.write(got, offset)
+            return False
+        disk.write(b, offset)
+        return True
+
+    with qedtest.Server("qed", path,
+                        "backing-dir=" + qedtest.TMP) as s:
+        h = s.connect()
+        # A slice of a table maps 2 MiB of the one disk, 32 of the other.
+        places = [pos + 512 for pos in range(0, size, 2 * MiB)]
+        r.shuffle(places)
+        done = []
+        for pos in places:
+            if not write(1024, pos):
+                break
+            done.append(pos)
+            if r.randrange(3) == 0:
+                h.flush()
+        else:
+            raise AssertionError("not full")
+        assert len(done) > 8
+        h.flush()
+        for k in range(60):
+            write(1024, places[len(done) + k % 20])
+            if k % 10 == 0:
+                h.pwrite(b"in place", done[0])
+                disk.write(b"in place", done[0])
+                h.flush()
+        qedtest.check_disk(h, disk)
+
+        os.unlink(ballast)
+        assert write(8 * cs, 5 * MiB + 5)
+        h.flush()
+        qedtest.check_disk(h, disk)
+    with qedtest.Server("-r", "qed", path,
+                        "backing-dir=" + qedtest.TMP) as s:
+        qedtest.check_disk(s.connect(), disk)
+    refs = qedimg.References(path)
+    refs.check_consistent()
+    assert not refs.need_check()
+    os.unlink(path)
+END

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program strace
+if [ -n "$NBDKIT_VALGRIND" ]; then
+    skip "strace and valgrind don't go together"
+fi
+
+# When data can't be made durable no link to it is written: the flush fails,
+# and so does everything that writes after it; the cluster reads as what is
+# below when the image is opened again.  (I3, I5, I6)
+cat >$d/client.py <<'END'
+import sys
+import nbd, qedtest
+
+h = qedtest.connect(sys.argv[1])
+# With FUA, so that it isn't the background's commit that comes first.
+qedtest.expect_error("EIO", h.pwrite, b"1" * 1000, 5, nbd.CMD_FLAG_FUA)
+for call in ((h.flush,), (h.pwrite, b"3", 7), (h.pwrite, b"4", 5 << 20),
+             (h.pwrite, b"5", 9, nbd.CMD_FLAG_FUA), (h.zero, 512, 0),
+             (h.zero, 65536 * 3, 1 << 20), (h.flush,)):
+    qedtest.expect_error("EIO", *call)
+assert h.pread(1000, 5) == b"1" * 1000
+assert h.pread(9, 2 << 20) == b"b" * 9
+h.shutdown()
+END
+head -c 16777216 /dev/zero | tr '\0' b >$d/base.raw
+"$PYTHON" -c '
+import qedimg, sys
+qedimg.Image (16 << 20, 65536, 4, backing = "base.raw",
+              features = qedimg.F_BACKING_FORMAT_NO_PROBE).save (sys.argv[1])
+' $d/x.qed
+# The first sync, for NEED_CHECK, succeeds; strace counts for each thread.
+ASAN_OPTIONS=detect_leaks=0 strace -f -o $d/trace -e trace=fdatasync,fsync \
+    -e inject=fdatasync,fsync:error=EIO:when=2 \
+    "$abs_top_builddir/nbdkit" -t 1 -U - qed $d/x.qed --run \
+    "'$PYTHON' $d/client.py \"\$uri\"" 2>$d/err || { cat $d/err; fail; }
+cat $d/err
+grep INJECTED $d/trace
+"$PYTHON" - <<'END'
+import qedimg, qedtest
+
+path = qedtest.TMP + "/x.qed"
+refs = qedimg.References(path)
+refs.check_consistent()
+assert refs.need_check()
+model = qedimg.Model(path)
+assert all(run.kind == qedimg.UNALLOCATED for run in model.runs())
+model.close()
+with qedtest.Server("-r", "qed", path) as s:
+    h = s.connect()
+    assert h.pread(70000, 0) == b"b" * 70000
+END

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What isn't written of a zero cluster stays zeros and doesn't become what is
+# below it: whether QEMU has zeroed it, or we have, or it was found so.
+"$PYTHON" - <<'END'
+import random
+import qedimg, qedtest
+from qedtest import MiB
+
+for kind, cs in qedtest.some(((k, cs) for k in ("full", "short", "chain")
+                              for cs in (4096, 65536)), 2):
+    r = random.Random(f"{kind} {cs}")
+    size = 80 * cs + 512
+    o = qedtest.Overlay(r, kind, size, cs, 2)
+    disk = o.disk
+    for maker in ("qedimg", "qemu-io", "nbdkit"):
+        img = o.image(cs, 2)
+        # Two in three are zero clusters, and each third of these has a
+        # neighbour on one side, on both, or on none.
+        zeros = [c for c in range(81) if c % 3]
+        for c in zeros:
+            n = min(cs, size - c * cs)
+            disk.zero(n, c * cs)
+            if maker == "qedimg":
+                img.zero(c)
+        for c in range(0, 81, 6):
+            n = min(cs, size - c * cs)
+            b = r.randbytes(n)
+            img.data(c, b)
+            disk.write(b, c * cs)
+        img.save(o.path)
+        if maker == "qemu-io":
+            qedtest.run("qemu-io", "-f", "qed", *(
+                a for c in zeros for a in
+                ("-c", f"write -q -z {c * cs} {min(cs, size - c * cs)}")),
+                o.path)
+        with qedtest.Server("qed", o.path) as s:
+            h = s.connect()
+            if maker == "nbdkit":
+                for c in zeros:
+                    h.zero(min(cs, size - c * cs), c * cs)
+            qedtest.check_disk(h, disk)
+            for c in zeros:
+                # Into one cluster, or from one into the next.
+                n = r.choice((1, 511, 512, 1000, cs - 1, cs // 2))
+                offset = c * cs + r.choice((0, 1, 512, cs // 2, cs - 1))
+                n = min(n, size - offset)
+                if n <= 0:
+                    continue
+                if r.random() < 0.2:
+                    h.zero(n, offset)
+                    disk.zero(n, offset)
+                else:
+                    b = r.randbytes(n)
+                    h.pwrite(b, offset)
+                    disk.write(b, offset)
+                start, end = (c - 1) * cs, min(size, (c + 3) * cs)
+                qedtest.check_range(h, disk, start, end)
+            qedtest.check_disk(h, disk)
+        # QEMU leaks what it zeroes.
+        o.check(leaks=maker == "qemu-io")
+END

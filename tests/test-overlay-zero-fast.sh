@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+requires_punch_hole
+
+# Fast zero is done at once where that is an entry or a hole, and refused where
+# content from below would have to be copied; then each byte is old or zero.
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+from qedtest import MiB
+
+FAST, NO_HOLE = nbd.CMD_FLAG_FAST_ZERO, nbd.CMD_FLAG_NO_HOLE
+cs = 65536
+size = 16 * MiB
+r = random.Random(4)
+# Data in the first half, nothing in the second, which is longer than the file.
+base = qedtest.Disk(12 * MiB)
+base.write(r.randbytes(8 * MiB), 0)
+base.save(qedtest.TMP + "/base.raw")
+path = qedtest.TMP + "/overlay.qed"
+for flags in (FAST, FAST | NO_HOLE):
+    img = qedimg.Image(size, cs, 4, backing="base.raw",
+                       features=qedimg.F_BACKING_FORMAT_NO_PROBE)
+    img.save(path)
+    disk = qedtest.Disk(size, base)
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        assert h.can_fast_zero()
+
+        def fast(n, offset):
+            h.zero(n, offset, flags)
+            disk.zero(n, offset)
+            qedtest.check_disk(h, disk)
+
+        def slow(n, offset):
+            file_size = os.path.getsize(path)
+            qedtest.expect_error("ENOTSUP", h.zero, n, offset, flags)
+            got, old = h.pread(n, offset), disk.read(offset, n)
+            assert all(g in (0, x) for g, x in zip(got, old))
+            disk.write(got, offset)
+            qedtest.check_disk(h, disk)
+            return file_size
+
+        # Whole clusters.
+        fast(cs, 0)
+        fast(5 * cs, 3 * cs)
+        # Parts of clusters that read as data.
+        slow(1, 20 * cs)
+        slow(cs - 1, 20 * cs + 1)
+        slow(2 * cs, 21 * cs + 100)
+        # Of zero clusters, and where nothing is below.
+        fast(100, 100)
+        fast(cs, 3 * cs + 7)
+        fast(1000, 9 * MiB + 5)
+        fast(3 * cs, 14 * MiB + 5)
+    qedtest.check_image(path, disk)
+END

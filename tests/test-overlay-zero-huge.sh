@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Gigabytes are zeroed over a backing file that is larger than that, by no more
+# than entries in tables; and the content is right around the ends, and where
+# the backing file has data.
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+from qedtest import MiB
+
+GiB = 1 << 30
+r = random.Random(23)
+size = 12 * GiB + 512
+base = qedtest.Disk(size + MiB)
+places = [0, GiB - 5000, 3 * GiB + 7, 5 * GiB - 70000, 7 * GiB, 8 * GiB,
+          10 * GiB, size - 100000]
+for at in places:
+    base.write(r.randbytes(150000), at)
+base.save(qedtest.TMP + "/base.raw")
+path = qedtest.TMP + "/overlay.qed"
+for cs, ts in qedtest.some(((65536, 4), (4096, 16)), 1):
+    img = qedimg.Image(size, cs, ts, backing="base.raw",
+                       features=qedimg.F_BACKING_FORMAT_NO_PROBE)
+    img.save(path)
+    before = os.path.getsize(path)
+    start, end = GiB + 1000, 9 * GiB - 70000
+
+    def want(offset, n):
+        b = bytearray(base.read(offset, n))
+        lo, hi = max(start, offset), min(end, offset + n)
+        if lo < hi:
+            b[lo - offset:hi - offset] = bytes(hi - lo)
+        return bytes(b)
+
+    def check(h):
+        for at in [*places, start, end - 10000, *(r.randrange(size) for _ in
+                                                  range(30))]:
+            at = max(0, at - 50000)
+            n = min(250000, size - at)
+            qedtest.check_bytes(h.pread(n, at), want(at, n), at)
+
+    with qedtest.Server("qed", path) as s:
+        h = s.connect()
+        pos = start
+        while pos < end:
+            # As large as a request can be that ends with a cluster.
+            n = min(end - pos, (1 << 32) - cs - pos % cs)
+            h.zero(n, pos, r.choice((0, nbd.CMD_FLAG_NO_HOLE)))
+            pos += n
+        check(h)
+        got = qedtest.extents(h, start // cs * cs + cs, end // cs * cs)
+        assert [e.flags for e in got] == [3], got
+        # Into the middle of it.
+        h.pwrite(b"x" * 1000, 5 * GiB)
+        assert h.pread(3000, 5 * GiB - 1000) == \
+            bytes(1000) + b"x" * 1000 + bytes(1000)
+        h.zero(1000, 5 * GiB)
+        check(h)
+    with qedtest.Server("-r", "qed", path) as s:
+        check(s.connect())
+    refs = qedimg.References(path)
+    refs.check_clean()
+    qedtest.qemu_check(path)
+    model = qedimg.Model(path)
+    for c in (start // cs + 1, end // cs - 1, 3 * GiB // cs):
+        assert model.lookup(c)[0] == qedimg.ZERO, c
+    model.close()
+    # The tables for it, and a few clusters.
+    tables = -(-size // (ts * cs // 8 * cs)) * ts * cs
+    assert os.path.getsize(path) <= before + tables + 8 * cs
+END
