@@ -32,10 +32,11 @@
 
 
 /* The fuzz target: any file as an image (I9).  It is opened, mapped and read
- * in part, with the smallest cache, and all that comes out is compared with
- * the model (tests/unit/model.h), which reads the same bytes in a naive way.
- * Then it is opened for writing, which checks and repairs it if it asks for
- * that, and written.  A few thousand storage operations at most are made for
+ * in part, with the smallest cache, by itself and on top of a raw file, and
+ * all that comes out is compared with the model (tests/unit/model.h), which
+ * reads the same bytes in a naive way.  Then it is opened for writing, in one
+ * way or the other, which checks and repairs it if it asks for that, and
+ * written.  A few thousand storage operations at most are made for
  * one input, however large the disk is that it describes.
  */
 
@@ -49,6 +50,8 @@
 #define MAX_RUNS 200
 #define MAX_EXTENTS 200
 #define MAX_READ 20000
+#define AROUND 700              /* bytes before and after a write looked at */
+#define MAX_BELOW 200000
 
 static uint64_t
 min (uint64_t a, uint64_t b)
@@ -206,6 +209,32 @@ check_image (struct qed_image *img, const struct model *m, struct rng *rng)
   CHECK_EQ (qed_prefetch (img, offset, min (size - offset, 1 << 24)), 0);
 }
 
+/* The range that was written has byte C, or after a TRIM zeros or what it had
+ * before, and what is around it is as before.
+ */
+static void
+check_written (const uint8_t *before, const uint8_t *after, uint64_t size,
+               uint64_t at, uint64_t count, int c, bool trim)
+{
+  for (uint64_t i = 0; i < size; i++)
+    if (i < at || i >= at + count)
+      CHECK_EQ (after[i], before[i]);
+    else if (after[i] != c)
+      CHECK (trim && after[i] == before[i]);
+}
+
+static int
+change (struct qed_image *img, unsigned op, const void *buf, uint64_t count,
+        uint64_t offset)
+{
+  switch (op) {
+  case 0: return qed_pwrite (img, buf, count, offset, QED_FUA);
+  case 6: return qed_zero (img, count, offset, QED_MAY_TRIM);
+  case 7: return qed_trim (img, count, offset, 0);
+  default: return qed_pwrite (img, buf, count, offset, 0);
+  }
+}
+
 /* One random write, zero or trim.  In an image that was CHECKED no cluster has
  * two owners, so it reads back.
  */
@@ -213,35 +242,40 @@ static void
 write_once (struct qed_image *img, const struct model *m, struct rng *rng,
             bool checked)
 {
-  static uint8_t buf[MAX_READ], got[MAX_READ];
+  static uint8_t buf[MAX_READ];
+  static uint8_t before[MAX_READ + 2 * AROUND], after[MAX_READ + 2 * AROUND];
   uint64_t size = m->h.image_size;
   uint64_t offset = rng_below (rng, rng_below (rng, 2) ? size :
                                min (size, 20 * (uint64_t) m->h.cluster_size));
   uint64_t count = rng_below (rng, min (MAX_READ, size - offset)) + 1;
+  uint64_t from = offset - min (offset, AROUND);
+  uint64_t length = min (size, offset + count + AROUND) - from;
   unsigned op = (unsigned) rng_below (rng, 8);
   int c = op < 6 ? 1 + (int) rng_below (rng, 255) : 0, r;
 
   memset (buf, c, sizeof buf);
-  if (op < 6)
-    r = qed_pwrite (img, buf, count, offset, op == 0 ? QED_FUA : 0);
-  else if (op == 6)
-    r = qed_zero (img, count, offset, QED_MAY_TRIM);
-  else
-    r = qed_trim (img, count, offset, 0);
+  if (checked)
+    CHECK_EQ (qed_pread (img, before, length, from), 0);
+  r = change (img, op, buf, count, offset);
   CHECK (r == 0 || errno == EIO || errno == EFBIG);
   if (r == 0 && checked) {
-    CHECK_EQ (qed_pread (img, got, count, offset), 0);
-    CHECK_EQ (memcmp (buf, got, count), 0);
+    CHECK_EQ (qed_pread (img, after, length, from), 0);
+    check_written (before, after, length, offset - from, count, c, op == 7);
   }
 }
 
 static void
-check_writing (struct mem_file *f, struct model *m, struct rng *rng)
+check_writing (struct mem_file *f, struct model *m, struct rng *rng,
+               struct mem_file *below)
 {
   const struct qed_write_options opts = { 0 };
   bool dirty = m->h.features & QED_F_NEED_CHECK;
-  uint64_t hash = mem_hash (f);
-  struct qed_image *img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  uint64_t hash = mem_hash (f), below_hash = mem_hash (below);
+  bool overlay = m->h.features & QED_F_BACKING_FILE || rng_below (rng, 2);
+  struct qed_image *img =
+    qed_open_overlay (mem_open (f),
+                      overlay ? qed_backing_raw (mem_open (below)) : NULL,
+                      QED_MIN_CACHE_SIZE);
 
   CHECK (img != NULL);
   if (qed_make_writable (img, &opts) == -1) {
@@ -253,7 +287,44 @@ check_writing (struct mem_file *f, struct model *m, struct rng *rng)
     for (int i = 0; i < 24; i++)
       write_once (img, m, rng, dirty);
   CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_hash (below), below_hash);
   CHECK (model_open (m, f));
+}
+
+/* Something to be on top of: short, with a hole in it. */
+static struct mem_file *
+make_below (struct model *m, struct rng *rng)
+{
+  struct mem_file *f = mem_file_new ();
+
+  mem_truncate (f, rng_below (rng, MAX_BELOW));
+  model_raw (m, f);
+  model_pattern (m, 0, mem_size (f) / 4);
+  model_pattern (m, mem_size (f) / 2, mem_size (f) / 2);
+  model_raw (m, f);
+  return f;
+}
+
+/* On top of that, and then written. */
+static void
+check_overlay (struct mem_file *f, struct model *m, struct rng *rng)
+{
+  struct model raw;
+  struct mem_file *below = make_below (&raw, rng);
+  struct qed_image *img = qed_open_overlay (mem_open (f),
+                                            qed_backing_raw (mem_open (below)),
+                                            QED_MIN_CACHE_SIZE);
+
+  CHECK (img != NULL);
+  m->below = &raw;
+  if (m->h.image_size > 0) {
+    check_extents (img, m, 0, m->h.image_size);
+    check_reads (img, m, rng);
+  }
+  qed_close (img);
+  CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE), 0);
+  check_writing (f, m, rng, below);
+  mem_file_free (below);
 }
 
 int
@@ -270,7 +341,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   CONTEXT ("the model finds the header %svalid", valid ? "" : "in");
   alloc_reset_peak ();
   img = qed_open (st, QED_MIN_CACHE_SIZE);
-  CHECK_EQ (img != NULL, valid);
+  CHECK_EQ (img != NULL, valid && !(m.h.features & QED_F_BACKING_FILE));
   if (img) {
     check_image (img, &m, &rng);
     /* I7, with what the comparisons allocate. */
@@ -286,7 +357,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   /* I10. */
   CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE), 0);
   if (valid)
-    check_writing (f, &m, &rng);
+    check_overlay (f, &m, &rng);
   mem_file_free (f);
   return 0;
 }

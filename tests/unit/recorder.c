@@ -79,6 +79,7 @@ struct recorder {
   struct event *events;
   size_t n, allocated;
   bool need_check;              /* in the header */
+  uint64_t l1_offset;
   bool lie_next;                /* LIE_DIRTY_UNSYNCED: at the next sync */
 
   /* Made when the first state is rebuilt.  First with base only. */
@@ -155,6 +156,7 @@ header_written (struct recorder *r, const uint8_t *header)
   if (r->lie == LIE_CLEAN_EARLY && !need_check && r->need_check)
     undo_syncs (r);
   r->need_check = need_check;
+  r->l1_offset = get64 (header + 40);
 }
 
 static size_t
@@ -167,8 +169,12 @@ record_write (struct recorder *r, const void *buf, size_t count,
   e->data = malloc (count);
   CHECK (e->data != NULL);
   memcpy (e->data, buf, count);
-  e->late = r->lie == LIE_LATE_ENTRIES &&
-    are_entries (e->data, count, mem_size (r->f));
+  if (are_entries (e->data, count, mem_size (r->f))) {
+    e->late = r->lie == LIE_LATE_ENTRIES;
+    /* With the smallest tables; after those of L1. */
+    if (r->lie == LIE_EARLY_ENTRIES && offset >= r->l1_offset + 4096)
+      undo_syncs (r);
+  }
   return i;
 }
 

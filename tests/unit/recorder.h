@@ -75,6 +75,9 @@ enum recorder_lie {
   LIE_NONE,
   LIE_SYNC,            /* I5: sync returns and nothing is durable */
   LIE_LATE_ENTRIES,    /* I3, I5: table entries miss the next sync */
+  LIE_EARLY_ENTRIES,   /* I3: the syncs of a commit before its L2 entries are
+                          as if they came after these: data to which entries
+                          point isn't durable yet */
   LIE_STALE_SPACE,     /* I2, I3: what is lost in fresh space isn't zeros */
   LIE_DIRTY_UNSYNCED,  /* I6: nor after the sync that follows on setting
                           NEED_CHECK */

@@ -39,6 +39,7 @@
 
 #include <pthread.h>
 
+#include "below.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
@@ -183,13 +184,15 @@ test_random_images (void)
 
 /* The disk is written in regions, far apart so that their slices compete for
  * slots.  The bytes of a region belong to the threads in turn, in stripes of
- * odd lengths, so that all clusters are shared but no byte is.
+ * odd lengths, so that all clusters are shared but no byte is; long ones have
+ * clusters of their own too.
  */
 #define REGIONS UINT64_C (40)
 #define REGION UINT64_C (0x10000)
 #define STRIPE 1237
-#define STRIPES (REGION / STRIPE)
+#define LONG_STRIPE 8017
 #define REGION_AT(i) ((i) * UINT64_C (12345 * 4096 + 777))
+#define DISK (UINT64_C (1) << 32)
 
 struct writing {
   pthread_t thread;
@@ -197,6 +200,7 @@ struct writing {
   unsigned rounds;
   struct qed_image *img;
   uint8_t *want;                /* of all regions; its stripes are its own */
+  uint64_t stripe;
 };
 
 static void
@@ -225,15 +229,29 @@ not_looked_at (void *opaque, uint64_t offset, uint64_t length, bool zero)
   return 0;
 }
 
+/* Zeros, or in overlays what was there. */
+static void
+trim (struct writing *j, uint8_t *want, size_t count, uint64_t from)
+{
+  uint8_t got[LONG_STRIPE];
+
+  CHECK_EQ (qed_trim (j->img, count, from, 0), 0);
+  CHECK_EQ (qed_pread (j->img, got, count, from), 0);
+  for (size_t i = 0; i < count; i++)
+    CHECK (got[i] == 0 || got[i] == want[i]);
+  memcpy (want, got, count);
+}
+
 /* One request in a stripe of the thread's own. */
 static void
 request (struct writing *j, struct rng *rng)
 {
   uint64_t region = rng_below (rng, REGIONS);
-  uint64_t stripe = rng_below (rng, STRIPES / THREADS) * THREADS + j->number;
-  uint64_t from = stripe * STRIPE + rng_below (rng, STRIPE);
-  size_t count = 1 + rng_below (rng, (stripe + 1) * STRIPE - from);
-  uint8_t buf[STRIPE], *want = &j->want[region * REGION + from];
+  uint64_t mine = rng_below (rng, REGION / j->stripe / THREADS);
+  uint64_t stripe = mine * THREADS + j->number;
+  uint64_t from = stripe * j->stripe + rng_below (rng, j->stripe);
+  size_t count = 1 + rng_below (rng, (stripe + 1) * j->stripe - from);
+  uint8_t buf[LONG_STRIPE], *want = &j->want[region * REGION + from];
 
   from += REGION_AT (region);
   switch (rng_below (rng, 12)) {
@@ -246,8 +264,7 @@ request (struct writing *j, struct rng *rng)
     CHECK_EQ (qed_zero (j->img, count, from, random_flags (rng)), 0);
     break;
   case 6:
-    memset (want, 0, count);
-    CHECK_EQ (qed_trim (j->img, count, from, 0), 0);
+    trim (j, want, count, from);
     break;
   case 7:
     CHECK_EQ (qed_extents (j->img, REGION_AT (region), REGION, not_looked_at,
@@ -278,57 +295,144 @@ writing_thread (void *arg)
  * length say is in order; and the same content.
  */
 static void
-check_regions (struct mem_file *f, const uint8_t *want)
+check_regions (struct mem_file *f, struct below *below, const uint8_t *want)
 {
   static uint8_t buf[REGION];
   struct model m;
 
   CHECK (model_open (&m, f));
-  CHECK_EQ (m.h.features, 0);
+  m.below = below_model (below);
+  CHECK_EQ (m.h.features & QED_F_NEED_CHECK, 0);
   for (uint64_t i = 0; i < REGIONS; i++) {
     CHECK_EQ (model_pread (&m, buf, REGION, REGION_AT (i)), 0);
     CHECK (memcmp (buf, &want[i * REGION], REGION) == 0);
   }
+  below_check (below);
 }
 
+/* An odd SESSION is a slow one, in which threads wait for each other. */
 static void
-run_writing (struct mem_file *f, uint8_t *want, unsigned session,
-             unsigned rounds, const struct mem_faults *faults)
+run_writing (struct mem_file *f, struct below *below, uint8_t *want,
+             unsigned session, uint64_t stripe)
 {
-  const struct qed_write_options opts = { .idle_ms = 1 };
-  struct qed_image *img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  static const struct mem_faults slow = {
+    .delay_us = 50, .eintr_every = 5, .max_transfer = 300
+  };
+  const struct qed_write_options opts = {
+    .idle_ms = session % 3 ? 1 : 20, .commit_ms = session % 3
+  };
+  struct qed_image *img = qed_open_overlay (mem_open (f), below_open (below),
+                                            QED_MIN_CACHE_SIZE);
   struct writing jobs[THREADS];
 
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &opts), 0);
-  mem_set_faults (f, faults);
+  mem_set_faults (f, session % 2 ? &slow : NULL);
   for (unsigned i = 0; i < THREADS; i++)
     jobs[i] = (struct writing) {
-      .number = i, .seed = session * THREADS + i, .rounds = rounds,
-      .img = img, .want = want,
+      .number = i, .seed = session * THREADS + i,
+      .rounds = session % 2 ? 100 : 1500, .img = img, .want = want,
+      .stripe = stripe,
     };
   run_threads (jobs, writing_thread);
   mem_set_faults (f, NULL);
   CHECK_EQ (qed_close (img), 0);
-  check_regions (f, want);
+  check_regions (f, below, want);
+}
+
+static void
+writing (enum below_kind kind, uint64_t stripe, unsigned sessions)
+{
+  struct mem_file *f = mem_file_new ();
+  uint8_t *want = malloc (REGIONS * REGION);
+  struct below below;
+  struct model m;
+
+  CHECK (want != NULL);
+  below_init (&below, kind, DISK, REGION_AT (REGIONS / 2) + REGION / 2 + 99);
+  for (uint64_t i = 0; i < REGIONS; i++)
+    below_fill (&below, REGION_AT (i), REGION);
+  model_create (&m, f, 4096, 4, DISK);
+  below_name (&below, &m);
+  for (uint64_t i = 0; i < REGIONS; i++)
+    CHECK_EQ (model_pread (&m, &want[i * REGION], REGION, REGION_AT (i)), 0);
+  for (unsigned session = 0; session < sessions; session++)
+    run_writing (f, &below, want, session, stripe);
+  below_free (&below);
+  free (want);
+  mem_file_free (f);
 }
 
 static void
 test_writing (void)
 {
-  static const struct mem_faults slow = {
-    .delay_us = 50, .eintr_every = 5, .max_transfer = 300
-  };
-  struct mem_file *f = mem_file_new ();
-  uint8_t *want = calloc (REGIONS, REGION);
-  struct model m;
+  writing (BELOW_NONE, STRIPE, 6);
+}
 
-  CHECK (want != NULL);
-  model_create (&m, f, 4096, 4, UINT64_C (1) << 32);
-  for (unsigned session = 0; session < 6; session++)
-    run_writing (f, want, session, session % 2 ? 100 : 1500,
-                 session % 2 ? &slow : NULL);
-  free (want);
+static void
+test_writing_overlays (void)
+{
+  for (int kind = BELOW_LOST; kind < NR_BELOW; kind++) {
+    writing ((enum below_kind) kind, STRIPE, 3);
+    writing ((enum below_kind) kind, LONG_STRIPE, 3);
+  }
+}
+
+/* Each thread writes a sector of its own into the same clusters, in the same
+ * order, so that they meet: all of them are there then, and for the rest what
+ * is below; and no cluster was allocated twice (I8).
+ */
+static void *
+sector_thread (void *arg)
+{
+  struct writing *j = arg;
+  uint8_t buf[512];
+
+  memset (buf, (int) j->number + 1, sizeof buf);
+  for (uint64_t i = 0; i < j->rounds; i++) {
+    CHECK_EQ (qed_pwrite (j->img, buf, sizeof buf,
+                          i * 2 * 8192 + 512 + j->number * 512, 0), 0);
+    if (i % 97 == j->number)
+      CHECK_EQ (qed_flush (j->img), 0);
+  }
+  return NULL;
+}
+
+static void
+test_same_cluster (void)
+{
+  const unsigned clusters = 1000;
+  struct mem_file *f = mem_file_new ();
+  struct writing jobs[THREADS];
+  struct qed_image *img;
+  struct below below;
+  struct model m;
+  uint8_t got[8192], want[8192];
+
+  below_init (&below, BELOW_HOLES, 2 * clusters * 8192, 0);
+  below_fill (&below, 0, 2 * clusters * 8192);
+  model_create (&m, f, 8192, 1, 2 * clusters * 8192);
+  img = qed_open_overlay (mem_open (f), below_open (&below),
+                          QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
+  for (unsigned i = 0; i < THREADS; i++)
+    jobs[i] = (struct writing) { .number = i, .rounds = clusters, .img = img };
+  run_threads (jobs, sector_thread);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), (2 + 2 + clusters) * 8192);
+
+  CHECK (model_open (&m, f));
+  m.below = below_model (&below);
+  for (uint64_t i = 0; i < 2 * clusters; i++) {
+    mem_read (below.files[0], want, sizeof want, i * 8192);
+    for (size_t j = 0; j < THREADS && i % 2 == 0; j++)
+      memset (want + 512 + j * 512, (int) j + 1, 512);
+    CHECK_EQ (model_pread (&m, got, sizeof got, i * 8192), 0);
+    CHECK (memcmp (got, want, sizeof got) == 0);
+  }
+  below_check (&below);
+  below_free (&below);
   mem_file_free (f);
 }
 
@@ -451,6 +555,8 @@ HARNESS_MAIN (
   TEST (test_slow),
   TEST (test_random_images),
   TEST (test_writing),
+  TEST (test_writing_overlays),
+  TEST (test_same_cluster),
   TEST (test_overlapping),
   TEST (test_retrying),
 )

@@ -31,9 +31,9 @@
  */
 
 
-/* Power failures: workloads on an image whose file is recorded, then the
- * states of the file that a crash leaves (recorder.h), each of which has to
- * be what I3, I5 and I6 promise:
+/* Power failures: workloads on an image, with and without something below it
+ * (below.h), whose file is recorded, then the states of the file that a crash
+ * leaves (recorder.h), each of which has to be what I3, I5 and I6 promise:
  *
  *   - Unless NEED_CHECK is set no entry is unsound and no cluster is used
  *     twice: at most there are leaks (I6).
@@ -41,15 +41,18 @@
  *     set.
  *   - Each sector of the disk has content that it may have (I3, I5; see
  *     struct guest_op): what a flush or FUA covered, or what was written
- *     later, and never what belongs elsewhere: content tells its place and
- *     the operation that wrote it.
+ *     later; what is below if it was never written, also in a cluster of
+ *     which other sectors were; and never what belongs elsewhere: content
+ *     tells its place and the operation that wrote it.
  *   - Further writing works and reads back, and closing leaves the image
  *     clean, sound and cut to its last used cluster.
+ *   - What is below has not been written (I10).
  *
  * The workloads are all short sequences of operations, and random ones: long,
  * with a write that fails half-way, parallel, and with pauses in which the
- * image is marked as clean.  Of their states some are looked at: of all tests
- * together about as many as QED_CRASH_STATES in the environment says.
+ * image is marked as clean and links are committed, or with too many of these
+ * for the cache.  Of their states some are looked at: of all tests together
+ * about twice as many as QED_CRASH_STATES in the environment says.
  *
  * The tests of lies show that the breach of each of these invariants is
  * noticed.
@@ -59,15 +62,18 @@
 
 #include <pthread.h>
 
+#include "below.h"
 #include "model.h"
 #include "recorder.h"
 
 /* The disk: the smallest geometry; what is written lies about the border
- * between its first two L2 tables, of which each maps 512 clusters.  The
- * last clusters are for writing after the crash.
+ * between its last two L2 tables, of which each maps 512 clusters.  The
+ * last clusters are for writing after the crash.  There are more tables than
+ * the cache holds.
  */
 #define CLUSTER UINT64_C (4096)
-#define BORDER UINT64_C (512)
+#define TABLES UINT64_C (20)
+#define BORDER (512 * (TABLES - 1))
 #define FIRST (BORDER - 4)
 #define WORK_CLUSTERS 8
 #define WINDOW (FIRST * CLUSTER)
@@ -75,6 +81,9 @@
 #define DISK_SIZE (RECOVERY + 2 * CLUSTER - 3 * QED_SECTOR_SIZE)
 #define WINDOW_BYTES (DISK_SIZE - WINDOW)
 #define SECTORS (WINDOW_BYTES / QED_SECTOR_SIZE)
+
+/* Where raw files below end that are shorter. */
+#define SHORT_SIZE (WINDOW + 5 * CLUSTER + 3 * QED_SECTOR_SIZE + 300)
 
 #define MAX_OPS 64
 
@@ -93,15 +102,29 @@ struct guest_op {
   uint8_t *content;             /* of these sectors */
 };
 
+/* The image isn't marked as clean in a pause, but links are committed. */
+#define NEVER_IDLE 1000000
+#define PAUSE_US 2000
+
+/* What a workload is to run on. */
+struct setup {
+  int image;                    /* to begin with */
+  enum below_kind below;
+  enum recorder_lie lie;
+  unsigned idle_ms, commit_ms;  /* see NEVER_IDLE */
+  bool parallel;                /* whole sectors only */
+  uint64_t seed;
+};
+
 struct session {
+  struct setup setup;
   struct mem_file *f;
+  struct below *below;
   struct recorder *r;
   struct qed_image *img;
-  uint64_t seed;
-  unsigned idle_ms;
-  bool parallel;                /* whole sectors only */
   unsigned fail_at;             /* this pwrite is cut short, the next fails */
   unsigned pwrites;
+  _Atomic uint64_t pressed;
   uint8_t initial[WINDOW_BYTES];
   uint8_t now[WINDOW_BYTES];    /* not if parallel */
 
@@ -138,11 +161,13 @@ add_leak (struct model *m)
  * with leaks at the end and an entry that points after the end of the file.
  */
 static void
-make_image (struct mem_file *f, int kind, uint8_t window[WINDOW_BYTES])
+make_image (struct mem_file *f, int kind, const struct below *below,
+            uint8_t window[WINDOW_BYTES])
 {
   struct model m;
 
   model_create (&m, f, CLUSTER, 1, DISK_SIZE);
+  below_name (below, &m);
   if (kind == FILLED || kind == DIRTY_FILLED) {
     model_data (&m, FIRST);
     model_set (&m, FIRST + 1, 1);
@@ -153,15 +178,37 @@ make_image (struct mem_file *f, int kind, uint8_t window[WINDOW_BYTES])
   if (kind == FILLED)
     model_pattern (&m, mem_size (f), 1000);
   CHECK (model_open (&m, f));
+  m.below = below_model (below);
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
 
   if (kind == DIRTY_FILLED)
     model_set (&m, FIRST + 3, mem_size (f) + CLUSTER);
   if (kind == DIRTY_EMPTY)
-    model_set_l1 (&m, 1, mem_size (f) + CLUSTER);
+    model_set_l1 (&m, TABLES - 1, mem_size (f) + CLUSTER);
   if (kind == DIRTY_EMPTY || kind == DIRTY_FILLED) {
     m.h.features |= QED_F_NEED_CHECK;
     model_write_header (&m);
+  }
+}
+
+/* What is below: made once, because nobody changes it. */
+static struct below belows[NR_BELOW];
+
+static void
+make_belows (void)
+{
+  for (int i = 0; i < NR_BELOW; i++) {
+    below_init (&belows[i], (enum below_kind) i, DISK_SIZE, SHORT_SIZE);
+    below_fill (&belows[i], WINDOW, UINT64_MAX);
+  }
+}
+
+static void
+free_belows (void)
+{
+  for (int i = 0; i < NR_BELOW; i++) {
+    below_check (&belows[i]);
+    below_free (&belows[i]);
   }
 }
 
@@ -170,15 +217,31 @@ make_image (struct mem_file *f, int kind, uint8_t window[WINDOW_BYTES])
 static void
 open_session_image (struct session *s)
 {
-  const struct qed_write_options opts = { .idle_ms = s->idle_ms };
+  const struct qed_write_options opts = {
+    .idle_ms = s->setup.idle_ms, .commit_ms = s->setup.commit_ms,
+  };
 
-  s->img = qed_open (recorder_open (s->r), QED_MIN_CACHE_SIZE);
+  s->img = qed_open_overlay (recorder_open (s->r), below_open (s->below),
+                             QED_MIN_CACHE_SIZE);
   CHECK (s->img != NULL);
   CHECK_EQ (qed_make_writable (s->img, &opts), 0);
 }
 
+/* Without L2 entries of an overlay closing has to fail too. */
+static bool
+is_commit (const struct session *s, uint64_t offset)
+{
+  const struct model m = { .file = s->f, .h.l1_table_offset = CLUSTER };
+
+  for (uint64_t i = TABLES - 2; i < TABLES; i++)
+    if (s->setup.below != BELOW_NONE &&
+        offset - model_get_l1 (&m, i) < CLUSTER)
+      return true;
+  return false;
+}
+
 /* Cut short at the end of a sector: each is still old or new.  And not the
- * header: without that closing has to fail too.
+ * header: without that closing has to fail.
  */
 static ssize_t
 fail_write (void *opaque, enum mem_op op, uint64_t offset, size_t count)
@@ -186,7 +249,7 @@ fail_write (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   struct session *s = opaque;
   uint64_t half = (offset + count / 2) / QED_SECTOR_SIZE * QED_SECTOR_SIZE;
 
-  if (op == MEM_PWRITE && offset > 0 && s->fail_at) {
+  if (op == MEM_PWRITE && offset > 0 && s->fail_at && !is_commit (s, offset)) {
     s->pwrites++;
     if (s->pwrites == s->fail_at && half > offset)
       return (ssize_t) (half - offset);
@@ -199,8 +262,7 @@ fail_write (void *opaque, enum mem_op op, uint64_t offset, size_t count)
 }
 
 static struct session *
-new_session (int image, enum recorder_lie lie, unsigned idle_ms,
-             bool parallel, uint64_t seed)
+new_session (const struct setup *setup)
 {
   /* Let something happen while the image is being marked as clean. */
   const struct mem_faults slow = { .delay_us = 100 };
@@ -208,15 +270,14 @@ new_session (int image, enum recorder_lie lie, unsigned idle_ms,
 
   CHECK (s != NULL);
   CHECK (pthread_mutex_init (&s->lock, NULL) == 0);
-  s->seed = seed;
-  s->idle_ms = idle_ms;
-  s->parallel = parallel;
+  s->setup = *setup;
+  s->below = &belows[setup->below];
   s->f = mem_file_new ();
-  make_image (s->f, image, s->initial);
+  make_image (s->f, setup->image, s->below, s->initial);
   mem_set_hook (s->f, fail_write, s);
-  mem_set_faults (s->f, parallel && idle_ms > 0 ? &slow : NULL);
+  mem_set_faults (s->f, setup->parallel && setup->idle_ms ? &slow : NULL);
   memcpy (s->now, s->initial, WINDOW_BYTES);
-  s->r = recorder_new (s->f, lie);
+  s->r = recorder_new (s->f, setup->lie);
   open_session_image (s);
   return s;
 }
@@ -226,6 +287,7 @@ free_session (struct session *s)
 {
   for (size_t i = 0; i < s->n; i++)
     free (s->ops[i].content);
+  below_check (s->below);
   recorder_free (s->r);
   mem_file_free (s->f);
   pthread_mutex_destroy (&s->lock);
@@ -297,7 +359,7 @@ end_op (struct session *s, struct guest_op *op, int r)
     CHECK (s->fail_at && errno == ENOSPC);
     op->weak = true;
   }
-  if (!s->parallel)
+  if (!s->setup.parallel)
     read_back (s, op, r == -1);
   pthread_mutex_lock (&s->lock);
   op->end = recorder_mark (s->r);
@@ -318,7 +380,7 @@ random_range (const struct session *s, struct rng *rng, uint64_t home,
     *offset += rng_below (rng, CLUSTER);
     *length = 1 + rng_below (rng, rng_below (rng, 2) ? CLUSTER : 700);
   }
-  if (s->parallel) {
+  if (s->setup.parallel) {
     *offset = *offset / QED_SECTOR_SIZE * QED_SECTOR_SIZE;
     *length = (*length / QED_SECTOR_SIZE + 1) * QED_SECTOR_SIZE;
   }
@@ -359,19 +421,33 @@ change (struct session *s, char kind, struct rng *rng, uint64_t home)
   end_op (s, op, r);
 }
 
+/* Make more links than may be pending, elsewhere. */
+static void
+press (struct session *s)
+{
+  uint64_t cluster = s->pressed++;
+
+  for (uint64_t table = 0; table < TABLES - 2; table++)
+    CHECK_EQ (qed_pwrite (s->img, "press", 5,
+                          (table * 512 + cluster) * CLUSTER, 0), 0);
+}
+
 /* One operation:
  *   w  write of whole clusters     s  write that is no whole cluster
  *   f  write with FUA              z  zero, with and without MAY_TRIM
  *   t  trim                        F  flush
- *   c  close, and open again       p  pause: marked as clean when idle
+ *   c  close, and open again       p  pause: marked as clean when idle,
+ *   P  press                          links are committed
  */
 static void
 do_op (struct session *s, char kind, struct rng *rng, uint64_t home)
 {
   struct guest_op *op;
 
-  if (kind == 'p')
-    usleep (2000 * s->idle_ms);
+  if (kind == 'P')
+    press (s);
+  else if (kind == 'p')
+    usleep (PAUSE_US);
   else if (kind == 'F' || kind == 'c') {
     op = begin_op (s, 0, 0, false);
     op->flush = true;
@@ -389,10 +465,11 @@ do_op (struct session *s, char kind, struct rng *rng, uint64_t home)
 static void
 do_sequence (struct session *s, const char *ops, uint64_t home)
 {
-  struct rng rng = { s->seed };
+  struct rng rng = { s->setup.seed };
 
-  CONTEXT ("operations %s, at cluster %" PRIu64 ", seed %" PRIu64
-           ", failing write %u", ops, home, s->seed, s->fail_at);
+  CONTEXT ("operations %s, at cluster %" PRIu64 ", image %d on %d, seed %"
+           PRIu64 ", failing write %u", ops, home, s->setup.image,
+           s->setup.below, s->setup.seed, s->fail_at);
   for (; *ops; ops++)
     do_op (s, *ops, &rng, home);
   recorder_mark (s->r);
@@ -401,10 +478,9 @@ do_sequence (struct session *s, const char *ops, uint64_t home)
 
 /* All operations in OPS, then close. */
 static struct session *
-run_sequence (const char *ops, int image, uint64_t home, uint64_t seed,
-              enum recorder_lie lie)
+run_sequence (const char *ops, uint64_t home, const struct setup *setup)
 {
-  struct session *s = new_session (image, lie, 0, false, seed);
+  struct session *s = new_session (setup);
 
   do_sequence (s, ops, home);
   return s;
@@ -517,6 +593,7 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
 {
   uint8_t window[WINDOW_BYTES], after[WINDOW_BYTES];
   struct qed_storage *st;
+  struct qed_backing *backing;
   struct qed_image *img;
   struct model m;
   struct audit a;
@@ -529,13 +606,15 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
                       "duplicate", a.unsound, a.duplicate);
   if (cut == recorder_length (s->r) && audit_closed (f, true))
     return audit_closed (f, true);
-  if (a.first < FIRST)
+  if (a.first < FIRST && !s->pressed)
     return violation ("cluster %" PRIu64 " was never written", a.first);
 
   st = mem_open (f);
-  img = qed_open (st, QED_MIN_CACHE_SIZE);
+  backing = below_open (s->below);
+  img = qed_open_overlay (st, backing, QED_MIN_CACHE_SIZE);
   if (img == NULL) {
     qed_storage_close (st);
+    qed_backing_close (backing);
     return violation ("open: %s", qed_get_error ());
   }
   why = check_open (s, cut, img, rng, window);
@@ -545,8 +624,9 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
     why = audit_closed (f, s->fail_at > 0);
   if (why)
     return why;
-  return model_open (&m, f) &&
-    model_pread (&m, after, WINDOW_BYTES, WINDOW) == 0 &&
+  CHECK (model_open (&m, f));
+  m.below = below_model (s->below);
+  return model_pread (&m, after, WINDOW_BYTES, WINDOW) == 0 &&
     memcmp (window, after, WINDOW_BYTES) == 0 ? NULL :
     "content: another after closing";
 }
@@ -607,7 +687,7 @@ check_states (const struct session *s, uint64_t max, size_t *bad)
     KEEP_NOTHING, KEEP_ALL, KEEP_SOME, KEEP_SOME, KEEP_SOME, KEEP_SOME,
   };
   const size_t n_keeps = sizeof keeps / sizeof keeps[0];
-  struct rng rng = { s->seed }, choice = { ~s->seed };
+  struct rng rng = { s->setup.seed }, choice = { ~s->setup.seed };
   static uint64_t seen[MAX_SEEN];
   size_t n_seen = 0, cuts = 0;
 
@@ -664,61 +744,116 @@ sequence (size_t i, char ops[4])
     ops[--length] = kinds[i % NR_KINDS];
 }
 
+/* What the images of a test are on top of. */
+#define NO_OVERLAY BELOW_NONE, BELOW_NONE
+#define OVERLAY BELOW_LOST, BELOW_CHAIN
+
 /* All sequences of up to 3 operations, on all images, in a table that is
- * there (if the image is filled) and in one that isn't.
+ * there (if the image is filled) and in one that isn't.  If that is more than
+ * the states that are wanted, some of them.
  */
+static void
+all_sequences (uint64_t wanted, enum below_kind first, enum below_kind last)
+{
+  uint64_t sessions = NR_SEQUENCES * NR_IMAGES * 2 * (last - first + 1);
+  uint64_t max = wanted / sessions + 1;
+  struct setup setup = { .below = first };
+  struct rng rng = { 0 };
+  char ops[4];
+
+  make_belows ();
+  for (; setup.below <= last; setup.below++)
+    for (setup.seed = 0; setup.seed < NR_SEQUENCES; setup.seed++)
+      for (setup.image = 0; setup.image < NR_IMAGES; setup.image++)
+        for (uint64_t home = FIRST; home <= BORDER; home += BORDER - FIRST) {
+          if (rng_below (&rng, sessions) >= wanted)
+            continue;
+          sequence (setup.seed, ops);
+          all_states_are_good (run_sequence (ops, home, &setup), max);
+        }
+  free_belows ();
+  report_states ();
+}
+
 static void
 test_all_sequences (void)
 {
-  uint64_t max = states_wanted (50) / (NR_SEQUENCES * NR_IMAGES * 2) + 1;
-  char ops[4];
+  all_sequences (states_wanted (50), NO_OVERLAY);
+}
 
-  for (size_t i = 0; i < NR_SEQUENCES; i++)
-    for (int image = 0; image < NR_IMAGES; image++)
-      for (uint64_t home = FIRST; home <= BORDER; home += BORDER - FIRST) {
-        sequence (i, ops);
-        all_states_are_good (run_sequence (ops, image, home, i, LIE_NONE),
-                             max);
-      }
-  report_states ();
+static void
+test_overlay_all_sequences (void)
+{
+  all_sequences (states_wanted (50), OVERLAY);
+}
+
+/* For random tests, in turn. */
+static void
+choose_setup (struct setup *setup, uint64_t seed, enum below_kind first,
+              enum below_kind last)
+{
+  setup->seed = seed;
+  setup->image = (int) (seed / 4 % NR_IMAGES);
+  setup->below = first + (enum below_kind) (seed % (last - first + 1));
 }
 
 /* Longer ones, also across the border of the tables, some with pauses; with
  * FAILURES a write fails when a part of it was written.
  */
 static void
-random_sequences (uint64_t wanted, bool failures)
+random_sequences (uint64_t wanted, bool failures, enum below_kind first,
+                  enum below_kind last)
 {
+  struct setup setup = { 0 };
   char ops[40];
 
+  make_belows ();
   for (uint64_t seed = 0; states_checked < wanted; seed++) {
     struct rng rng = { seed };
-    unsigned idle_ms = seed % 4 == 0 && !failures;
     size_t length = 4 + rng_below (&rng, sizeof ops - 4);
-    struct session *s = new_session ((int) (seed / 4 % NR_IMAGES), LIE_NONE,
-                                     idle_ms, false, seed);
+    struct session *s;
 
+    choose_setup (&setup, seed, first, last);
+    setup.idle_ms = setup.commit_ms = seed % 4 == 0 && !failures;
+    if (seed % 8 == 4 && setup.below != BELOW_NONE)
+      setup.idle_ms = NEVER_IDLE;
+    s = new_session (&setup);
     for (size_t i = 0; i < length; i++)
-      ops[i] = "wwwsssfzztFcp"[rng_below (&rng, 12 + idle_ms)];
+      ops[i] = "wwwsssfzztFcp"[rng_below (&rng, 12 + setup.commit_ms)];
     ops[length] = '\0';
+    if (seed % 8 == 2 && !failures && setup.below != BELOW_NONE)
+      ops[length / 2] = 'P';
     if (failures)
       s->fail_at = 1 + (unsigned) rng_below (&rng, 12);
     do_sequence (s, ops, FIRST + rng_below (&rng, 6));
     all_states_are_good (s, 100);
   }
+  free_belows ();
   report_states ();
 }
 
 static void
 test_random_sequences (void)
 {
-  random_sequences (states_wanted (15), false);
+  random_sequences (states_wanted (15), false, NO_OVERLAY);
+}
+
+static void
+test_overlay_random_sequences (void)
+{
+  random_sequences (states_wanted (20), false, OVERLAY);
 }
 
 static void
 test_failed_writes (void)
 {
-  random_sequences (states_wanted (10), true);
+  random_sequences (states_wanted (10), true, NO_OVERLAY);
+}
+
+static void
+test_overlay_failed_writes (void)
+{
+  random_sequences (states_wanted (10), true, OVERLAY);
 }
 
 #define THREADS 4
@@ -737,9 +872,11 @@ guest (void *arg)
   unsigned n = 2 + rng_below (&rng, 8);
 
   CONTEXT ("parallel, seed %" PRIu64, t->seed);
+  if (t->s->setup.below != BELOW_NONE && t->seed % 64 == 0)
+    press (t->s);
   while (n-- > 0) {
-    if (t->s->idle_ms)
-      usleep (rng_below (&rng, 3000 * t->s->idle_ms));
+    if (t->s->setup.idle_ms)
+      usleep (rng_below (&rng, PAUSE_US));
     do_op (t->s, "wwssfztF"[rng_below (&rng, 8)], &rng,
            BORDER - 2 + rng_below (&rng, 3));
   }
@@ -747,14 +884,22 @@ guest (void *arg)
 }
 
 static void
-parallel (uint64_t wanted, unsigned idle_ms, uint64_t max)
+parallel (uint64_t wanted, bool pauses, uint64_t max,
+          enum below_kind first, enum below_kind last)
 {
-  for (uint64_t seed = 0; states_checked < wanted; seed++) {
-    struct session *s = new_session ((int) (seed % NR_IMAGES), LIE_NONE,
-                                     idle_ms, true, seed);
-    struct thread threads[THREADS];
+  struct setup setup = { .commit_ms = pauses, .parallel = true };
 
+  make_belows ();
+  for (uint64_t seed = 0; states_checked < wanted; seed++) {
+    struct thread threads[THREADS];
+    struct session *s;
+
+    choose_setup (&setup, seed, first, last);
+    setup.idle_ms = pauses;
+    if (pauses && seed % 2 && setup.below != BELOW_NONE)
+      setup.idle_ms = NEVER_IDLE;
     CONTEXT ("parallel, seed %" PRIu64, seed);
+    s = new_session (&setup);
     for (unsigned i = 0; i < THREADS; i++) {
       threads[i] = (struct thread) { .s = s, .seed = seed * THREADS + i };
       CHECK (pthread_create (&threads[i].id, NULL, guest, &threads[i]) == 0);
@@ -765,77 +910,116 @@ parallel (uint64_t wanted, unsigned idle_ms, uint64_t max)
     CHECK_EQ (qed_close (s->img), 0);
     all_states_are_good (s, max);
   }
+  free_belows ();
   report_states ();
 }
 
 static void
 test_parallel (void)
 {
-  parallel (states_wanted (15), 0, 100);
+  parallel (states_wanted (15), false, 100, NO_OVERLAY);
 }
 
-/* With pauses in which the image is marked as clean. */
+static void
+test_overlay_parallel (void)
+{
+  parallel (states_wanted (20), false, 100, OVERLAY);
+}
+
+/* With pauses in which the image is marked as clean, or links committed. */
 static void
 test_parallel_idle (void)
 {
-  parallel (states_wanted (10), 1, 30);
+  parallel (states_wanted (10), true, 30, NO_OVERLAY);
+}
+
+static void
+test_overlay_parallel_idle (void)
+{
+  parallel (states_wanted (15), true, 30, OVERLAY);
 }
 
 /* With a storage that lies the check says so, in words that begin with WORDS,
- * for some sequence of at most 2 operations.
+ * for some sequence of at most 2 operations, and also for some on top of
+ * something.
  */
-static void
-is_noticed (enum recorder_lie lie, const char *words)
+static bool
+is_noticed_on (enum below_kind below, enum recorder_lie lie,
+               const char *words)
 {
+  struct setup setup = { .below = below, .lie = lie };
   bool noticed = false;
   size_t cut;
   char ops[4];
 
-  for (size_t i = 0; i < NR_KINDS + NR_KINDS * NR_KINDS && !noticed; i++)
-    for (int image = 0; image < NR_IMAGES && !noticed; image++) {
+  for (; setup.seed < NR_KINDS + NR_KINDS * NR_KINDS; setup.seed++)
+    for (setup.image = 0; setup.image < NR_IMAGES && !noticed;
+         setup.image++) {
       struct session *s;
       const char *why;
 
-      sequence (i, ops);
-      s = run_sequence (ops, image, FIRST, i, lie);
+      sequence (setup.seed, ops);
+      s = run_sequence (ops, FIRST, &setup);
       why = check_states (s, UINT64_MAX, &cut);
       noticed = why && strncmp (why, words, strlen (words)) == 0;
       if (noticed)
-        printf ("  after %s, crash at %zu: %s\n", ops, cut, why);
+        printf ("  after %s on %d, crash at %zu: %s\n", ops, below, cut, why);
       free_session (s);
     }
-  CHECK (noticed);
+  return noticed;
+}
+
+static void
+is_noticed (enum recorder_lie lie, const char *words,
+            const char *overlay_words)
+{
+  make_belows ();
+  if (words)
+    CHECK (is_noticed_on (BELOW_NONE, lie, words));
+  if (overlay_words) {
+    CHECK (is_noticed_on (BELOW_FULL, lie, overlay_words));
+    CHECK (is_noticed_on (BELOW_CHAIN, lie, overlay_words));
+  }
+  free_belows ();
   states_checked = 0;
 }
 
 static void
 test_lie_sync (void)
 {
-  is_noticed (LIE_SYNC, "content:");
+  is_noticed (LIE_SYNC, "content:", "content:");
 }
 
 static void
 test_lie_late_entries (void)
 {
-  is_noticed (LIE_LATE_ENTRIES, "content:");
+  is_noticed (LIE_LATE_ENTRIES, "content:", "content:");
 }
 
+/* Without anything below entries may come early. */
+static void
+test_lie_early_entries (void)
+{
+  is_noticed (LIE_EARLY_ENTRIES, NULL, "content:");
+}
+
+/* On top of something space isn't used before what is there is durable. */
 static void
 test_lie_stale_space (void)
 {
-  is_noticed (LIE_STALE_SPACE, "content:");
+  is_noticed (LIE_STALE_SPACE, "content:", NULL);
 }
 
 static void
 test_lie_dirty_unsynced (void)
 {
-  is_noticed (LIE_DIRTY_UNSYNCED, "clean, but");
+  is_noticed (LIE_DIRTY_UNSYNCED, "clean, but", "clean, but");
 }
 
 static void
 test_lie_clean_early (void)
 {
-  is_noticed (LIE_CLEAN_EARLY, "clean, but");
+  is_noticed (LIE_CLEAN_EARLY, "clean, but", "content:");
 }
 
 HARNESS_MAIN (
@@ -844,8 +1028,14 @@ HARNESS_MAIN (
   TEST (test_failed_writes),
   TEST (test_parallel),
   TEST (test_parallel_idle),
+  TEST (test_overlay_all_sequences),
+  TEST (test_overlay_random_sequences),
+  TEST (test_overlay_failed_writes),
+  TEST (test_overlay_parallel),
+  TEST (test_overlay_parallel_idle),
   TEST (test_lie_sync),
   TEST (test_lie_late_entries),
+  TEST (test_lie_early_entries),
   TEST (test_lie_stale_space),
   TEST (test_lie_dirty_unsynced),
   TEST (test_lie_clean_early),

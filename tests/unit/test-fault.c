@@ -43,19 +43,23 @@
  *   - If it failed, the errno is that of the fault, and each sector of its
  *     range is old or new, the others as they were (I4).
  *   - Unless the image failed for good, it reads the same when it's opened
- *     once more beside this one: memory is what the disk is (I4).
+ *     once more beside this one: memory is what the disk is (I4).  In an
+ *     overlay that goes for what was flushed.
  *   - Once a sync failed it has failed for good: everything that changes the
- *     disk fails (I5).  So it may have when undoing a failed write failed, but
- *     not after a single fault.
+ *     disk fails (I5).  So it has when a commit failed to write entries, and
+ *     may have when undoing a failed write failed, but not after another
+ *     single fault.  Nor after any fault below (below.h).
  *
  * And after closing: the image can be opened for writing, has the content it
- * had, and closes clean.
+ * had (what an overlay wasn't flushed of may be older if it failed), and
+ * closes clean.
  */
 
 #include <config.h>
 
 #include <pthread.h>
 
+#include "below.h"
 #include "model.h"
 #include "recorder.h"
 
@@ -65,6 +69,7 @@
 #define FIRST (BORDER - 4)
 #define WINDOW (FIRST * CLUSTER)
 #define WINDOW_BYTES (10 * CLUSTER)
+#define SHORT_SIZE (WINDOW + 6 * CLUSTER + 700)
 
 enum kind { WRITE, ZERO, TRIM, FLUSH };
 
@@ -95,6 +100,8 @@ static const struct step {
  * on.
  */
 struct fault {
+  enum below_kind below;
+  bool is_below;                /* in the lowest file there */
   enum mem_op op;               /* or MEM_ANY */
   uint64_t first, count;        /* FIRST 0: none */
   int err;
@@ -104,18 +111,20 @@ struct fault {
   unsigned eintr_every;         /* > 1: every n-th call gets EINTR */
   bool off;
   uint64_t calls, failed, eintr_calls;
-  bool sync_failed;
+  bool sync_failed, write_failed;
 };
 
 struct run {
   struct mem_file *f;
+  struct below below;
   struct fault fault;
   struct qed_image *img;
   bool failed;                  /* for good */
   uint8_t now[WINDOW_BYTES];
 
   /* What the disk may read instead after reopening, if FAILED: before and
-   * after each step that failed.
+   * after each step that failed; in an overlay, before each one since the last
+   * flush.
    */
   uint8_t others[2 * STEPS][WINDOW_BYTES];
   size_t n_others;
@@ -150,8 +159,8 @@ hook (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   }
   if (is_to_fail (f, op)) {
     f->failed++;
-    if (op == MEM_SYNC)
-      f->sync_failed = true;
+    f->sync_failed |= op == MEM_SYNC;
+    f->write_failed |= op == MEM_PWRITE;
     errno = f->err;
     return -1;
   }
@@ -174,16 +183,19 @@ fill (uint8_t *buf, const struct step *step)
  * unsound entries.
  */
 static void
-make_image (struct mem_file *f, bool dirty, uint8_t window[WINDOW_BYTES])
+make_image (struct mem_file *f, bool dirty, const struct below *below,
+            uint8_t window[WINDOW_BYTES])
 {
   struct model m;
 
   model_create (&m, f, CLUSTER, 1, WINDOW + WINDOW_BYTES);
+  below_name (below, &m);
   model_data (&m, FIRST);
   model_set (&m, FIRST + 1, 1);
   if (dirty)
     model_pattern (&m, model_append (&m, 2), 2 * CLUSTER);
   CHECK (model_open (&m, f));
+  m.below = below_model (below);
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
   if (dirty) {
     model_set (&m, FIRST + 3, mem_size (f) + 2 * CLUSTER);
@@ -196,14 +208,24 @@ make_image (struct mem_file *f, bool dirty, uint8_t window[WINDOW_BYTES])
 /* ---- opening ---- */
 
 static struct qed_image *
-open_read_only (struct mem_file *f)
+open_read_only (struct run *r)
 {
-  struct qed_storage *st = mem_open (f);
-  struct qed_image *img = qed_open (st, QED_MIN_CACHE_SIZE);
-  int err = errno;
+  struct qed_storage *st = mem_open (r->f);
+  struct qed_backing *backing;
+  struct qed_image *img;
+  bool off = r->fault.off;
+  int err;
 
-  if (img == NULL)
+  /* What is below is there: that opening it may fail is tested elsewhere. */
+  r->fault.off |= r->fault.is_below;
+  backing = below_open (&r->below);
+  r->fault.off = off;
+  img = qed_open_overlay (st, backing, QED_MIN_CACHE_SIZE);
+  err = errno;
+  if (img == NULL) {
     qed_storage_close (st);
+    qed_backing_close (backing);
+  }
   errno = err;
   return img;
 }
@@ -227,11 +249,11 @@ open_for_writing (struct run *r)
   const struct qed_write_options opts = { .idle_ms = 0 };
   struct fault *f = &r->fault;
 
-  r->img = open_read_only (r->f);
+  r->img = open_read_only (r);
   if (r->img == NULL) {
     check_failure (r, 0);
     f->off = true;
-    r->img = open_read_only (r->f);
+    r->img = open_read_only (r);
     CHECK (r->img != NULL);
     f->off = false;
   }
@@ -280,7 +302,7 @@ static void
 check_same_on_disk (struct run *r, const uint8_t *got)
 {
   uint8_t disk[WINDOW_BYTES];
-  struct qed_image *img = open_read_only (r->f);
+  struct qed_image *img = open_read_only (r);
 
   CHECK (img != NULL);
   CHECK_EQ (qed_pread (img, disk, WINDOW_BYTES, WINDOW), 0);
@@ -288,10 +310,18 @@ check_same_on_disk (struct run *r, const uint8_t *got)
   CHECK (memcmp (got, disk, WINDOW_BYTES) == 0);
 }
 
-/* After a step that returned RET. */
+static bool
+is_overlay (const struct run *r)
+{
+  return r->fault.below != BELOW_NONE;
+}
+
+/* After a step that returned RET; if it failed there has been a flush. */
 static void
 judge (struct run *r, const struct step *step, int ret)
 {
+  bool flushed = !is_overlay (r) || ret == -1 || step->kind == FLUSH ||
+    step->flags & QED_FUA;
   uint8_t want[WINDOW_BYTES], got[WINDOW_BYTES];
   const uint8_t *const alternatives[] = { want, r->now };
   bool sure = ret == 0 && step->kind != TRIM;
@@ -300,16 +330,18 @@ judge (struct run *r, const struct step *step, int ret)
   fill (want + step->offset, step);
   CHECK_EQ (qed_pread (r->img, got, WINDOW_BYTES, WINDOW), 0);
   check_one_of (r, got, alternatives, sure ? 1 : 2);
-  if (!r->failed)
+  if (!r->failed && flushed)
     check_same_on_disk (r, got);
 
-  if (ret == 0)
+  if (ret == 0 && !is_overlay (r))
     for (size_t i = 0; i < r->n_others; i++)
       memcpy (r->others[i] + step->offset, got + step->offset, step->length);
   else {
     memcpy (r->others[r->n_others++], r->now, WINDOW_BYTES);
     memcpy (r->others[r->n_others++], want, WINDOW_BYTES);
   }
+  if (is_overlay (r) && !r->failed && flushed)
+    r->n_others = 0;
   memcpy (r->now, got, WINDOW_BYTES);
 }
 
@@ -340,7 +372,7 @@ check_reopened (struct run *r, bool clean)
   if (clean)
     check_closed (r);
 
-  img = open_read_only (r->f);
+  img = open_read_only (r);
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &opts), 0);
   CHECK_EQ (qed_pread (img, got, WINDOW_BYTES, WINDOW), 0);
@@ -373,14 +405,16 @@ do_step (struct run *r, const struct step *step)
 
 /* After a step that failed: has the image failed for good? */
 static void
-check_failed (struct run *r)
+check_failed (struct run *r, const struct step *step)
 {
   const struct fault *f = &r->fault;
+  bool in_commit = is_overlay (r) && f->write_failed;
+  bool before = r->failed;
 
   r->failed = qed_flush (r->img) == -1;
-  if (f->sync_failed)
+  if (before || f->sync_failed || (in_commit && step->kind == FLUSH))
     CHECK (r->failed);
-  else if (f->failed == 1)
+  else if ((f->failed == 1 && !in_commit) || f->is_below)
     CHECK (!r->failed);
 }
 
@@ -388,7 +422,10 @@ static void
 check_step (struct run *r, const struct step *step)
 {
   uint64_t failed_before = r->fault.failed;
-  int ret = do_step (r, step);
+  int ret;
+
+  r->fault.write_failed = false;
+  ret = do_step (r, step);
 
   if (ret == -1)
     check_failure (r, failed_before);
@@ -397,9 +434,16 @@ check_step (struct run *r, const struct step *step)
 
   r->fault.off = true;
   if (ret == -1)
-    check_failed (r);
+    check_failed (r, step);
   judge (r, step, ret);
   r->fault.off = false;
+}
+
+static void
+make_below (struct run *r)
+{
+  below_init (&r->below, r->fault.below, WINDOW + WINDOW_BYTES, SHORT_SIZE);
+  below_fill (&r->below, WINDOW, UINT64_MAX);
 }
 
 /* Returns whether anything failed. */
@@ -407,20 +451,24 @@ static bool
 run_with_fault (const struct fault *fault, bool dirty)
 {
   struct run *r = calloc (1, sizeof *r);
+  struct mem_file *target;
   uint64_t failed_before;
   bool any, clean;
 
   CHECK (r != NULL);
   r->f = mem_file_new ();
   r->fault = *fault;
-  make_image (r->f, dirty, r->now);
-  mem_set_faults (r->f, &fault->others);
-  mem_set_hook (r->f, hook, &r->fault);
+  make_below (r);
+  make_image (r->f, dirty, &r->below, r->now);
+  target = fault->is_below ? r->below.files[0] : r->f;
+  mem_set_faults (target, &fault->others);
+  mem_set_hook (target, hook, &r->fault);
   open_for_writing (r);
   for (size_t i = 0; i < STEPS; i++) {
     CONTEXT ("operation %d, call %" PRIu64 " and on: %" PRIu64 ", errno %d, "
-             "dirty %d, step %zu", fault->op, fault->first, fault->count,
-             fault->err, dirty, i);
+             "dirty %d, on %d, below %d, step %zu", fault->op, fault->first,
+             fault->count, fault->err, dirty, fault->below, fault->is_below,
+             i);
     check_step (r, &steps[i]);
   }
 
@@ -431,33 +479,31 @@ run_with_fault (const struct fault *fault, bool dirty)
   if (!clean)
     CHECK (r->failed || r->fault.failed > failed_before);
   CHECK_EQ (mem_open_storages (r->f), 0);
-  mem_set_hook (r->f, NULL, NULL);
-  mem_set_faults (r->f, NULL);
+  mem_set_hook (target, NULL, NULL);
+  mem_set_faults (target, NULL);
   check_reopened (r, clean);
 
   any = r->fault.failed > 0;
+  below_check (&r->below);
+  below_free (&r->below);
   mem_file_free (r->f);
   free (r);
   return any;
 }
 
+struct failing { enum mem_op op; int err; };
+
 /* Let the first operation fail, then the second, ... until none does. */
 static void
-run_with_each_fault (const struct fault *base)
+run_with_each_of (const struct fault *base, const struct failing *kinds,
+                  size_t n)
 {
-  static const struct { enum mem_op op; int err; } kinds[] = {
-    { MEM_ANY, EIO }, { MEM_ANY, ENOSPC }, { MEM_PREAD, EIO },
-    { MEM_PWRITE, EIO }, { MEM_PWRITE, ENOSPC }, { MEM_RESIZE, EFBIG },
-    { MEM_SYNC, EIO }, { MEM_SYNC, ENOSPC }, { MEM_PUNCH, EIO },
-    { MEM_ZERO, ENOSPC },
-  };
   static const uint64_t counts[] = { 1, 2, UINT64_MAX };
   const bool valgrind = getenv ("NBDKIT_VALGRIND") != NULL;
-  const size_t n = valgrind ? 1 : sizeof kinds / sizeof kinds[0];
   struct fault fault = *base;
   unsigned runs = 0;
 
-  for (size_t i = 0; i < n; i++)
+  for (size_t i = 0; i < (valgrind ? 1 : n); i++)
     for (size_t j = 0; j < 2 * sizeof counts / sizeof counts[0]; j++) {
       fault.op = kinds[i].op;
       fault.err = kinds[i].err;
@@ -469,6 +515,40 @@ run_with_each_fault (const struct fault *base)
       } while (run_with_fault (&fault, j % 2));
     }
   printf ("  %u runs\n", runs);
+}
+
+static void
+run_with_each_fault (const struct fault *base)
+{
+  static const struct failing kinds[] = {
+    { MEM_ANY, EIO }, { MEM_ANY, ENOSPC }, { MEM_PREAD, EIO },
+    { MEM_PWRITE, EIO }, { MEM_PWRITE, ENOSPC }, { MEM_RESIZE, EFBIG },
+    { MEM_SYNC, EIO }, { MEM_SYNC, ENOSPC }, { MEM_PUNCH, EIO },
+    { MEM_ZERO, ENOSPC },
+  };
+
+  run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
+}
+
+/* In overlays these are most of what is to be seen. */
+static void
+run_with_some_faults (const struct fault *base)
+{
+  static const struct failing kinds[] = {
+    { MEM_ANY, EIO }, { MEM_PWRITE, ENOSPC }, { MEM_SYNC, EIO },
+  };
+
+  run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
+}
+
+static void
+run_with_faults_below (const struct fault *base)
+{
+  static const struct failing kinds[] = {
+    { MEM_ANY, EIO }, { MEM_PREAD, ENOSPC }, { MEM_NEXT_EXTENT, EIO },
+  };
+
+  run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
 }
 
 /* ---- tests ---- */
@@ -502,6 +582,41 @@ test_each_interrupted (void)
     });
 }
 
+static void
+test_overlay_each_operation (void)
+{
+  run_with_each_fault (&(struct fault) { .below = BELOW_FULL });
+  run_with_some_faults (&(struct fault) { .below = BELOW_CHAIN });
+}
+
+static void
+test_overlay_each_short_transfer (void)
+{
+  run_with_some_faults (&(struct fault) {
+      .below = BELOW_HOLES, .others.max_transfer = 1000,
+    });
+}
+
+static void
+test_overlay_each_interrupted (void)
+{
+  run_with_some_faults (&(struct fault) {
+      .below = BELOW_SHORT, .max_small = 5, .eintr_every = 3,
+      .others.no_punch = true, .others.no_zero = true,
+    });
+}
+
+static void
+test_overlay_each_operation_below (void)
+{
+  for (int kind = BELOW_FULL; kind < NR_BELOW; kind++)
+    run_with_faults_below (&(struct fault) {
+        .below = (enum below_kind) kind, .is_below = true,
+        .others.max_transfer = kind == BELOW_FULL ? 1000 : 0,
+        .eintr_every = kind == BELOW_HOLES ? 3 : 0,
+      });
+}
+
 /* What calls to the system do without having failed. */
 static void
 test_tolerated (void)
@@ -513,6 +628,7 @@ test_tolerated (void)
     for (unsigned eintr = 1; eintr < 5; eintr++)
       for (unsigned j = 0; j < 8; j++, runs++) {
         const struct fault fault = {
+          .below = (enum below_kind) (runs % NR_BELOW),
           .others = {
             .max_transfer = transfers[i],
             .no_punch = j & 1, .no_zero = j & 2,
@@ -537,7 +653,7 @@ test_no_punch (void)
 
   CHECK (r != NULL);
   r->f = mem_file_new ();
-  make_image (r->f, false, r->now);
+  make_image (r->f, false, &r->below, r->now);
   mem_set_faults (r->f, &none);
   open_for_writing (r);
   CHECK_FAILS (qed_zero (r->img, CLUSTER, WINDOW, QED_FAST_ZERO), ENOTSUP,
@@ -576,6 +692,20 @@ slow_sync_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   return -1;
 }
 
+/* Writing entries does: clusters are larger, and "data" is smaller. */
+static ssize_t
+slow_commit_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
+{
+  (void) opaque;
+  (void) offset;
+  if (op == MEM_SYNC)
+    usleep (5000);
+  if (op != MEM_PWRITE || count < 8 || count >= QED_SECTOR_SIZE)
+    return (ssize_t) count;
+  errno = EIO;
+  return -1;
+}
+
 static void *
 write_and_flush (void *arg)
 {
@@ -583,13 +713,12 @@ write_and_flush (void *arg)
 
   CHECK_EQ (qed_pwrite (t->img, "data", 4, t->offset, 0), 0);
   pthread_barrier_wait (t->written);
-  CHECK_FAILS (qed_flush (t->img), EIO, MEM_NAME, "sync");
+  CHECK_FAILS (qed_flush (t->img), EIO, MEM_NAME);
   return NULL;
 }
 
-/* I5: who shares a sync that fails shares the failure. */
 static void
-test_shared_sync (void)
+share_failure (enum below_kind kind, mem_hook *fails)
 {
   struct run *r = calloc (1, sizeof *r);
   struct thread threads[THREADS];
@@ -598,12 +727,19 @@ test_shared_sync (void)
   CHECK (r != NULL);
   CHECK (pthread_barrier_init (&written, NULL, THREADS) == 0);
   r->f = mem_file_new ();
-  make_image (r->f, false, r->now);
+  r->fault.below = kind;
+  make_below (r);
+  make_image (r->f, false, &r->below, r->now);
   open_for_writing (r);
-  mem_set_hook (r->f, slow_sync_fails, NULL);
+  if (kind != BELOW_NONE)       /* so that it's marked and has both tables */
+    for (unsigned i = 2; i <= 9; i += 7)
+      CHECK_EQ (qed_pwrite (r->img, "data", 4, WINDOW + i * CLUSTER, 0), 0);
+  mem_set_hook (r->f, fails, NULL);
   for (unsigned i = 0; i < THREADS; i++) {
     threads[i] = (struct thread) {
-      .img = r->img, .written = &written, .offset = WINDOW + 4 * i,
+      .img = r->img, .written = &written,
+      .offset = kind == BELOW_NONE ? WINDOW + 4 * i :
+        WINDOW + (2 + i) * CLUSTER,
     };
     CHECK (pthread_create (&threads[i].id, NULL, write_and_flush,
                            &threads[i]) == 0);
@@ -613,8 +749,23 @@ test_shared_sync (void)
   CHECK_FAILS (qed_pwrite (r->img, "data", 4, WINDOW, 0), EIO, MEM_NAME);
   CHECK_EQ (qed_close (r->img), -1);
   pthread_barrier_destroy (&written);
+  below_free (&r->below);
   mem_file_free (r->f);
   free (r);
+}
+
+/* I5: who shares a sync, or a commit, that fails shares the failure. */
+static void
+test_shared_sync (void)
+{
+  share_failure (BELOW_NONE, slow_sync_fails);
+}
+
+static void
+test_overlay_shared_commit (void)
+{
+  share_failure (BELOW_FULL, slow_sync_fails);
+  share_failure (BELOW_FULL, slow_commit_fails);
 }
 
 HARNESS_MAIN (
@@ -624,5 +775,10 @@ HARNESS_MAIN (
   TEST (test_each_short_transfer),
   TEST (test_each_part_of_an_entry),
   TEST (test_each_interrupted),
+  TEST (test_overlay_each_operation),
+  TEST (test_overlay_each_short_transfer),
+  TEST (test_overlay_each_interrupted),
+  TEST (test_overlay_each_operation_below),
   TEST (test_shared_sync),
+  TEST (test_overlay_shared_commit),
 )

@@ -1,0 +1,187 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+#include <config.h>
+
+#include "below.h"
+
+static struct mem_file *
+new_raw (struct below *b, uint64_t size)
+{
+  struct mem_file *f = mem_file_new ();
+
+  mem_truncate (f, size);
+  b->files[b->n] = f;
+  model_raw (&b->models[b->n++], f);
+  return f;
+}
+
+static void
+new_image (struct below *b, uint32_t cluster_size, uint64_t size)
+{
+  struct model *m = &b->models[b->n];
+
+  b->files[b->n] = mem_file_new ();
+  model_create (m, b->files[b->n], cluster_size, 4, size);
+  model_name_backing (m);
+  m->below = &b->models[b->n - 1];
+  b->n++;
+}
+
+void
+below_init (struct below *b, enum below_kind kind, uint64_t size,
+            uint64_t short_size)
+{
+  *b = (struct below) { .kind = kind };
+  switch (kind) {
+  case BELOW_FULL: new_raw (b, size + 5 * 4096 + 100); break;
+  case BELOW_HOLES: new_raw (b, size); break;
+  case BELOW_SHORT: new_raw (b, short_size); break;
+  case BELOW_CHAIN:
+    /* The one in the middle ends in the midst of a cluster too. */
+    new_raw (b, short_size);
+    new_image (b, 8192, (short_size + size) / 2 / 512 * 512);
+    new_image (b, 4096, size);
+    break;
+  default: break;
+  }
+}
+
+/* Holes of whole clusters, data of whole ones, and of both, by sectors. */
+static void
+fill_with_holes (struct model *m, uint64_t offset, uint64_t length)
+{
+  for (uint64_t end = offset + length, next; offset < end; offset = next) {
+    struct rng rng = { offset / 4096 };
+    uint64_t kind = rng_below (&rng, 4);
+
+    next = (offset / MEM_CHUNK + 1) * MEM_CHUNK;
+    if (next > end)
+      next = end;
+    rng.state = offset / MEM_CHUNK;
+    if (kind == 0 || (kind > 1 && rng_below (&rng, 2)))
+      model_pattern (m, offset, next - offset);
+  }
+}
+
+/* Data, zeros, and clusters through which what is below is seen. */
+static void
+fill_image (struct model *m, uint64_t offset, uint64_t length)
+{
+  uint64_t cs = m->h.cluster_size;
+
+  for (uint64_t c = offset / cs; c <= (offset + length - 1) / cs; c++)
+    switch (rng_below (&(struct rng) { c * 7 + cs }, 5)) {
+    case 0: model_data (m, c); break;
+    case 1: model_set (m, c, 1); break;
+    default: break;
+    }
+}
+
+void
+below_fill (struct below *b, uint64_t offset, uint64_t length)
+{
+  for (size_t i = 0; i < b->n; i++) {
+    struct model *m = &b->models[i];
+    uint64_t size = m->h.image_size, n = length;
+
+    if (offset >= size)
+      continue;
+    if (n > size - offset)
+      n = size - offset;
+    if (!m->raw)
+      fill_image (m, offset, n);
+    else if (b->kind == BELOW_HOLES)
+      fill_with_holes (m, offset, n);
+    else
+      model_pattern (m, offset, n);
+  }
+}
+
+void
+below_name (const struct below *b, struct model *m)
+{
+  if (b->kind != BELOW_NONE && b->kind != BELOW_FULL)
+    model_name_backing (m);
+  m->below = below_model (b);
+}
+
+const struct model *
+below_model (const struct below *b)
+{
+  return b->n ? &b->models[b->n - 1] : NULL;
+}
+
+struct qed_backing *
+below_open (struct below *b)
+{
+  struct qed_backing *r = NULL;
+
+  for (size_t i = 0; i < b->n; i++) {
+    struct qed_storage *st = mem_open (b->files[i]);
+    struct qed_image *img;
+
+    if (!b->opened)
+      b->hashes[i] = mem_hash (b->files[i]);
+    if (i == 0)
+      r = qed_backing_raw (st);
+    else {
+      img = qed_open_overlay (st, r, QED_MIN_CACHE_SIZE);
+      CHECK (img != NULL);
+      r = qed_backing_image (img);
+    }
+    CHECK (r != NULL);
+  }
+  b->opened = true;
+  return r;
+}
+
+void
+below_check (struct below *b)
+{
+  for (size_t i = 0; b->opened && i < b->n; i++) {
+    struct mem_file *f = b->files[i];
+
+    CHECK_EQ (mem_open_storages (f), 0);
+    CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE) +
+              mem_calls (f, MEM_PUNCH) + mem_calls (f, MEM_ZERO) +
+              mem_calls (f, MEM_SYNC) + mem_calls (f, MEM_MAKE_WRITABLE), 0);
+    CHECK_EQ (mem_hash (f), b->hashes[i]);
+  }
+}
+
+void
+below_free (struct below *b)
+{
+  for (size_t i = 0; i < b->n; i++)
+    mem_file_free (b->files[i]);
+}
