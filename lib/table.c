@@ -113,7 +113,7 @@ struct slot {
   uint8_t state;
   bool referenced;              /* used since CLOCK's hand came by */
   bool sound;                   /* all entries are: see check_slice */
-  bool committing;              /* a commit, or reserve, is writing it */
+  bool writing;                 /* all of it, or a commit's part */
   bool reserved;                /* it has its space in the file */
   bool pending[2];              /* it's in the list of that set */
   uint32_t next_pending[2];     /* there */
@@ -304,7 +304,7 @@ claim (struct qed_table *t, uint64_t key)
     struct slot *s = &t->slots[t->hand];
 
     t->hand = t->hand + 1 < t->nr_slots ? t->hand + 1 : 0;
-    if (s->state == LOADING || s->pins > 0 || s->committing ||
+    if (s->state == LOADING || s->pins > 0 || s->writing ||
         s->pending[0] || s->pending[1])
       continue;
     if (s->state == VALID) {
@@ -628,7 +628,7 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
   int r, err;
 
   s->pins++;
-  while (s->committing)
+  while (s->writing)
     pthread_cond_wait (&t->changed, &t->lock);
   pthread_mutex_unlock (&t->lock);
 
@@ -713,15 +713,51 @@ look_up_quiet (struct qed_table *t, uint64_t cluster)
 
   /* While nobody has pinned it, it may go: so look again. */
   while ((s = look_up_l2 (t, cluster)) != NULL &&
-         (s->pins > 0 || s->committing))
+         (s->pins > 0 || s->writing))
     pthread_cond_wait (&t->changed, &t->lock);
   return s;
+}
+
+static bool
+is_set (const uint64_t *bits, uint64_t i)
+{
+  return bits[i / 64] >> i % 64 & 1;
+}
+
+/* Write the entries FIRST .. LAST of S: those pending in a set of which WRITTEN
+ * isn't true as they are in the file.  Called with the lock, which it drops
+ * meanwhile, and when nobody else is changing the slice in the file.
+ */
+static int
+write_slice (struct qed_table *t, struct slot *s, uint64_t first,
+             uint64_t last, const bool written[2])
+{
+  const struct pending *p = &t->pending[s - t->slots];
+  uint64_t buf[QED_SLICE_ENTRIES];
+  int r;
+
+  for (uint64_t i = first; i <= last; ++i) {
+    bool old = (is_set (p->bits[0], i) && !written[0]) ||
+      (is_set (p->bits[1], i) && !written[1]);
+
+    buf[i] = htole64 (!old ? slot_entries (t, s)[i] :
+                      is_set (p->zero, i) ? QED_ENTRY_ZERO :
+                      QED_ENTRY_UNALLOCATED);
+  }
+  s->writing = true;
+  pthread_mutex_unlock (&t->lock);
+  r = qed_storage_write (t->st, buf + first, (last - first + 1) * sizeof *buf,
+                         entries_offset (t, s, first));
+  pthread_mutex_lock (&t->lock);
+  s->writing = false;
+  pthread_cond_broadcast (&t->changed);
+  return r;
 }
 
 int
 qed_table_reserve (struct qed_table *t, uint64_t cluster)
 {
-  static const uint64_t zeros[QED_SLICE_ENTRIES];
+  static const bool none[2];
   struct slot *s;
   int r = 0;
 
@@ -729,18 +765,9 @@ qed_table_reserve (struct qed_table *t, uint64_t cluster)
   s = look_up_l2 (t, cluster);
   if (s != NULL && !s->reserved)
     s = look_up_quiet (t, cluster);
+  /* A part of it may be in the file, where blocks are smaller. */
   if (s != NULL && !s->reserved) {
-    uint64_t offset = entries_offset (t, s, 0);
-
-    /* What isn't zeros has its space. */
-    if (memcmp (slot_entries (t, s), zeros, sizeof zeros) == 0) {
-      s->committing = true;
-      pthread_mutex_unlock (&t->lock);
-      r = qed_storage_write (t->st, zeros, sizeof zeros, offset);
-      pthread_mutex_lock (&t->lock);
-      s->committing = false;
-      pthread_cond_broadcast (&t->changed);
-    }
+    r = write_slice (t, s, 0, QED_SLICE_ENTRIES - 1, none);
     s->reserved = r == 0;
   }
   pthread_mutex_unlock (&t->lock);
@@ -816,45 +843,28 @@ qed_table_begin_commit (struct qed_table *t)
   pthread_mutex_unlock (&t->lock);
 }
 
-static bool
-is_set (const uint64_t *bits, uint64_t i)
-{
-  return bits[i / 64] >> i % 64 & 1;
-}
-
-/* Write the slice in S, which has links of SET.  Called with the lock, which
+/* Write what is pending in SET of the slice in S.  Called with the lock, which
  * it drops meanwhile.
  */
 static int
 commit_slice (struct qed_table *t, struct slot *s, unsigned set)
 {
+  const bool written[2] = { set == 0, set == 1 };
   struct pending *p = &t->pending[s - t->slots];
-  uint64_t buf[QED_SLICE_ENTRIES], first = 0, last = QED_SLICE_ENTRIES - 1;
+  uint64_t first = 0, last = QED_SLICE_ENTRIES - 1;
   int r;
 
-  while (s->pins > 0 || s->committing)
+  while (s->pins > 0 || s->writing)
     pthread_cond_wait (&t->changed, &t->lock);
-  s->committing = true;
   while (!is_set (p->bits[set], first))
     first++;
   while (!is_set (p->bits[set], last))
     last--;
-  for (uint64_t i = first; i <= last; ++i)
-    buf[i] = htole64 (!is_set (p->bits[!set], i) ? slot_entries (t, s)[i] :
-                      is_set (p->zero, i) ? QED_ENTRY_ZERO :
-                      QED_ENTRY_UNALLOCATED);
-  pthread_mutex_unlock (&t->lock);
-
-  r = qed_storage_write (t->st, buf + first, (last - first + 1) * sizeof *buf,
-                         entries_offset (t, s, first));
-
-  pthread_mutex_lock (&t->lock);
+  r = write_slice (t, s, first, last, written);
   for (uint64_t i = 0; r == 0 && i < QED_SLICE_ENTRIES / 64; ++i) {
     p->zero[i] &= ~p->bits[set][i];
     p->bits[set][i] = 0;
   }
-  s->committing = false;
-  pthread_cond_broadcast (&t->changed);
   return r;
 }
 
