@@ -60,6 +60,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "error.h"
 #include "nbd.h"
@@ -123,18 +124,35 @@ qed_backing_path (const char *image, const char *name)
   return path;
 }
 
-/* The directory in which PATH names a file, resolved; NULL: no memory, or the
- * directory is gone.
+/* The directory in which PATH names the file ST, resolved.  That it still does
+ * so is looked at afterwards: whoever owns a directory on the way may lead
+ * elsewhere meanwhile.
  */
 static char *
-directory_of (const char *path)
+directory_of (const char *path, const struct qed_storage *st)
 {
   const char *slash = strrchr (path, '/');
-  char *dir, *resolved;
+  char *dir = NULL, *resolved = NULL, *again = NULL;
+  struct stat sb;
 
   dir = slash ? strndup (path, (size_t) (slash - path) + 1) : strdup (".");
-  resolved = dir ? realpath (dir, NULL) : NULL;
+  if (dir)
+    resolved = realpath (dir, NULL);
+  if (resolved && asprintf (&again, "%s/%s", resolved,
+                            slash ? slash + 1 : path) == -1)
+    again = NULL;
+  if (again == NULL || stat (again, &sb) == -1)
+    qed_error (errno, "%s: its directory: %m", path);
+  else if (sb.st_dev == st->device && sb.st_ino == st->inode)
+    goto out;
+  else
+    qed_error (ESTALE, "%s: its directory: the file has just been moved or "
+               "replaced: try again", path);
+  free (resolved);
+  resolved = NULL;
+ out:
   free (dir);
+  free (again);
   return resolved;
 }
 
@@ -335,10 +353,10 @@ set_directories (const struct chain *c, struct layer *l)
     return -1;
   if (l->st->fixed_size)
     return 0;
-  l->dirs[0] = directory_of (l->path);
-  l->dirs[1] = directory_of (file);
-  if (l->dirs[0] == NULL || l->dirs[1] == NULL)
-    return qed_error (errno, "%s: its directory: %m", l->path);
+  l->dirs[0] = directory_of (l->path, l->st);
+  l->dirs[1] = l->dirs[0] ? directory_of (file, l->st) : NULL;
+  if (l->dirs[1] == NULL)
+    return -1;
   if (!named_by_user (c, above) && !is_allowed (c, above, l->dirs[0])) {
     free (l->dirs[0]);
     l->dirs[0] = l->dirs[1];
