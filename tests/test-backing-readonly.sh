@@ -65,7 +65,7 @@ not_writable ()
     local fd
     for fd in /proc/$(cat $pidfile)/fd/*; do
         case "$(readlink $fd)" in
-            $d/base.raw | $d/low.qed | $d/mid.qed | $1)
+            "$d/base.raw" | "$d/low.qed" | "$d/mid.qed" | "$1")
                 # O_RDONLY: the last octal digit's two low bits
                 grep -E '^flags:.*[04]$' ${fd/\/fd\//\/fdinfo\/} ;;
         esac
