@@ -314,8 +314,8 @@ check_windows (struct checker *c)
     c->start = c->next;
   }
   return qed_error (EFBIG, "%s: its clusters are spread over too large a "
-                    "file, of %" PRIu64 " bytes, to check it: it can only be read",
-                    c->st->name, c->file_end);
+                    "file, of %" PRIu64 " bytes, to check it: it can only be "
+                    "read", c->st->name, c->file_end);
 }
 
 /* ---- entries past the end ---- */

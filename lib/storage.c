@@ -46,9 +46,9 @@
  *
  * An image is opened read-only first, with a reader's locks; there is nothing
  * that it could be written by (I10).  To become writable the same file is
- * opened again, for writing, once for each sync that may be under way; the first
- * descriptor stays the one that holds the locks, because another description
- * with locks would be in conflict with it.
+ * opened again, for writing, once for each sync that may be under way; the
+ * first descriptor stays the one that holds the locks, because another
+ * description with locks would be in conflict with it.
  *
  * struct file is immutable after the constructor, but for the names of a
  * new file and the descriptors for writing, which are set before the first

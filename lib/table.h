@@ -120,10 +120,11 @@ extern int qed_table_prepare (struct qed_table *t, uint64_t cluster,
 
 /* Set the L2 entries of N guest clusters from CLUSTER on, all in one slice
  * (QED_SLICE_ENTRIES), to OFFSET and what follows it, or all to
- * QED_ENTRY_ZERO; or the L1 entry for CLUSTER to the L2 table at OFFSET.  First in the file, with one write, then
- * in memory (I4).  qed_table_prepare has said that it may be done, and the
- * caller has a claim on the clusters (writer.h), so nobody else changes these
- * entries.  After a failure *HOW tells what the file has.
+ * QED_ENTRY_ZERO; or the L1 entry for CLUSTER to the L2 table at OFFSET.
+ * First in the file, with one write, then in memory (I4).  qed_table_prepare
+ * has said that it may be done, and the caller has a claim on the clusters
+ * (writer.h), so nobody else changes these entries.  After a failure *HOW
+ * tells what the file has.
  */
 enum qed_link_failure {
   QED_LINK_UNTOUCHED,           /* the old entries, all the time */
