@@ -327,12 +327,13 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
     return 0;
   slash = strrchr (file, '/');
   return qed_error (EPERM, "%s: is the file %s, %s%s: if it may be read add "
-                    "backing-dir=%.*s, or backing=NAME with the name to "
-                    "read", l->path, file,
+                    "backing-dir=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
                     "and an image in a device has no directory for such files",
                     image->dirs[0] ? image->dirs[0] : "",
-                    slash == file ? 1 : (int) (slash - file), file);
+                    slash == file ? 1 : (int) (slash - file), file,
+                    image == c->layers ?
+                    ", or backing=NAME with the name to read" : "");
 }
 
 /* Does the user name what is below ABOVE?  NULL: the top image. */
@@ -492,8 +493,12 @@ add_below (struct chain *c, struct layer *above)
   char *path;
   int r;
 
-  if (name == NULL || (user && strcmp (name, "none") == 0))
+  if (name == NULL || (user && strcmp (name, "none") == 0)) {
+    if (above == c->layers && c->opts->backing_format && qed_debug)
+      qed_debug ("%s: has no backing file, so backing-format=%s means nothing",
+                 above->path, c->opts->backing_format);
     return 0;
+  }
   if (c->n == QED_MAX_CHAIN)
     return qed_error (EINVAL, "%s: backing file: %s: would be layer %d of the "
                       "chain: at most %d are allowed", above->path, name,

@@ -41,7 +41,7 @@
 #include "extent.h"
 #include "qed.h"
 
-/* Fields are set by qed_open and constant from then on, so need no lock,
+/* Fields are set by qed_open_overlay and constant from then on, so need no lock,
  * but for those said to; the table cache has its own.
  */
 struct qed_image {

@@ -160,18 +160,32 @@ connect_error (struct source *s, int err, const char *why)
   return qed_error (err ? err : EIO, "%s: %s", s->name, why);
 }
 
-/* Has a URI from an image's header only parameters that it may have?  Others
- * name files with keys.
+/* Has a URI only parameters that it may have?  In an image's header that is
+ * the socket: others name files with keys.  Relative names are no good,
+ * because nbdkit goes to another directory before we connect again.
  */
-static bool
-parameters_allowed (const char *uri)
+static int
+check_parameters (const char *uri, bool trusted)
 {
+  static const char *const files[] = {
+    "socket=", "tls-certificates=", "tls-psk-file=",
+  };
   const char *p = strchr (uri, '?');
 
-  for (; p != NULL; p = strpbrk (p + 1, "&;"))
-    if (strncmp (p + 1, "socket=", 7) != 0)
-      return false;
-  return true;
+  for (; p != NULL; p = strpbrk (p + 1, "&;")) {
+    if (!trusted && strncmp (p + 1, "socket=", 7) != 0)
+      return qed_error (EPERM, "%s: in an image's header a URI may have no "
+                        "parameter but socket", uri);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; ++i) {
+      size_t n = strlen (files[i]);
+
+      if (strncmp (p + 1, files[i], n) == 0 && p[1 + n] != '/' &&
+          strncasecmp (p + 1 + n, "%2f", 3) != 0)
+        return qed_error (EINVAL, "%s: the name after %s must begin with '/'",
+                          uri, files[i]);
+    }
+  }
+  return 0;
 }
 
 static int
@@ -690,11 +704,8 @@ qed_nbd_open_uri (const char *uri, bool trusted)
 {
   struct source *s;
 
-  if (!trusted && !parameters_allowed (uri)) {
-    qed_error (EPERM, "%s: in an image's header a URI may have no parameter "
-               "but socket", uri);
+  if (check_parameters (uri, trusted) == -1)
     return NULL;
-  }
   s = new_source (uri, NULL, NULL, trusted);
   if (s == NULL)
     return NULL;

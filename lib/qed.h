@@ -256,7 +256,7 @@ struct qed_storage_ops {
   int (*punch) (struct qed_storage *st, uint64_t offset, uint64_t length);
   int (*zero) (struct qed_storage *st, uint64_t offset, uint64_t length);
 
-  /* Called once before the first of pwrite, resize, sync, punch and zero.
+  /* Called once before the first of pwrite, pwritev, resize, sync, punch and zero.
    * Unlike the others it leaves a message when it fails.  EACCES, EPERM or
    * EROFS: we may not write; reading goes on.  make_readonly undoes it;
    * none of those is under way then.  Both may be NULL.

@@ -299,7 +299,7 @@ forget (struct qed_table *t, struct slot *s)
 static struct slot *
 claim (struct qed_table *t, uint64_t key)
 {
-  /* The first round clears the marks, so the second finds a slot. */
+  /* The first round clears the marks, so the second finds what there is. */
   for (uint64_t tries = 0; tries < 2 * (uint64_t) t->nr_slots; ++tries) {
     struct slot *s = &t->slots[t->hand];
 

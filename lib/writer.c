@@ -152,9 +152,9 @@ qed_mark_unsynced (struct qed_image *img)
 }
 
 /* Make everything durable whose write has returned, but for links that are
- * pending.  A sync that is under way
- * may have begun too early for that, so it takes one that begins now, or, with
- * all those under way that may be, the next one, which all who wait share.
+ * pending.  A sync that is under way may have begun too early for that, so it
+ * takes one that begins now, or, with all those under way that may be, the next
+ * one, which all who wait share.
  */
 static int
 sync_all (struct qed_image *img)
@@ -207,8 +207,9 @@ commit (struct qed_image *img)
   pthread_cond_broadcast (&w->changed);
 }
 
-int
-qed_sync_all (struct qed_image *img)
+/* Write all links that are pending, not durably: what they point to is. */
+static int
+commit_all (struct qed_image *img)
 {
   struct qed_writer *w = img->writer;
   uint64_t need;
@@ -224,7 +225,13 @@ qed_sync_all (struct qed_image *img)
     else
       commit (img);
   pthread_mutex_unlock (&w->lock);
-  return qed_check_writable (img) == -1 ? -1 : sync_all (img);
+  return qed_check_writable (img);
+}
+
+int
+qed_sync_all (struct qed_image *img)
+{
+  return commit_all (img) == -1 ? -1 : sync_all (img);
 }
 
 int
@@ -237,7 +244,7 @@ qed_link_later (struct qed_image *img, uint64_t cluster, uint64_t n,
 
   while ((r = qed_table_link_later (img->table, cluster, n, offset,
                                     &first)) == 1)
-    if (qed_sync_all (img) == -1)
+    if (commit_all (img) == -1)
       return -1;
   if (first) {
     pthread_mutex_lock (&w->lock);

@@ -130,9 +130,7 @@ extern int qed_check_writable (const struct qed_image *img);
  */
 extern int qed_writer_fail (struct qed_image *img, int err);
 
-/* Make everything durable whose call has returned, including links: commit.
- * May be called with a claim.
- */
+/* Make everything durable whose call has returned, including links: commit. */
 extern int qed_sync_all (struct qed_image *img);
 
 /* Something was written; or in part, which is as good. */

@@ -56,6 +56,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -153,6 +154,12 @@ parse_backing (const char *value)
   backing_path = NULL;
   chain_options.backing = value;
   if (strcmp (value, "none") != 0 && !qed_is_nbd_uri (value)) {
+    if (qed_has_protocol (value) && access (value, F_OK) == -1) {
+      nbdkit_error ("backing=%s: there is no such file, and of URIs only "
+                    "nbd://, nbds://, nbd+unix:// and nbds+unix:// can be "
+                    "used", value);
+      return -1;
+    }
     chain_options.backing = backing_path = nbdkit_absolute_path (value);
     if (backing_path == NULL)
       return -1;

@@ -49,6 +49,11 @@ check_refused "nbd+unix:///?socket=$d/absent" 'No such file or directory'
 touch $d/file
 check_refused "nbd+unix:///?socket=$d/file" 'Connection refused'
 check_refused "nbd+unix:///" '.'
+# The connection may have to be made again, and then from another directory.
+check_refused "nbd+unix:///?socket=base.sock" \
+              "the name after socket= must begin with '/'"
+check_refused "nbds+unix:///?socket=$d/base.sock&tls-psk-file=keys" \
+              "the name after tls-psk-file= must begin with '/'"
 check_refused "nbd://localhost:1/" 'Connection refused'
 check_refused "nbd+unix:///absent?socket=$d/base.sock" '.'
 

@@ -94,8 +94,8 @@ qedtest.refused(f"{t}/other/mid.qed: backing file: {t}/other/missing: .*No such"
 for value, what in (("missing", f"{t}/missing: .*No such file"),
                     ("other", f"{t}/other: .*directory"),
                     ("", "directory|empty"), ("nbd", f"{t}/nbd: .*No such"),
-                    ("http://localhost/x", f"{t}/http://localhost/x: .*No such"),
-                    ("nbd+ssh://x/", f"{t}/nbd.ssh://x/: .*No such"),
+                    ("http://localhost/x", "no such file, and of URIs only"),
+                    ("nbd+ssh://x/", "no such file, and of URIs only"),
                     ("None", f"{t}/None: .*No such file")):
     for image in qedtest.some(images, 1):
         qedtest.refused(f"error: .*({what})", "qed", image, "backing=" + value)
