@@ -96,3 +96,27 @@ nbdcopy "$uri" - | cmp - $d/expected
 stop_nbdkit x
 start_nbdkit -n x -r qed $d/x.qed backing="$(uri_of pattern)"
 nbdcopy "$uri" - | cmp - $d/expected
+stop_nbdkit x
+
+# And over a server that wants one connection only.
+head -c 1M /dev/urandom > $d/random
+start_nbdkit -n one eval get_size='echo 1048576' can_multi_conn='exit 3' \
+             can_extents='exit 0' extents='echo 0 1M' \
+             pread="dd if=$d/random skip=\$4 count=\$3 \
+                       iflag=skip_bytes,count_bytes status=none"
+rm -f $d/x.qed
+qed-img create $d/x.qed 1M
+cp $d/random $d/expected
+for offset in 5000 100000 700001; do
+    printf text | dd of=$d/expected bs=1 seek=$offset conv=notrunc status=none
+done
+start_nbdkit -n x qed $d/x.qed backing="$(uri_of one)"
+nbdsh -u "$uri" -c '
+text = nbd.Buffer.from_bytearray(bytearray(b"text"))
+for offset in (5000, 100000, 700001):
+    h.aio_pwrite(text, offset)
+while h.aio_in_flight():
+    h.poll(-1)
+h.flush()
+'
+nbdcopy "$uri" - | cmp - $d/expected

@@ -326,8 +326,8 @@ run_writing (struct mem_file *f, struct below *below, uint8_t *want,
   struct writing jobs[THREADS];
 
   CHECK (img != NULL);
+  mem_set_faults (f, session % 2 ? &slow : NULL); /* before there are threads */
   CHECK_EQ (qed_make_writable (img, &opts), 0);
-  mem_set_faults (f, session % 2 ? &slow : NULL);
   for (unsigned i = 0; i < THREADS; i++)
     jobs[i] = (struct writing) {
       .number = i, .seed = session * THREADS + i,
@@ -335,8 +335,8 @@ run_writing (struct mem_file *f, struct below *below, uint8_t *want,
       .stripe = stripe,
     };
   run_threads (jobs, writing_thread);
-  mem_set_faults (f, NULL);
   CHECK_EQ (qed_close (img), 0);
+  mem_set_faults (f, NULL);
   check_regions (f, below, want);
 }
 
