@@ -115,6 +115,8 @@ qed_backing_raw (struct qed_storage *st)
   };
   raw->st = st;
   qed_stretch_init (&raw->data);
+  if (size > 0)
+    qed_stretch_begin (&raw->data, st);
   return &raw->b;
 }
 

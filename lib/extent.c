@@ -144,6 +144,16 @@ file_extent (struct qed_storage *st, struct qed_stretch *s, uint64_t offset,
   return end - offset < length ? end - offset : length;
 }
 
+void
+qed_stretch_begin (struct qed_stretch *s, struct qed_storage *st)
+{
+  bool hole;
+  int64_t end = st->ops->next_extent (st, 0, &hole);
+
+  if (end > 0 && !hole)
+    learn_data (s, 0, (uint64_t) end, s->forgotten);
+}
+
 int
 qed_collect_file (struct qed_collector *c, struct qed_storage *st,
                   struct qed_stretch *s, uint64_t offset, uint64_t length)

@@ -77,6 +77,12 @@ struct qed_stretch {
 extern void qed_stretch_init (struct qed_stretch *s);
 extern void qed_stretch_destroy (struct qed_stretch *s);
 
+/* Look at the stretch that the file in ST begins with.  Most raw disks are
+ * one, and some filesystems take milliseconds to find its end: whoever
+ * asks from anywhere then knows.
+ */
+extern void qed_stretch_begin (struct qed_stretch *s, struct qed_storage *st);
+
 /* Holes have come into the file where there was data. */
 extern void qed_forget_data (struct qed_stretch *s);
 
