@@ -49,7 +49,7 @@ fi
 cleanup_fn umount $d/small
 "$PYTHON" - <<'END'
 import os, random
-import nbd, qedimg, qedtest
+import qedimg, qedtest
 
 path = qedtest.TMP + "/small/x.qed"
 base = qedtest.TMP + "/base"
@@ -70,21 +70,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
         f.write(bytes(MiB))
 
     def write(n, offset):
-        """Is there room for it?"""
-        b = r.randbytes(n)
-        try:
-            h.pwrite(b, offset)
-        except nbd.Error as e:
-            assert e.errno == "ENOSPC", e
-            got = h.pread(n, offset)
-            old = disk.read(offset, n)
-            for pos in range(0, n, 512):
-                part = slice(pos, pos + 512)
-                assert got[part] in (old[part], b[part])
-            disk.write(got, offset)
-            return False
-        disk.write(b, offset)
-        return True
+        return qedtest.write_if_room(h, disk, r.randbytes(n), offset)
 
     with qedtest.Server("qed", path,
                         "backing-dir=" + qedtest.TMP) as s:
