@@ -33,9 +33,10 @@
 /* The open image: open and close, reading, extents, prefetching.
  *
  * The read path: qed_pread asks for the run at the current offset (cluster.c)
- * and reads it with one system call, or fills in zeros, until all is there.
- * Nothing is allocated, no lock is held across I/O, and a request inside
- * one run costs one system call, none if it is zeros.
+ * and reads it with one system call, or as what is below the image reads, or
+ * fills in zeros, until all is there.  Nothing is allocated, no lock is held
+ * across I/O, and a request inside one run costs one system call in all the
+ * layers, none if it is zeros.
  *
  * The file's length is taken once, at open: only the library itself extends
  * it.  Should somebody without respect for locks cut the file, reads fail

@@ -65,8 +65,10 @@
  * a slice from its first to its last entry of that set, with the old values for
  * the other one, which may not be durable before what they point to is.  So no
  * other writes may go to that slice at the same time: a commit waits until it
- * isn't pinned, and who has pinned it until the commit has written it.  Half
- * of the slots stay free for others, unless there is a slot for every slice.
+ * isn't pinned, and who has pinned it until the commit has written it.  The
+ * same goes for reserving, which writes a slice back as it is in the file, so
+ * that it has its space there.  Half of the slots stay free for others, unless
+ * there is a slot for every slice.
  *
  * I9: L1 entries are checked here, where they are followed; L2 entries by
  * the caller (cluster.c), who follows them.  Nothing is linked in a slice that
