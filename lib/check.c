@@ -31,22 +31,25 @@
  */
 
 
-/* Consistency check, and the repair that can't lose anything.
+/* Consistency check: which clusters are referenced, and whether each is by one
+ * entry only.
  *
- * Which clusters are referenced is kept in two bitmaps, one for L2 tables, one
- * for data, over a window of the file: for nearly all images there is one
- * window; else the tables are read once more for each window that anything
- * refers to.  So memory is bounded (64 MiB), and the parts of the bitmaps
- * that nothing refers to take none.
+ * A bitmap over a window of the file has a bit for each cluster that is in
+ * use: for nearly all images there is one window; else the tables are read once
+ * more for each window that anything refers to.  So memory is bounded (32 MiB),
+ * and the parts of the bitmap that nothing refers to take none.  A second one,
+ * of the clusters of L2 tables, is made only when a cluster has two owners.
  *
- * In a window the L1 table is read first, so that all L2 tables are known when
- * their entries are looked at.  What's found:
+ * There are two rounds over all windows.  The first one, over the L1 table only,
+ * finds the L1 entries that may not be followed: unsound ones, and those to a
+ * table that overlaps with an earlier one.  The second one marks the other L2
+ * tables as used and looks at their entries.
  *
- *     an entry out of range            cleared: reading through it fails
- *     a data cluster inside a table    cleared: no guest data is in there
- *     a cluster referenced twice       refused: the owner can't be told
- *     a cluster never referenced       left alone: only space is lost; at the
- *                                      end of the file, for the caller to cut
+ *     an entry out of range            unsound: reading through it fails
+ *     an L2 table that overlaps        shared table
+ *     a data cluster inside a table    in table: no guest data is in there
+ *     a data cluster marked already    shared data: the owner can't be told
+ *     a cluster never marked           leak: only space is lost
  *
  * All table entries are looked at, those beyond the end of the disk too.
  * I9: an entry is followed only if it is sound, and a table only once.
@@ -58,13 +61,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
+#include "check.h"
 #include "error.h"
 #include "format.h"
 #include "storage.h"
-#include "writer.h"
 
 /* Clusters, a power of 2; and of how many windows a file that isn't made to
  * annoy us can have data in.
@@ -72,48 +73,68 @@
 #define WINDOW (UINT64_C (1) << 28)
 #define MAX_WINDOWS 64
 
-/* Entries of a table that are read at once, at most. */
-#define PIECE_ENTRIES (UINT64_C (1) << 15)
-
 struct checker {
-  struct qed_storage *st;
-  struct qed_geometry g;
-  uint64_t file_end;            /* in whole clusters */
-  bool repair;
+  struct qed_walk *w;
+  const struct qed_check_options *opts;
+  unsigned clear;               /* damages whose entries become 0 */
   struct qed_check_result *result;
-  struct qed_past_end *past_end;
+  uint8_t *skip;                /* L1 entries that may not be followed */
+  uint64_t used;                /* clusters of tables and data */
 
   uint64_t start, end;          /* the window, in clusters */
   uint64_t next;                /* least cluster referenced behind it */
-  uint8_t *tables, *data;       /* bitmaps of the window */
+  uint8_t *marks;               /* bitmap of the window */
+  uint8_t *tables;              /* the same of L2 tables only, or NULL */
 
-  uint64_t l2_offset;           /* of the L2 table that is being looked at */
-  uint64_t *l1_piece, *l2_piece; /* buffers */
+  uint64_t l1_index, expected;  /* where the data after the last entry is, if
+                                   that was in the same table */
+
+  qed_entry_fn *shared;         /* see qed_find_shared; or NULL */
+  void *opaque;
 };
 
-/* ---- references ---- */
+/* ---- damages ---- */
 
-static bool
-test_bit (const uint8_t *bitmap, uint64_t i)
-{
-  return bitmap[i / 8] & 1U << i % 8;
-}
-
+/* Tell of the guest range that an entry maps: COUNT clusters of 1 << SHIFT bytes
+ * from number INDEX on, cut at the end of the disk.
+ */
 static void
-set_bit (uint8_t *bitmap, uint64_t i)
+tell (struct checker *c, enum qed_damage damage, uint64_t index,
+      unsigned shift)
 {
-  bitmap[i / 8] |= (uint8_t) (1U << i % 8);
+  const uint64_t size = c->w->g.image_size;
+  uint64_t offset, length;
+
+  c->result->damages[damage]++;
+  c->result->corruptions++;
+  if (c->opts == NULL || c->opts->damage == NULL)
+    return;
+  offset = index > UINT64_MAX >> shift ? UINT64_MAX : index << shift;
+  length = offset >= size ? 0 : size - offset;
+  if (shift < 64 && length > UINT64_C (1) << shift)
+    length = UINT64_C (1) << shift;
+  c->opts->damage (c->opts->opaque, damage, offset, length);
 }
 
-/* COUNT clusters at OFFSET are in use. */
-static void
-extend_end (struct checker *c, uint64_t offset, uint64_t count)
+/* The same for an entry.  Returns whether that is cleared. */
+static int
+damaged (struct checker *c, enum qed_damage damage, bool l1, uint64_t index,
+         uint64_t *entry)
 {
-  uint64_t end = offset + (count << c->g.cluster_bits);
+  const struct qed_geometry *g = &c->w->g;
 
-  if (end > c->result->end)
-    c->result->end = end;
+  if (l1)
+    tell (c, damage, index, g->table_bits + g->cluster_bits);
+  else
+    tell (c, damage, (c->w->l1_index << g->table_bits) + index,
+          g->cluster_bits);
+  if (!(c->clear & 1U << damage))
+    return 0;
+  *entry = QED_ENTRY_UNALLOCATED;
+  return 1;
 }
+
+/* ---- marks ---- */
 
 /* Is CLUSTER of the file in the window?  If it's behind remember that. */
 static bool
@@ -124,190 +145,231 @@ in_window (struct checker *c, uint64_t cluster)
   return cluster >= c->start && cluster < c->end;
 }
 
-static int
-twice (const struct checker *c, uint64_t cluster, const char *what)
+static void
+mark (struct checker *c, uint64_t cluster)
 {
-  return qed_error (EIO, "%s: cluster at %" PRIu64 ": is referenced twice, "
-                    "%s: the image is corrupt and can only be read: run "
-                    "qed-img check -r all", c->st->name,
-                    cluster << c->g.cluster_bits, what);
+  uint64_t end = (cluster + 1) << c->w->g.cluster_bits;
+
+  qed_set_bit (c->marks, cluster - c->start);
+  c->used++;
+  if (end > c->result->end)
+    c->result->end = end;
 }
 
-/* ---- tables ---- */
-
-/* Look at an entry that isn't 0.  0: good; 1: clear it; -1: failed. */
-typedef int look_fn (struct checker *c, uint64_t index, uint64_t entry);
-
-/* Call FN for the entries in a piece of a table, and with repair write those
- * back that it doesn't like.
- */
-static int
-look_at_piece (struct checker *c, uint64_t offset, uint64_t *piece,
-               uint64_t index, uint64_t n, look_fn *fn)
-{
-  bool changed = false;
-
-  offset += index * sizeof *piece;
-  if (qed_storage_read (c->st, piece, n * sizeof *piece, offset) == -1)
-    return -1;
-  for (uint64_t i = 0; i < n; ++i) {
-    int r = piece[i] ? fn (c, index + i, le64toh (piece[i])) : 0;
-
-    if (r == -1)
-      return -1;
-    if (r == 1) {
-      piece[i] = 0;
-      changed = true;
-    }
-  }
-  if (changed && c->repair)
-    return qed_storage_write (c->st, piece, n * sizeof *piece, offset);
-  return 0;
-}
-
-/* How many entries from OFFSET of the file on, at most MAX, are in a hole or
- * (*HOLE false) may not be?
- */
-static uint64_t
-entries_alike (struct checker *c, uint64_t offset, uint64_t max, bool *hole)
-{
-  int64_t end = c->st->ops->next_extent (c->st, offset, hole);
-  uint64_t n;
-
-  if (end == -1 || (uint64_t) end <= offset) {
-    *hole = false;
-    return max;
-  }
-  n = ((uint64_t) end - offset) / sizeof (uint64_t);
-  if (n == 0) {
-    *hole = false;
-    n = 1;
-  }
-  return n < max ? n : max;
-}
-
-/* The same for a whole table, but for holes of the file. */
-static int
-look_at_table (struct checker *c, uint64_t offset, uint64_t *piece,
-               look_fn *fn)
-{
-  const uint64_t entries = UINT64_C (1) << c->g.table_bits;
-  uint64_t index = 0;
-
-  while (index < entries) {
-    bool hole;
-    uint64_t left = entries_alike (c, offset + index * sizeof *piece,
-                                   entries - index, &hole);
-
-    if (hole)
-      index += left;
-    else
-      while (left > 0) {
-        uint64_t n = left < PIECE_ENTRIES ? left : PIECE_ENTRIES;
-
-        if (look_at_piece (c, offset, piece, index, n, fn) == -1)
-          return -1;
-        index += n;
-        left -= n;
-      }
-  }
-  return 0;
-}
-
-/* First round over L1: its entries, and the clusters of the L2 tables. */
-static int
-look_at_l1_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
-                  uint64_t entry)
-{
-  uint64_t count = c->g.table_bytes >> c->g.cluster_bits;
-
-  if (!qed_entry_sound (&c->g, entry, c->g.table_bytes, c->file_end, 0)) {
-    if (c->start == 0)
-      c->result->unsound++;
-    return 1;
-  }
-  extend_end (c, entry, count);
-  for (uint64_t i = 0; i < count; ++i) {
-    uint64_t cluster = (entry >> c->g.cluster_bits) + i;
-
-    if (!in_window (c, cluster))
-      continue;
-    if (test_bit (c->tables, cluster - c->start))
-      return twice (c, cluster, "by L2 tables");
-    set_bit (c->tables, cluster - c->start);
-  }
-  return 0;
-}
+/* ---- first round: L1 entries ---- */
 
 static int
-look_at_l2_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
-                  uint64_t entry)
+look_at_l1_entry (void *opaque, uint64_t index, uint64_t *entry)
 {
-  uint64_t cluster = entry >> c->g.cluster_bits;
+  struct checker *c = opaque;
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t count = g->table_bytes >> g->cluster_bits;
+  const uint64_t first = *entry >> g->cluster_bits;
 
-  if (entry == QED_ENTRY_ZERO)
+  if (qed_bit (c->skip, index))
     return 0;
-  if (!qed_entry_sound (&c->g, entry, c->g.cluster_size, c->file_end,
-                        c->l2_offset)) {
-    if (c->start == 0)
-      c->result->unsound++;
-    return 1;
+  if (!qed_entry_sound (g, *entry, g->table_bytes, c->w->file_end, 0)) {
+    qed_set_bit (c->skip, index);
+    return damaged (c, QED_DAMAGE_UNSOUND, true, index, entry);
   }
+  for (uint64_t i = 0; i < count; ++i)
+    if (in_window (c, first + i) && qed_bit (c->marks, first + i - c->start)) {
+      qed_set_bit (c->skip, index);
+      return damaged (c, QED_DAMAGE_SHARED_TABLE, true, index, entry);
+    }
+  for (uint64_t i = 0; i < count; ++i)
+    if (in_window (c, first + i))
+      mark (c, first + i);
+  return 0;
+}
+
+static int
+look_at_l1 (struct checker *c)
+{
+  return qed_walk_l1 (c->w, look_at_l1_entry, c);
+}
+
+/* ---- second round: L2 tables and their entries ---- */
+
+/* Mark the L2 tables that are followed. */
+static int
+mark_l1_entry (void *opaque, uint64_t index, uint64_t *entry)
+{
+  struct checker *c = opaque;
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t count = g->table_bytes >> g->cluster_bits;
+
+  if (qed_bit (c->skip, index) ||
+      !qed_entry_sound (g, *entry, g->table_bytes, c->w->file_end, 0))
+    return 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    uint64_t cluster = (*entry >> g->cluster_bits) + i;
+
+    if (in_window (c, cluster))
+      mark (c, cluster);
+  }
+  return 0;
+}
+
+/* Set C->tables. */
+static int
+find_tables (struct checker *c)
+{
+  struct qed_check_result ignored = { .end = 0 };
+  struct checker t = *c;
+  /* C's buffers are in use. */
+  struct qed_walk w = *c->w;
+  int r = -1;
+
+  w.bulk = NULL;
+  t.w = &w;
+  t.result = &ignored;
+  t.marks = qed_bitmap_new (c->end - c->start, w.st->name);
+  if (t.marks && qed_walk_own_buffers (&w) == 0) {
+    r = qed_walk_l1 (&w, mark_l1_entry, &t);
+    qed_walk_free (&w);
+  }
+  if (r == 0)
+    c->tables = t.marks;
+  else
+    qed_bitmap_free (t.marks, c->end - c->start);
+  return r;
+}
+
+/* An entry whose CLUSTER, in the window, is marked already. */
+static int
+second_owner (struct checker *c, uint64_t cluster, uint64_t index,
+              uint64_t *entry)
+{
+  if (c->shared)
+    return c->shared (c->opaque, index, entry);
+  if (c->tables == NULL && find_tables (c) == -1)
+    return -1;
+  return damaged (c, qed_bit (c->tables, cluster - c->start) ?
+                  QED_DAMAGE_IN_TABLE : QED_DAMAGE_SHARED_DATA,
+                  false, index, entry);
+}
+
+/* Statistics about a sound entry. */
+static void
+count_allocated (struct checker *c, uint64_t entry)
+{
+  c->result->allocated_clusters++;
+  if (c->l1_index == c->w->l1_index && entry != c->expected)
+    c->result->fragmented_clusters++;
+  c->l1_index = c->w->l1_index;
+  c->expected = entry + c->w->g.cluster_size;
+}
+
+static int
+look_at_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
+{
+  struct checker *c = opaque;
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t cluster = *entry >> g->cluster_bits;
+  const bool first = c->start == 0;
+
+  if (*entry == QED_ENTRY_ZERO)
+    return 0;
+  if (!qed_entry_sound (g, *entry, g->cluster_size, c->w->file_end,
+                        c->w->table))
+    return first ?
+      damaged (c, QED_DAMAGE_UNSOUND, false, index, entry) : 0;
+  if (first)
+    count_allocated (c, *entry);
   if (!in_window (c, cluster))
     return 0;
-  if (test_bit (c->tables, cluster - c->start)) {
-    c->result->in_tables++;
-    return 1;
-  }
-  if (test_bit (c->data, cluster - c->start))
-    return twice (c, cluster, "as data");
-  set_bit (c->data, cluster - c->start);
-  extend_end (c, entry, 1);
+  if (qed_bit (c->marks, cluster - c->start))
+    return second_owner (c, cluster, index, entry);
+  mark (c, cluster);
   return 0;
 }
 
-/* Second round over L1: the L2 tables. */
-static int
-look_at_l2_table (struct checker *c, uint64_t index __attribute__ ((unused)),
-                  uint64_t entry)
+/* The same for the entries up to the first one that is anything but sound, in
+ * the window and not marked yet, which is nearly all there are.
+ */
+static uint64_t
+take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)
 {
-  /* Without repair they are still there. */
-  if (!qed_entry_sound (&c->g, entry, c->g.table_bytes, c->file_end, 0))
+  struct checker *c = opaque;
+  const struct qed_geometry g = c->w->g;
+  const uint64_t file_end = c->w->file_end, table = c->w->table;
+  const uint64_t start = c->start, clusters = c->end - start;
+  uint8_t *const marks = c->marks;
+  uint64_t allocated = 0, fragmented = 0, last = 0, i;
+  uint64_t expected = c->l1_index == c->w->l1_index ? c->expected : 0;
+
+  if (start > 0)
     return 0;
-  c->l2_offset = entry;
-  return look_at_table (c, entry, c->l2_piece, look_at_l2_entry);
+  for (i = 0; i < n; ++i) {
+    const uint64_t entry = le64toh (piece[i]);
+    const uint64_t cluster = entry >> g.cluster_bits;
+
+    if (entry == QED_ENTRY_UNALLOCATED || entry == QED_ENTRY_ZERO)
+      continue;
+    if (!qed_entry_sound (&g, entry, g.cluster_size, file_end, table) ||
+        cluster >= clusters || qed_bit (marks, cluster))
+      break;
+    qed_set_bit (marks, cluster);
+    allocated++;
+    fragmented += expected != 0 && entry != expected;
+    expected = entry + g.cluster_size;
+    if (entry > last)
+      last = entry;
+  }
+  if (allocated > 0) {
+    c->used += allocated;
+    c->result->allocated_clusters += allocated;
+    c->result->fragmented_clusters += fragmented;
+    if (last + g.cluster_size > c->result->end)
+      c->result->end = last + g.cluster_size;
+    c->l1_index = c->w->l1_index;
+    c->expected = expected;
+  }
+  return i;
+}
+
+static int
+look_at_l2 (struct checker *c)
+{
+  int r;
+
+  c->l1_index = UINT64_MAX;
+  if (qed_walk_l1 (c->w, mark_l1_entry, c) == -1)
+    return -1;
+  c->w->bulk = take_sound_entries;
+  r = qed_walk_l2 (c->w, look_at_l2_entry, c);
+  c->w->bulk = NULL;
+  return r;
 }
 
 /* ---- windows ---- */
 
 static int
-check_window (struct checker *c)
+look_at_window (struct checker *c, int (*look) (struct checker *c))
 {
-  size_t bytes = (c->end - c->start) / 8 + 1;
-  int r = -1;
+  const uint64_t clusters = c->w->file_end >> c->w->g.cluster_bits;
+  int r;
 
-  /* Not malloc, so that what is never touched costs nothing. */
-  c->tables = mmap (NULL, 2 * bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (c->tables == MAP_FAILED)
-    return qed_error (errno, "%s: bitmaps of %zu bytes: %m", c->st->name,
-                      2 * bytes);
-  c->data = c->tables + bytes;
+  c->end = clusters - c->start < WINDOW ? clusters : c->start + WINDOW;
   c->next = UINT64_MAX;
-  if (look_at_table (c, c->g.l1_offset, c->l1_piece, look_at_l1_entry) == 0)
-    r = look_at_table (c, c->g.l1_offset, c->l1_piece, look_at_l2_table);
-  munmap (c->tables, 2 * bytes);
+  c->tables = NULL;
+  c->marks = qed_bitmap_new (c->end - c->start, c->w->st->name);
+  if (c->marks == NULL)
+    return -1;
+  r = look (c);
+  qed_bitmap_free (c->marks, c->end - c->start);
+  qed_bitmap_free (c->tables, c->end - c->start);
   return r;
 }
 
+/* One round. */
 static int
-check_windows (struct checker *c)
+look_at_windows (struct checker *c, int (*look) (struct checker *c))
 {
-  const uint64_t clusters = c->file_end >> c->g.cluster_bits;
-
+  c->start = c->used = 0;
   for (int i = 0; i < MAX_WINDOWS; ++i) {
-    c->end = clusters - c->start < WINDOW ? clusters : c->start + WINDOW;
-    if (check_window (c) == -1)
+    if (look_at_window (c, look) == -1)
       return -1;
     if (c->next == UINT64_MAX)
       return 0;
@@ -315,23 +377,29 @@ check_windows (struct checker *c)
   }
   return qed_error (EFBIG, "%s: its clusters are spread over too large a "
                     "file, of %" PRIu64 " bytes, to check it: it can only be "
-                    "read", c->st->name, c->file_end);
+                    "read", c->w->st->name, c->w->file_end);
 }
 
 /* ---- entries past the end ---- */
 
+struct note {
+  struct qed_walk *w;
+  struct qed_past_end *past_end;
+};
+
 /* Would ENTRY be sound if the file were longer? */
 static void
-note_past_end (struct checker *c, uint64_t entry, uint64_t length,
+note_past_end (const struct note *n, uint64_t entry, uint64_t length,
                uint64_t own_table)
 {
-  struct qed_past_end *p = c->past_end;
+  const uint64_t file_end = n->w->file_end;
+  struct qed_past_end *p = n->past_end;
 
-  if (!qed_entry_sound (&c->g, entry, length, INT64_MAX, own_table) ||
-      entry <= c->file_end - length)
+  if (!qed_entry_sound (&n->w->g, entry, length, INT64_MAX, own_table) ||
+      entry <= file_end - length)
     return;
   p->count++;
-  if (entry > c->file_end && entry - c->file_end > QED_NEAR_END) {
+  if (entry > file_end && entry - file_end > QED_NEAR_END) {
     if (entry < p->far)
       p->far = entry;
   }
@@ -340,37 +408,23 @@ note_past_end (struct checker *c, uint64_t entry, uint64_t length,
 }
 
 static int
-note_l2_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
-               uint64_t entry)
+note_l2_entry (void *opaque, uint64_t index __attribute__ ((unused)),
+               uint64_t *entry)
 {
-  if (entry != QED_ENTRY_ZERO)
-    note_past_end (c, entry, c->g.cluster_size, c->l2_offset);
+  const struct note *n = opaque;
+
+  if (*entry != QED_ENTRY_ZERO)
+    note_past_end (n, *entry, n->w->g.cluster_size, n->w->table);
   return 0;
 }
 
 static int
-note_l1_entry (struct checker *c, uint64_t index __attribute__ ((unused)),
-               uint64_t entry)
+note_l1_entry (void *opaque, uint64_t index __attribute__ ((unused)),
+               uint64_t *entry)
 {
-  if (!qed_entry_sound (&c->g, entry, c->g.table_bytes, c->file_end, 0)) {
-    note_past_end (c, entry, c->g.table_bytes, 0);
-    return 0;
-  }
-  c->l2_offset = entry;
-  return look_at_table (c, entry, c->l2_piece, note_l2_entry);
-}
+  const struct note *n = opaque;
 
-/* ---- calls ---- */
-
-static int
-init (struct checker *c, const struct qed_header *h, uint64_t file_size)
-{
-  qed_geometry_init (&c->g, h);
-  c->file_end = file_size & ~(c->g.cluster_size - 1);
-  c->l1_piece = malloc (2 * PIECE_ENTRIES * sizeof *c->l1_piece);
-  if (c->l1_piece == NULL)
-    return qed_error (errno, "%s: %m", c->st->name);
-  c->l2_piece = c->l1_piece + PIECE_ENTRIES;
+  note_past_end (n, *entry, n->w->g.table_bytes, 0);
   return 0;
 }
 
@@ -378,33 +432,118 @@ int
 qed_find_past_end (struct qed_storage *st, const struct qed_header *h,
                    uint64_t file_size, struct qed_past_end *past_end)
 {
-  struct checker c = { .st = st, .past_end = past_end };
+  struct qed_walk w;
+  struct note n = { &w, past_end };
   int r;
 
-  if (init (&c, h, file_size) == -1)
+  if (qed_walk_init (&w, st, h, file_size) == -1)
     return -1;
   *past_end = (struct qed_past_end) {
-    .near_end = c.file_end, .far = UINT64_MAX
+    .near_end = w.file_end, .far = UINT64_MAX
   };
-  r = look_at_table (&c, c.g.l1_offset, c.l1_piece, note_l1_entry);
-  free (c.l1_piece);
+  r = qed_walk_l1 (&w, note_l1_entry, &n);
+  if (r == 0)
+    r = qed_walk_l2 (&w, note_l2_entry, &n);
+  qed_walk_free (&w);
+  return r;
+}
+
+/* ---- calls ---- */
+
+/* Both rounds; C has the walk, the rest of it may be zeros. */
+static int
+look_at_all (struct checker *c)
+{
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t l1_entries = UINT64_C (1) << g->table_bits;
+  uint64_t l1_end = g->l1_offset + g->table_bytes;
+  int r;
+
+  c->result->end = g->header_bytes > l1_end ? g->header_bytes : l1_end;
+  c->skip = qed_bitmap_new (l1_entries, c->w->st->name);
+  if (c->skip == NULL)
+    return -1;
+  r = look_at_windows (c, look_at_l1);
+  c->w->skip = c->skip;
+  if (r == 0)
+    r = look_at_windows (c, look_at_l2);
+  c->w->skip = NULL;
+  qed_bitmap_free (c->skip, l1_entries);
+  return r;
+}
+
+int
+qed_find_shared (struct qed_walk *w, qed_entry_fn *shared, void *opaque)
+{
+  struct qed_check_result result = { .end = 0 };
+  struct checker c = {
+    .w = w, .result = &result, .shared = shared, .opaque = opaque,
+  };
+
+  return look_at_all (&c);
+}
+
+int
+qed_find_shared_tables (struct qed_walk *w, uint8_t **skip)
+{
+  const uint64_t l1_entries = UINT64_C (1) << w->g.table_bits;
+  struct qed_check_result result = { .end = 0 };
+  struct checker c = { .w = w, .result = &result };
+  int r;
+
+  c.skip = qed_bitmap_new (l1_entries, w->st->name);
+  if (c.skip == NULL)
+    return -1;
+  r = look_at_windows (&c, look_at_l1);
+  if (r == 0)
+    *skip = c.skip;
+  else
+    qed_bitmap_free (c.skip, l1_entries);
   return r;
 }
 
 int
 qed_check_tables (struct qed_storage *st, const struct qed_header *h,
-                  uint64_t file_size, bool repair,
-                  struct qed_check_result *result)
+                  uint64_t file_size, const struct qed_check_options *opts,
+                  unsigned clear, struct qed_check_result *result)
 {
-  struct checker c = { .st = st, .repair = repair, .result = result };
+  struct qed_walk w;
+  struct checker c = {
+    .w = &w, .opts = opts, .clear = clear, .result = result,
+  };
   int r;
 
-  if (init (&c, h, file_size) == -1)
-    return -1;
   *result = (struct qed_check_result) {
-    .end = c.g.l1_offset + c.g.table_bytes
+    .file_size = file_size,
+    .need_check = h->features & QED_F_NEED_CHECK,
   };
-  r = check_windows (&c);
-  free (c.l1_piece);
+  if (qed_walk_init (&w, st, h, file_size) == -1)
+    return -1;
+  w.progress = opts ? opts->progress : NULL;
+  result->total_clusters = qed_clusters (&w.g);
+  r = look_at_all (&c);
+  if (r == 0) {
+    /* A device may be larger than what it holds. */
+    uint64_t end = st->fixed_size ? result->end : w.file_end;
+
+    result->leaks = ((end - w.g.header_bytes - w.g.table_bytes)
+                     >> w.g.cluster_bits) - c.used;
+  }
+  qed_walk_free (&w);
   return r;
+}
+
+int
+qed_check (struct qed_storage *st, const struct qed_check_options *opts,
+           struct qed_check_result *result)
+{
+  struct qed_header h;
+  int64_t size;
+
+  if (qed_read_header (st, &h, NULL) == -1)
+    return -1;
+  size = qed_storage_size (st);
+  if (size == -1)
+    return -1;
+  return qed_check_tables (st, &h, (uint64_t) size, opts, 0, result);
 }

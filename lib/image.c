@@ -132,6 +132,15 @@ qed_read_header (struct qed_storage *st, struct qed_header *h, char **backing)
   return read_header (st, h, backing, &file_size);
 }
 
+int
+qed_write_header (struct qed_storage *st, const struct qed_header *h)
+{
+  uint8_t buf[QED_HEADER_BYTES];
+
+  qed_header_encode (h, buf);
+  return qed_storage_write (st, buf, sizeof buf, 0);
+}
+
 struct qed_image *
 qed_open_overlay (struct qed_storage *st, struct qed_backing *backing,
                   size_t cache_size)

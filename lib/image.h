@@ -69,6 +69,10 @@ struct qed_image {
   pthread_mutex_t writer_lock;
 };
 
+/* Write the 64 bytes of the header, at once and not durably. */
+extern int qed_write_header (struct qed_storage *st,
+                             const struct qed_header *h);
+
 /* EINVAL unless the range is inside the disk. */
 extern int qed_check_range (const struct qed_image *img, uint64_t offset,
                             uint64_t length);

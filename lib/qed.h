@@ -40,7 +40,8 @@
  *               write, zero, trim                      (write.c)
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
  *               space at the end of the file           (space.c)
- *     check     consistency check and repair           (check.c)
+ *     check     consistency check                      (check.c)
+ *               going through all tables               (walk.c)
  *     backing   where unallocated ranges are read      (backing.c, nbd.c)
  *     cluster   guest range -> run                     (cluster.c)
  *     table     L1/L2 entries in a bounded cache       (table.c)
@@ -562,5 +563,60 @@ extern int qed_create_in (struct qed_storage *st,
  */
 extern int qed_create (const char *path,
                        const struct qed_create_options *opts);
+
+/* ---- calls that take long ---- */
+
+/* Called now and then: DONE of TOTAL, in units of the call's own, never less
+ * than before.  A pointer to it may be NULL.
+ */
+struct qed_progress {
+  void (*fn) (void *opaque, uint64_t done, uint64_t total);
+  void *opaque;
+};
+
+/* ---- check: see check.c ---- */
+
+/* What an entry can be besides right: QED-FORMAT.md, Tables and clusters. */
+enum qed_damage {
+  QED_DAMAGE_UNSOUND,           /* an L1 or L2 entry that may not be followed:
+                                   the range can't be read; repaired it is
+                                   unallocated */
+  QED_DAMAGE_SHARED_TABLE,      /* an L2 table overlaps with that of an earlier
+                                   range */
+  QED_DAMAGE_IN_TABLE,          /* the data is inside an L2 table */
+  QED_DAMAGE_SHARED_DATA,       /* the data cluster is another range's too */
+  QED_NR_DAMAGES
+};
+
+struct qed_check_result {
+  uint64_t damages[QED_NR_DAMAGES]; /* entries */
+  uint64_t corruptions;         /* their sum */
+  uint64_t leaks;               /* clusters that nothing refers to */
+  uint64_t total_clusters;      /* of the disk */
+  uint64_t allocated_clusters;  /* sound L2 entries that point to data */
+  uint64_t fragmented_clusters; /* of those, not next to the one before */
+  uint64_t end;                 /* of the last cluster in use, in bytes */
+  uint64_t file_size;           /* bytes; may end with part of a cluster */
+  bool need_check;              /* the image is marked NEED_CHECK */
+};
+
+struct qed_check_options {
+  const struct qed_progress *progress;
+
+  /* If not NULL: what is found, as ranges of the disk (which may be beyond its
+   * end, or empty for that reason), in no particular order, neighbours not
+   * merged.
+   */
+  void (*damage) (void *opaque, enum qed_damage damage, uint64_t offset,
+                  uint64_t length);
+  void *opaque;
+};
+
+/* Check the image in ST, which is open for reading at least, and change
+ * nothing.  Memory: a bit for each cluster of the file, 32 MiB at most.
+ */
+extern int qed_check (struct qed_storage *st,
+                      const struct qed_check_options *opts,
+                      struct qed_check_result *result);
 
 #endif /* QED_H */

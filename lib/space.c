@@ -61,6 +61,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "check.h"
 #include "error.h"
 #include "format.h"
 #include "image.h"

@@ -98,6 +98,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "check.h"
 #include "error.h"
 #include "format.h"
 #include "image.h"
@@ -262,15 +263,6 @@ qed_flush (struct qed_image *img)
 
 /* ---- NEED_CHECK (I6) ---- */
 
-static int
-write_header (struct qed_storage *st, const struct qed_header *h)
-{
-  uint8_t buf[QED_HEADER_BYTES];
-
-  qed_header_encode (h, buf);
-  return qed_storage_write (st, buf, sizeof buf, 0);
-}
-
 /* Write the header with NEED_CHECK set or not, and make that durable. */
 static int
 write_need_check (struct qed_image *img, bool set)
@@ -278,7 +270,7 @@ write_need_check (struct qed_image *img, bool set)
   struct qed_header h = img->writer->h;
 
   h.features = (h.features & ~QED_F_NEED_CHECK) | (set ? QED_F_NEED_CHECK : 0);
-  if (write_header (img->st, &h) == -1)
+  if (qed_write_header (img->st, &h) == -1)
     return -1;
   atomic_store (&img->writer->unsynced, true);
   return sync_all (img);
@@ -526,27 +518,42 @@ static int
 check (struct qed_image *img, struct qed_writer *w, bool allowed,
        struct qed_check_result *result)
 {
+  uint64_t shared;
+
   if (!allowed)
     return qed_error (EIO, "%s: header: features 0x%" PRIx64 ": the image is "
                       "marked NEED_CHECK, which means that it was not closed "
                       "cleanly, and check=never forbids to check it: open it "
                       "with check=auto or run qed-img check -r all",
                       img->st->name, w->h.features);
-  return qed_check_tables (img->st, &w->h, w->file_size, false, result);
+  if (qed_check_tables (img->st, &w->h, w->file_size, NULL, 0, result) == -1)
+    return -1;
+  shared = result->damages[QED_DAMAGE_SHARED_TABLE] +
+    result->damages[QED_DAMAGE_SHARED_DATA];
+  if (shared > 0)
+    return qed_error (EIO, "%s: %" PRIu64 " entries point to a table or a cluster "
+                      "that is referenced twice: the image is corrupt and can "
+                      "only be read: run qed-img check -r all",
+                      img->st->name, shared);
+  return 0;
 }
 
 static int
 repair (struct qed_image *img, struct qed_writer *w,
         struct qed_check_result *result)
 {
+  const uint64_t unsound = result->damages[QED_DAMAGE_UNSOUND];
+  const uint64_t in_tables = result->damages[QED_DAMAGE_IN_TABLE];
+  const unsigned clear = 1U << QED_DAMAGE_UNSOUND | 1U << QED_DAMAGE_IN_TABLE;
+
   if (qed_debug)
     qed_debug ("%s: was not closed cleanly: clearing %" PRIu64 " entries "
                "out of range and %" PRIu64 " that point into tables, cutting "
                "the file from %" PRIu64 " to %" PRIu64 " bytes",
-               img->st->name, result->unsound, result->in_tables,
-               w->file_size, result->end);
-  if ((result->unsound > 0 || result->in_tables > 0) &&
-      qed_check_tables (img->st, &w->h, w->file_size, true, result) == -1)
+               img->st->name, unsound, in_tables, w->file_size, result->end);
+  if (result->corruptions > 0 &&
+      qed_check_tables (img->st, &w->h, w->file_size, NULL, clear,
+                        result) == -1)
     return -1;
   /* What lies behind on a block device may not be zeros. */
   if (!img->st->fixed_size) {
@@ -577,7 +584,7 @@ prepare (struct qed_image *img, struct qed_writer *w,
 
   if (w->h.autoclear_features) {
     w->h.autoclear_features = 0; /* none is known */
-    if (write_header (img->st, &w->h) == -1 ||
+    if (qed_write_header (img->st, &w->h) == -1 ||
         qed_storage_sync (img->st) == -1)
       return -1;
   }

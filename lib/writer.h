@@ -31,8 +31,7 @@
  */
 
 
-/* What a writable image has beyond a readable one.  See writer.c, space.c,
- * check.c.
+/* What a writable image has beyond a readable one.  See writer.c and space.c.
  */
 
 #ifndef QED_WRITER_H
@@ -170,38 +169,5 @@ extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
 
 /* Cut the file to what has been given away.  Nobody allocates meanwhile. */
 extern int qed_cut_tail (struct qed_image *img);
-
-/* ---- check.c ---- */
-
-/* What is wrong with an image, in numbers of entries. */
-struct qed_check_result {
-  uint64_t unsound;             /* L1 or L2 entries out of range */
-  uint64_t in_tables;           /* L2 entries that point into an L2 table */
-  uint64_t end;                 /* of the last cluster in use */
-};
-
-/* Check the tables of the image in ST, with H valid, in a file of FILE_SIZE
- * bytes; with REPAIR also clear the entries that are counted, not durably.
- * EIO: a cluster is referenced twice; FILE is named with what to do.
- */
-extern int qed_check_tables (struct qed_storage *st,
-                             const struct qed_header *h, uint64_t file_size,
-                             bool repair, struct qed_check_result *result);
-
-/* Entries that are unsound only because they point past the end of the file,
- * so that they would be sound if it grew over them: those up to QED_NEAR_END
- * behind its end, and the least of the others.
- */
-#define QED_NEAR_END (UINT64_C (1) << 36)
-struct qed_past_end {
-  uint64_t count;
-  uint64_t near_end;            /* where the last near one ends; else the
-                                   file's end */
-  uint64_t far;                 /* UINT64_MAX: there is none */
-};
-
-extern int qed_find_past_end (struct qed_storage *st,
-                              const struct qed_header *h, uint64_t file_size,
-                              struct qed_past_end *past_end);
 
 #endif /* QED_WRITER_H */

@@ -1,0 +1,155 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Going through all tables of an image that nobody changes meanwhile, and what
+ * check.c, repair.c, amend.c and the writer share.
+ */
+
+#ifndef QED_CHECK_H
+#define QED_CHECK_H
+
+#include "format.h"
+#include "qed.h"
+
+/* ---- walks: walk.c ---- */
+
+struct qed_walk {
+  struct qed_storage *st;
+  struct qed_geometry g;
+  uint64_t file_end;            /* in whole clusters */
+  const struct qed_progress *progress; /* of walks over L2 tables; or NULL */
+
+  /* A bit for each L1 entry that isn't followed, or NULL: unsound ones never
+   * are.
+   */
+  const uint8_t *skip;
+
+  /* For speed; or NULL.  How many of the first of N entries at PIECE, as they are
+   * in the file, need not go to the function, which OPAQUE is that of?
+   */
+  uint64_t (*bulk) (void *opaque, const uint64_t *piece, uint64_t n);
+
+  /* Where the entry is that a function gets: */
+  uint64_t table;               /* the offset of its table */
+  uint64_t l1_index;            /* of that table, if it's an L2 table */
+
+  struct qed_walk_buffers *buffers;
+};
+
+/* Look at an entry that isn't 0, number INDEX of its table.  0: go on; 1: it
+ * has changed *ENTRY, which is to be written, not durably; -1: failed.
+ */
+typedef int qed_entry_fn (void *opaque, uint64_t index, uint64_t *entry);
+
+/* FILE_SIZE may end with part of a cluster. */
+extern int qed_walk_init (struct qed_walk *w, struct qed_storage *st,
+                          const struct qed_header *h, uint64_t file_size);
+extern void qed_walk_free (struct qed_walk *w);
+
+/* Let W, a copy of another walk that is under way, be one of its own. */
+extern int qed_walk_own_buffers (struct qed_walk *w);
+
+/* All L1 entries, in their order; and the entries of all L2 tables that sound
+ * L1 entries point to, in the order of the tables in the file, as far as one
+ * can have it with little memory.  Holes of the file are jumped over.
+ */
+extern int qed_walk_l1 (struct qed_walk *w, qed_entry_fn *fn, void *opaque);
+extern int qed_walk_l2 (struct qed_walk *w, qed_entry_fn *fn, void *opaque);
+
+/* The file offset of the entry that a function got. */
+static inline uint64_t
+qed_entry_place (const struct qed_walk *w, uint64_t index)
+{
+  return w->table + index * sizeof (uint64_t);
+}
+
+/* ---- bitmaps: walk.c ---- */
+
+/* BITS zeros, which take memory only when they are set, to be freed with the
+ * same size.  NULL: a message names NAME.
+ */
+extern uint8_t *qed_bitmap_new (uint64_t bits, const char *name);
+extern void qed_bitmap_free (uint8_t *bitmap, uint64_t bits);
+
+static inline bool
+qed_bit (const uint8_t *bitmap, uint64_t i)
+{
+  return bitmap[i / 8] & 1U << i % 8;
+}
+
+static inline void
+qed_set_bit (uint8_t *bitmap, uint64_t i)
+{
+  bitmap[i / 8] |= (uint8_t) (1U << i % 8);
+}
+
+/* ---- check.c ---- */
+
+/* As qed_check, of an image with the valid header H in a file of FILE_SIZE
+ * bytes.  Entries with a damage in the set CLEAR (of 1U << QED_DAMAGE_...) become
+ * 0, not durably.
+ */
+extern int qed_check_tables (struct qed_storage *st,
+                             const struct qed_header *h, uint64_t file_size,
+                             const struct qed_check_options *opts,
+                             unsigned clear, struct qed_check_result *result);
+
+/* Tell SHARED of each L2 entry whose cluster has an owner already: one that is
+ * an L2 table, or another entry.  Entries are as in a walk, and L1 entries
+ * have to be in order.  It may change what it gets, but not return 1.
+ */
+extern int qed_find_shared (struct qed_walk *w, qed_entry_fn *shared,
+                            void *opaque);
+
+/* Set *SKIP to a new bitmap of the L1 entries (1 << table_bits) that may not be
+ * followed, or that point to a table that overlaps with an earlier one.
+ */
+extern int qed_find_shared_tables (struct qed_walk *w, uint8_t **skip);
+
+/* Entries that are unsound only because they point past the end of the file,
+ * so that they would be sound if it grew over them: those up to QED_NEAR_END
+ * behind its end, and the least of the others.
+ */
+#define QED_NEAR_END (UINT64_C (1) << 36)
+struct qed_past_end {
+  uint64_t count;
+  uint64_t near_end;            /* where the last near one ends; else the
+                                   file's end */
+  uint64_t far;                 /* UINT64_MAX: there is none */
+};
+
+extern int qed_find_past_end (struct qed_storage *st,
+                              const struct qed_header *h, uint64_t file_size,
+                              struct qed_past_end *past_end);
+
+#endif /* QED_CHECK_H */
