@@ -48,6 +48,7 @@ struct qed_walk {
   struct qed_geometry g;
   uint64_t file_end;            /* in whole clusters */
   const struct qed_progress *progress; /* of walks over L2 tables; or NULL */
+  uint64_t reported;            /* to that */
 
   /* A bit for each L1 entry that isn't followed, or NULL: unsound ones never
    * are.
@@ -151,5 +152,19 @@ struct qed_past_end {
 extern int qed_find_past_end (struct qed_storage *st,
                               const struct qed_header *h, uint64_t file_size,
                               struct qed_past_end *past_end);
+
+/* ---- repair.c ---- */
+
+/* Take leaked space back: move what is at the end of the file into it and cut
+ * the file.  The image in ST, with H, has no corruption, is open for writing and
+ * marked NEED_CHECK durably, and all is durable.  H->l1_table_offset may change
+ * (in the file too); H->features is kept as the file has it.  *FILE_SIZE is
+ * brought up to date, *FREED, if not NULL, is how many clusters were leaked.
+ * All is durable afterwards but the file's last length.
+ */
+extern int qed_reclaim (struct qed_storage *st, struct qed_header *h,
+                        uint64_t *file_size,
+                        const struct qed_progress *progress,
+                        uint64_t *freed);
 
 #endif /* QED_CHECK_H */

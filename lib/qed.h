@@ -40,6 +40,7 @@
  *               write, zero, trim                      (write.c)
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
  *               space at the end of the file           (space.c)
+ *     repair    of corruption and leaks                (repair.c)
  *     check     consistency check                      (check.c)
  *               going through all tables               (walk.c)
  *     backing   where unallocated ranges are read      (backing.c, nbd.c)
@@ -256,6 +257,11 @@ struct qed_storage_ops {
    */
   int (*punch) (struct qed_storage *st, uint64_t offset, uint64_t length);
   int (*zero) (struct qed_storage *st, uint64_t offset, uint64_t length);
+
+  /* How many bytes the filesystem can still give to the file, or -1.  May be
+   * NULL: that isn't known.
+   */
+  int64_t (*free_space) (struct qed_storage *st);
 
   /* Called once before the first of pwrite, pwritev, resize, sync, punch and zero.
    * Unlike the others it leaves a message when it fails.  EACCES, EPERM or
@@ -574,7 +580,7 @@ struct qed_progress {
   void *opaque;
 };
 
-/* ---- check: see check.c ---- */
+/* ---- check and repair: see check.c, repair.c ---- */
 
 /* What an entry can be besides right: QED-FORMAT.md, Tables and clusters. */
 enum qed_damage {
@@ -613,10 +619,34 @@ struct qed_check_options {
 };
 
 /* Check the image in ST, which is open for reading at least, and change
- * nothing.  Memory: a bit for each cluster of the file, 32 MiB at most.
+ * nothing.  Memory: a bit for each cluster of the file, but of 2^28 of them at
+ * a time (32 MiB), the tables being read again for the next ones; twice that if
+ * clusters are shared; and a bit for each L1 entry.
  */
 extern int qed_check (struct qed_storage *st,
                       const struct qed_check_options *opts,
                       struct qed_check_result *result);
+
+/* Repair the image in ST, which nobody uses, and which is made writable.
+ *
+ * LEAKS: clusters and tables from the end of the file are moved to where space
+ * is leaked, and the file is cut.  Not while there are corruptions, since the
+ * leaks may be what a damaged entry pointed to: then nothing is changed.
+ * ALL: before that unsound entries are cleared, and who shares a table or a
+ * cluster with an earlier range, or has its data in a table, gets a copy.
+ *
+ * If it fails or is interrupted the image is no worse than before, is marked
+ * NEED_CHECK, and can be repaired again.  What was found at the start is in
+ * BEFORE (and goes to OPTS->damage), what is left in AFTER.
+ */
+enum qed_repair { QED_REPAIR_LEAKS, QED_REPAIR_ALL };
+struct qed_repair_result {
+  struct qed_check_result before, after;
+  uint64_t corruptions_fixed;   /* entries */
+  uint64_t leaks_fixed;         /* clusters, also such as came to light */
+};
+extern int qed_repair (struct qed_storage *st, enum qed_repair what,
+                       const struct qed_check_options *opts,
+                       struct qed_repair_result *result);
 
 #endif /* QED_H */

@@ -71,6 +71,7 @@
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <linux/fs.h>
 
 #include "error.h"
@@ -378,6 +379,16 @@ file_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
   return r;
 }
 
+static int64_t
+file_free_space (struct qed_storage *st)
+{
+  struct statvfs fs;
+
+  if (fstatvfs (file_fd (st), &fs) == -1)
+    return -1;
+  return (int64_t) (fs.f_bavail * fs.f_frsize);
+}
+
 static int file_make_writable (struct qed_storage *st);
 static void file_make_readonly (struct qed_storage *st);
 
@@ -424,6 +435,7 @@ static const struct qed_storage_ops file_ops = {
   .prefetch = file_prefetch,
   .punch = file_punch,
   .zero = file_zero,
+  .free_space = file_free_space,
   .make_writable = file_make_writable,
   .make_readonly = file_make_readonly,
   .close = file_close,

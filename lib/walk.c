@@ -231,12 +231,15 @@ find_places (struct qed_walk *w, const uint64_t *piece, uint64_t index,
   return count;
 }
 
+/* With many windows (check.c) there are as many walks. */
 static void
-report (const struct qed_walk *w, uint64_t done)
+report (struct qed_walk *w, uint64_t done)
 {
-  if (w->progress)
-    w->progress->fn (w->progress->opaque, done,
-                     UINT64_C (1) << w->g.table_bits);
+  if (w->progress == NULL || done < w->reported)
+    return;
+  w->reported = done;
+  w->progress->fn (w->progress->opaque, done,
+                   UINT64_C (1) << w->g.table_bits);
 }
 
 /* Walk over the L2 tables that a piece of the L1 table points to. */
@@ -276,8 +279,11 @@ qed_walk_l1 (struct qed_walk *w, qed_entry_fn *fn, void *opaque)
 int
 qed_walk_l2 (struct qed_walk *w, qed_entry_fn *fn, void *opaque)
 {
-  return walk_table (w, w->g.l1_offset, w->buffers->l1, walk_places, fn,
-                     opaque);
+  if (walk_table (w, w->g.l1_offset, w->buffers->l1, walk_places, fn,
+                  opaque) == -1)
+    return -1;
+  report (w, UINT64_C (1) << w->g.table_bits);
+  return 0;
 }
 
 int
