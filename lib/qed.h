@@ -36,6 +36,7 @@
  * Layers, each of which only calls those below it:
  *
  *     chain     an image and what is below it          (chain.c)
+ *     amend     resize, rebase, empty an overlay       (amend.c)
  *     image     open, read, extents, prefetch          (image.c)
  *               write, zero, trim                      (write.c)
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
@@ -648,5 +649,44 @@ struct qed_repair_result {
 extern int qed_repair (struct qed_storage *st, enum qed_repair what,
                        const struct qed_check_options *opts,
                        struct qed_repair_result *result);
+
+/* ---- amend: see amend.c ---- */
+
+/* In all of these IMG is open for writing, no other call is under way, and
+ * none but qed_close follows, unless that is said.  If they fail or are
+ * interrupted the disk is as before, or as wanted, and the same call makes it
+ * what is wanted.
+ */
+
+/* Change the disk's size.  SIZE: bytes, a multiple of 512.  EINVAL: more than
+ * the geometry can map.  What is added reads as zeros, whatever the backing
+ * file has there.  A smaller SIZE needs SHRINK (EINVAL); the clusters
+ * beyond are given back.
+ */
+extern int qed_resize (struct qed_image *img, uint64_t size, bool shrink,
+                       const struct qed_progress *progress);
+
+/* Let the header name NAME (NULL: no backing file) as the backing file, which
+ * is RAW or is probed.  ENOTSUP: there are compat_features we don't know.
+ * ENAMETOOLONG: there isn't room for the name in the header clusters.
+ */
+extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
+
+/* Would that fail for one of these reasons?  IMG need not be writable. */
+extern int qed_check_backing_name (struct qed_image *img, const char *name);
+
+/* Copy into IMG what would read differently on top of TO (NULL: zeros) than on
+ * what it has.  Durable when it returns.  qed_set_backing may follow.
+ */
+extern int qed_copy_differing (struct qed_image *img, struct qed_backing *to,
+                               const struct qed_progress *progress);
+
+/* Only the backing file of IMG, or NULL.  IMG, not writable, is closed. */
+extern struct qed_backing *qed_take_backing (struct qed_image *img);
+
+/* Make all of the disk unallocated, and the file as short as that is.  If it
+ * fails or is interrupted any part of it is.
+ */
+extern int qed_empty (struct qed_image *img);
 
 #endif /* QED_H */
