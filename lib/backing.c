@@ -111,7 +111,7 @@ qed_backing_raw (struct qed_storage *st)
   }
   raw->b = (struct qed_backing) {
     .ops = &raw_ops, .name = st->name, .size = (uint64_t) size,
-    .rotational = st->rotational,
+    .rotational = st->rotational, .raw = true,
   };
   raw->st = st;
   qed_stretch_init (&raw->data);
@@ -172,7 +172,7 @@ qed_backing_image (struct qed_image *img)
   below->b = (struct qed_backing) {
     .ops = &image_ops, .name = qed_get_name (img),
     .size = qed_get_header (img)->image_size,
-    .rotational = qed_is_rotational (img),
+    .rotational = qed_is_rotational (img), .image = img,
   };
   below->img = img;
   return &below->b;

@@ -37,6 +37,7 @@
  *
  *     chain     an image and what is below it          (chain.c)
  *     amend     resize, rebase, empty an overlay       (amend.c)
+ *     map       what comes from which layer            (map.c)
  *     image     open, read, extents, prefetch          (image.c)
  *               write, zero, trim                      (write.c)
  *     writer    claims, NEED_CHECK, flush, close       (writer.c)
@@ -337,6 +338,12 @@ struct qed_backing {
   const char *name;             /* for messages; owned by the backing */
   uint64_t size;                /* bytes; fixed */
   bool rotational;
+
+  /* What it is, for map: the file of that name, as it is; or an image, which
+   * isn't NULL then; or neither.
+   */
+  bool raw;
+  struct qed_image *image;
 };
 
 /* A file that is read as it is, or an image.  They own ST or IMG from now on;
@@ -580,6 +587,34 @@ struct qed_progress {
   void (*fn) (void *opaque, uint64_t done, uint64_t total);
   void *opaque;
 };
+
+/* ---- map: see map.c ---- */
+
+/* A range of the disk and the layer that it comes from: what qemu-img map
+ * says.  DEPTH 0 is the image, 1 its backing file, and so on.
+ */
+struct qed_map_entry {
+  uint64_t offset, length;      /* bytes of the disk */
+  unsigned depth;
+  bool present;                 /* some layer has something there */
+  bool zero, data;              /* reads as zeros; takes space */
+  bool unsound;                 /* an entry that may not be followed */
+  bool has_offset;
+  uint64_t file_offset;         /* HAS_OFFSET: in the file ... */
+  const char *filename;         /* ... of this name, of the layer; or NULL */
+};
+
+/* Returns as a qed_extent_fn does. */
+typedef int qed_map_fn (void *opaque, const struct qed_map_entry *e);
+
+/* Call FN for all of a range, through all layers, in order, without gaps,
+ * neighbours that could be one entry merged.  Holes in raw files are zeros,
+ * those inside an image's clusters aren't looked for.  FN must not call
+ * anything about IMG, for the reason that qed_backing_ops has.  Returns -1 if
+ * FN does.
+ */
+extern int qed_map_layers (struct qed_image *img, uint64_t offset,
+                           uint64_t length, qed_map_fn *fn, void *opaque);
 
 /* ---- check and repair: see check.c, repair.c ---- */
 
