@@ -172,8 +172,21 @@ backing_error (const char *image, const char *more)
   return -1;
 }
 
-#define HINT_BACKING \
-  ": backing=NAME puts something else below the image that is served"
+/* What there is to advise, to who uses the plugin or qed-img. */
+static const char *
+advice (const struct chain *c, const char *plugin, const char *qed_img)
+{
+  return c->opts->qed_img ? qed_img : plugin;
+}
+
+static const char *
+advise_other (const struct chain *c)
+{
+  return advice (c, ": backing=NAME puts something else below the image that "
+                 "is served",
+                 ": qed-img rebase -u -b NAME lets the header name another "
+                 "one");
+}
 
 /* ---- formats ---- */
 
@@ -266,6 +279,11 @@ decide_format (const struct chain *c, const struct layer *above,
   l->qed = strcmp (format, "qed") == 0;
   if (is_native (format))
     return 0;
+  if (c->opts->qed_img)
+    return qed_error (ENOTSUP, "%s: has the magic of format %s: qed-img reads "
+                      "raw and QED backing files only: convert it, or if it "
+                      "is a raw disk all the same qed-img rebase -u -b NAME "
+                      "-F raw lets the header say that", l->path, format);
   if (above == c->layers)
     return qed_error (ENOTSUP, "%s: has the magic of format %s: add "
                       "backing-format=%s, or backing-format=raw if it is "
@@ -327,12 +345,13 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
     return 0;
   slash = strrchr (file, '/');
   return qed_error (EPERM, "%s: is the file %s, %s%s: if it may be read add "
-                    "backing-dir=%.*s%s", l->path, file,
+                    "%s=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
                     "and an image in a device has no directory for such files",
                     image->dirs[0] ? image->dirs[0] : "",
+                    advice (c, "backing-dir", "--backing-dir"),
                     slash == file ? 1 : (int) (slash - file), file,
-                    image == c->layers ?
+                    image == c->layers && !c->opts->qed_img ?
                     ", or backing=NAME with the name to read" : "");
 }
 
@@ -471,16 +490,18 @@ add_missing (struct chain *c, const struct layer *above)
   const char *name = above->backing;
 
   if (!qed_has_protocol (name))
-    return backing_error (above->path, HINT_BACKING);
+    return backing_error (above->path, advise_other (c));
   if (!qed_is_nbd_uri (name))
     return qed_error (EPERM, "%s: backing file: %s: there is no such file, "
                       "and names which look like a protocol's are never "
-                      "followed from an image's header" HINT_BACKING,
-                      above->path, name);
+                      "followed from an image's header%s", above->path, name,
+                      advise_other (c));
   if (!c->opts->backing_uri)
     return qed_error (EPERM, "%s: backing file: %s: an NBD URI is not "
-                      "followed from an image's header: if that is wanted "
-                      "add backing-uri=true" HINT_BACKING, above->path, name);
+                      "followed from an image's header%s%s", above->path, name,
+                      advice (c, ": if that is wanted add backing-uri=true",
+                              ": qed-img reads files only"),
+                      advise_other (c));
   return add_uri (c, above, name);
 }
 
@@ -518,58 +539,84 @@ add_below (struct chain *c, struct layer *above)
   return r != 0 ? backing_error (above->path, "") : 0;
 }
 
-/* ---- building up ---- */
-
-/* Put the layer L on top of C->bottom, which it becomes. */
+/* Go all the way down from the image at PATH. */
 static int
-raise_bottom (struct chain *c, struct layer *l, size_t cache_size)
+open_layers (struct chain *c, const char *path)
 {
-  struct qed_image *img;
-  struct qed_backing *b;
+  int r = 0;
 
-  if (!l->qed)
-    b = qed_backing_raw (l->st);
-  else {
-    img = qed_open_overlay (l->st, c->bottom, cache_size);
-    if (img == NULL)
-      return -1;
-    c->bottom = NULL;
-    b = qed_backing_image (img);
-    if (b == NULL) {
-      l->st = NULL;
-      qed_close (img);
-    }
-  }
-  if (b == NULL)
-    return -1;
-  l->st = NULL;
-  c->bottom = b;
-  return 0;
+  if (c->opts->backing_format)
+    r = check_format_name (c->opts->backing_format);
+  if (r == 0)
+    r = add_file (c, NULL, path);
+  for (size_t i = 0; r == 0 && i < c->n && c->layers[i].qed; ++i)
+    r = add_below (c, &c->layers[i]);
+  return r == 0 ? 0 : -1;
 }
 
-/* Put all the layers on top of each other. */
-static struct qed_image *
-build (struct chain *c)
+/* What nobody has taken over. */
+static void
+close_layers (struct chain *c)
 {
-  struct layer *top = c->layers, *l = &c->layers[c->n - 1];
-  size_t images = l->qed ? c->n : c->n - 1;
-  size_t cache_size = c->opts->cache_size / images;
-  struct qed_image *img;
+  for (size_t i = 0; i < c->n; ++i)
+    layer_free (&c->layers[i]);
+  qed_backing_close (c->bottom);
+}
 
-  if (images > 1 && cache_size < QED_MIN_CACHE_SIZE)
-    cache_size = QED_MIN_CACHE_SIZE;
-  for (; l > top; --l)
-    if (raise_bottom (c, l, cache_size) == -1) {
-      backing_error ((l - 1)->path, "");
-      return NULL;
-    }
+/* ---- building up ---- */
 
-  img = qed_open_overlay (top->st, c->bottom, cache_size);
+/* What each of the images gets of the cache. */
+static size_t
+share_cache (const struct chain *c)
+{
+  size_t images = c->layers[c->n - 1].qed ? c->n : c->n - 1;
+  size_t size = c->opts->cache_size / images;
+
+  return images > 1 && size < QED_MIN_CACHE_SIZE ? QED_MIN_CACHE_SIZE : size;
+}
+
+/* Open L as an image on top of C->bottom, which it gets. */
+static struct qed_image *
+open_image (struct chain *c, struct layer *l)
+{
+  struct qed_image *img = qed_open_overlay (l->st, c->bottom, share_cache (c));
+
   if (img) {
-    top->st = NULL;
+    l->st = NULL;
     c->bottom = NULL;
   }
   return img;
+}
+
+/* Put the layer L on top of C->bottom, which it becomes. */
+static int
+raise_bottom (struct chain *c, struct layer *l)
+{
+  if (l->qed) {
+    struct qed_image *img = open_image (c, l);
+
+    if (img == NULL)
+      return -1;
+    c->bottom = qed_backing_image (img);
+    if (c->bottom == NULL)
+      qed_close (img);
+  }
+  else {
+    c->bottom = qed_backing_raw (l->st);
+    if (c->bottom)
+      l->st = NULL;
+  }
+  return c->bottom ? 0 : -1;
+}
+
+/* Put all layers below layer I on top of each other. */
+static int
+build (struct chain *c, size_t i)
+{
+  for (struct layer *l = &c->layers[c->n - 1]; l > &c->layers[i]; --l)
+    if (raise_bottom (c, l) == -1)
+      return backing_error ((l - 1)->path, "");
+  return 0;
 }
 
 struct qed_image *
@@ -577,19 +624,68 @@ qed_open_chain (const char *path, const struct qed_chain_options *opts)
 {
   struct chain c = { .opts = opts };
   struct qed_image *img = NULL;
-  int r = 0;
 
-  if (opts->backing_format)
-    r = check_format_name (opts->backing_format);
-  if (r == 0)
-    r = add_file (&c, NULL, path);
-  for (size_t i = 0; r == 0 && i < c.n && c.layers[i].qed; ++i)
-    r = add_below (&c, &c.layers[i]);
-  if (r == 0)
-    img = build (&c);
-
-  for (size_t i = 0; i < c.n; ++i)
-    layer_free (&c.layers[i]);
-  qed_backing_close (c.bottom);
+  if (open_layers (&c, path) == 0 && build (&c, 0) == 0)
+    img = open_image (&c, &c.layers[0]);
+  close_layers (&c);
   return img;
+}
+
+/* The layers were opened: is there a file that can be written right below the
+ * first one?
+ */
+static int
+check_pair (const struct chain *c)
+{
+  const struct layer *top = &c->layers[0];
+
+  if (c->n == 1 && c->bottom)
+    return qed_error (ENOTSUP, "%s: backing file: %s: is neither raw nor QED: "
+                      "only such a file can be committed to", top->path,
+                      c->bottom->name);
+  if (c->n == 1)
+    return qed_error (EINVAL, "%s: has no backing file, so there is nothing "
+                      "to commit to", top->path);
+  return 0;
+}
+
+int
+qed_open_pair (const char *path, const struct qed_chain_options *opts,
+               struct qed_pair *pair)
+{
+  struct chain c = { .opts = opts };
+  struct layer *below = &c.layers[1];
+  int r = open_layers (&c, path);
+
+  *pair = (struct qed_pair) { .img = NULL };
+  if (r == 0)
+    r = check_pair (&c);
+  if (r == 0)
+    r = build (&c, 1);
+  if (r == 0 && below->qed) {
+    pair->base = open_image (&c, below);
+    if (pair->base == NULL)
+      r = backing_error (path, "");
+  }
+  else if (r == 0) {
+    pair->raw = below->st;
+    below->st = NULL;
+  }
+  if (r == 0) {
+    pair->img = open_image (&c, &c.layers[0]);
+    r = pair->img ? 0 : -1;
+  }
+  if (r == -1)
+    qed_close_pair (pair);
+  close_layers (&c);
+  return r;
+}
+
+void
+qed_close_pair (struct qed_pair *pair)
+{
+  (void) qed_close (pair->img); /* nothing to be written */
+  (void) qed_close (pair->base);
+  qed_storage_close (pair->raw);
+  *pair = (struct qed_pair) { .img = NULL };
 }

@@ -35,6 +35,7 @@
  *
  * Layers, each of which only calls those below it:
  *
+ *     commit    an overlay into what is below it       (commit.c)
  *     chain     an image and what is below it          (chain.c)
  *     amend     resize, rebase, empty an overlay       (amend.c)
  *     map       what comes from which layer            (map.c)
@@ -427,6 +428,8 @@ struct qed_chain_options {
   size_t nr_backing_dirs;
 
   bool backing_uri;             /* headers may name NBD URIs */
+  bool qed_img;                 /* messages are to advise options of qed-img's,
+                                   not parameters of the plugin's */
   bool lock;                    /* take locks: qed_storage_open */
   size_t cache_size;            /* bytes, for all the images together */
 };
@@ -723,5 +726,39 @@ extern struct qed_backing *qed_take_backing (struct qed_image *img);
  * fails or is interrupted any part of it is.
  */
 extern int qed_empty (struct qed_image *img);
+
+/* ---- commit: see commit.c ---- */
+
+/* Write what the image at PATH has into its backing file, which may be raw or
+ * QED and grows if it is smaller, make that durable, then, unless KEEP, empty
+ * the image.  The disk reads the same all the time, also if this fails or is
+ * interrupted, and can be repeated.  CHAIN is to say nothing about the backing
+ * file.  EINVAL: there is none.  ENOTSUP: it is of another kind.
+ */
+extern int qed_commit (const char *path,
+                       const struct qed_chain_options *chain, bool keep,
+                       const struct qed_progress *progress);
+
+/* An image and, opened apart from it, the backing file: either RAW or BASE. */
+struct qed_pair {
+  struct qed_image *img;        /* on top of NULL */
+  struct qed_storage *raw;
+  struct qed_image *base;
+};
+
+/* Open the image at PATH and its backing file, and all that is below that;
+ * and close them.
+ */
+extern int qed_open_pair (const char *path,
+                          const struct qed_chain_options *opts,
+                          struct qed_pair *pair);
+extern void qed_close_pair (struct qed_pair *pair);
+
+/* Commit in a pair, which is closed, also on failure.  Returns 1 when the
+ * backing file has grown, and nothing else is done: open it and call this
+ * again.
+ */
+extern int qed_commit_pair (struct qed_pair *pair, bool keep,
+                            const struct qed_progress *progress);
 
 #endif /* QED_H */

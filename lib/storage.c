@@ -236,12 +236,14 @@ qed_storage_close (struct qed_storage *st)
 
 /* ---- real files ---- */
 
+struct lock_user;
+
 struct file {
   struct qed_storage st;
   int fd;                       /* for reading; has the locks */
   int writable_fd;              /* for the rest, or -1; may be FD itself */
   char *path;                   /* as the user gave it; also st.name */
-  bool locked;                  /* the user wants locks */
+  const struct lock_user *locked; /* whose locks FD has got, or NULL */
 
   /* For sync: the file, opened once for each of those that may be under way,
    * or -1.  The kernel reports that something could not be written once to
@@ -753,9 +755,8 @@ qed_storage_lock (struct qed_storage *st, enum qed_reader reader)
 {
   struct file *f = (struct file *) st;
 
-  f->locked = true;
-  return take_locks (f->fd, f->path, reader == QED_READS_IMAGE ?
-                     &lock_reader : &lock_raw_reader, 0) == -1 ? -1 :
+  f->locked = reader == QED_READS_IMAGE ? &lock_reader : &lock_raw_reader;
+  return take_locks (f->fd, f->path, f->locked, 0) == -1 ? -1 :
     check_still_named (f->fd, f->path, f->path);
 }
 
@@ -795,7 +796,7 @@ file_make_writable (struct qed_storage *st)
 
   if (open_for_writing (f) == -1 ||
       (f->locked &&
-       take_locks (f->fd, st->name, &lock_writer, lock_reader.holds) == -1)) {
+       take_locks (f->fd, st->name, &lock_writer, f->locked->holds) == -1)) {
     int err = errno;
 
     close_writable (f);
@@ -811,7 +812,7 @@ file_make_readonly (struct qed_storage *st)
   struct file *f = (struct file *) st;
 
   if (f->locked)
-    unlock (f->fd, lock_writer.holds & ~lock_reader.holds);
+    unlock (f->fd, lock_writer.holds & ~f->locked->holds);
   close_writable (f);
 }
 

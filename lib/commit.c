@@ -1,0 +1,361 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* An overlay's content goes into its backing file, then the overlay is
+ * emptied.  This is the one place where a backing file is written (I10): the
+ * user has asked for it.
+ *
+ * What is written below is hidden by the overlay until it is emptied, and
+ * that begins when all of it is durable.  So in whatever state this ends, the
+ * disk reads the same, and doing it again completes it.
+ *
+ * Both are opened for reading first, with all that is below, and locked;
+ * these very files are then made writable.  The overlay is opened on top of
+ * nothing, because only what it has itself is read.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "format.h"
+#include "image.h"
+#include "storage.h"
+#include "writer.h"
+
+/* So much is read and written at once. */
+#define BUFFER_SIZE (UINT64_C (2) << 20)
+
+struct commit {
+  struct qed_image *img;        /* as in struct qed_pair */
+  struct qed_storage *raw;
+  struct qed_image *base;
+  uint64_t raw_size;            /* bytes of RAW that there were */
+  uint8_t *buf;
+
+  const struct qed_progress *progress;
+  uint64_t done, total;         /* bytes that IMG has */
+};
+
+/* ---- before anything is written ---- */
+
+/* What an image has itself. */
+struct content {
+  uint64_t bytes;
+  uint64_t clusters;            /* of the backing file's, that they touch; one
+                                   may be counted more than once */
+};
+
+/* Look at all of the image; is it sound?  The backing file's clusters have
+ * BITS bits.
+ */
+static int
+scan (struct qed_image *img, unsigned bits, struct content *content)
+{
+  const uint64_t size = img->g.image_size;
+  struct qed_run run;
+
+  *content = (struct content) { .bytes = 0 };
+  for (uint64_t offset = 0; offset < size; offset += run.length) {
+    if (qed_map (img, offset, size - offset, &run) == -1)
+      return -1;
+    if (run.type == QED_RUN_UNSOUND) {
+      char *why;
+
+      qed_unsound_error (img, offset);
+      why = strdup (qed_get_error ());
+      qed_error (EIO, "%s: nothing was committed: repair it first, with "
+                 "qed-img check -r all", why ? why : img->st->name);
+      free (why);
+      return -1;
+    }
+    if (run.type != QED_RUN_UNALLOCATED) {
+      content->bytes += run.length;
+      content->clusters += ((offset + run.length - 1) >> bits) -
+        (offset >> bits) + 1;
+    }
+  }
+  return 0;
+}
+
+static int
+make_writable (struct qed_image *img)
+{
+  const struct qed_write_options opts = { .idle_ms = 0 };
+
+  return qed_make_writable (img, &opts) == 0 ? 0 : -1;
+}
+
+/* Let the file of BASE, a disk of SIZE bytes at least, be long enough for
+ * CLUSTERS more and all tables, durably, before there are entries for them.  As
+ * an overlay's backing file it is read as it is: after a power failure too,
+ * with no repair.  If it can't be as long then that has to do.
+ */
+static int
+reserve (struct qed_image *base, uint64_t size, uint64_t clusters)
+{
+  struct qed_geometry g = base->g;
+  struct qed_claim claim;
+  uint64_t offset;
+
+  if (g.image_size < size)
+    g.image_size = size;
+  if (clusters > qed_clusters (&g))
+    clusters = qed_clusters (&g);
+  clusters += qed_l1_entries (&g) * base->h.table_size;
+
+  /* It is marked NEED_CHECK, so that the space is given back. */
+  if (qed_claim (base, &claim, 0, UINT64_MAX) == -1)
+    return -1;
+  if (qed_alloc (base, clusters, &offset) == 0)
+    qed_alloc_undo (base, clusters, offset);
+  qed_mark_unsynced (base);
+  qed_unclaim (base, &claim);
+  return qed_flush (base);
+}
+
+/* Let BASE be writable and sound and have SIZE bytes.  1: it has grown, and
+ * can't be used any more.
+ */
+static int
+prepare_base (struct qed_image *base, uint64_t size,
+              const struct content *content)
+{
+  bool small = base->g.image_size < size;
+  struct content own;
+
+  if (make_writable (base) == -1 || scan (base, 0, &own) == -1)
+    return -1;
+  if ((small || content->bytes > 0) && size <= qed_max_image_size (&base->g) &&
+      reserve (base, size, content->clusters) == -1)
+    return -1;
+  return !small ? 0 : qed_resize (base, size, false, NULL) == -1 ? -1 : 1;
+}
+
+/* Let RAW have SIZE bytes: as many sectors, at least. */
+static int
+prepare_raw (struct commit *c, uint64_t size)
+{
+  struct qed_storage *st = c->raw;
+  int64_t r;
+
+  if (st->ops->make_writable && st->ops->make_writable (st) == -1)
+    return -1;
+  r = qed_storage_size (st);
+  if (r == -1)
+    return -1;
+  c->raw_size = (uint64_t) r;
+  if (size <= c->raw_size || size - c->raw_size < QED_SECTOR_SIZE)
+    return 0;
+  if (st->fixed_size)
+    return qed_error (ENOSPC, "%s: is a device of %" PRIu64 " bytes: it would "
+                      "need the %" PRIu64 " of the image", st->name,
+                      c->raw_size, size);
+  c->raw_size = size;
+  return qed_storage_resize (st, size);
+}
+
+/* ---- copying ---- */
+
+static void
+count_done (struct commit *c, uint64_t length)
+{
+  c->done += length;
+  if (c->progress)
+    c->progress->fn (c->progress->opaque, c->done, c->total);
+}
+
+static int
+write_below (struct commit *c, uint64_t count, uint64_t offset)
+{
+  return c->base ? qed_pwrite (c->base, c->buf, count, offset, 0) :
+    qed_storage_write (c->raw, c->buf, count, offset);
+}
+
+static int
+write_zeros (struct commit *c, uint64_t count, uint64_t offset)
+{
+  memset (c->buf, 0, count < BUFFER_SIZE ? count : BUFFER_SIZE);
+  while (count > 0) {
+    uint64_t n = count < BUFFER_SIZE ? count : BUFFER_SIZE;
+
+    if (write_below (c, n, offset) == -1)
+      return -1;
+    count -= n;
+    offset += n;
+  }
+  return 0;
+}
+
+static int
+zero_below (struct commit *c, uint64_t count, uint64_t offset)
+{
+  int r;
+
+  if (c->base)
+    return qed_zero (c->base, count, offset, QED_MAY_TRIM);
+
+  /* After its end the file reads as zeros. */
+  if (offset >= c->raw_size)
+    return 0;
+  if (count > c->raw_size - offset)
+    count = c->raw_size - offset;
+  r = qed_storage_punch (c->raw, offset, count);
+  if (r == -1 && errno == EOPNOTSUPP)
+    r = qed_storage_zero (c->raw, offset, count);
+  if (r == -1 && errno == EOPNOTSUPP)
+    r = write_zeros (c, count, offset);
+  return r;
+}
+
+static int
+copy_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
+{
+  struct commit *c = opaque;
+
+  if (zero) {
+    if (zero_below (c, length, offset) == -1)
+      return -1;
+    count_done (c, length);
+    return 0;
+  }
+  while (length > 0) {
+    uint64_t n = length < BUFFER_SIZE ? length : BUFFER_SIZE;
+
+    if (qed_pread (c->img, c->buf, n, offset) == -1 ||
+        write_below (c, n, offset) == -1)
+      return -1;
+    count_done (c, n);
+    offset += n;
+    length -= n;
+  }
+  return 0;
+}
+
+/* All that IMG has; where its clusters are holes of the file, as zeros. */
+static int
+copy (struct commit *c)
+{
+  const uint64_t size = c->img->g.image_size;
+  struct qed_run run;
+
+  count_done (c, 0);
+  for (uint64_t offset = 0; offset < size; offset += run.length)
+    if (qed_map (c->img, offset, size - offset, &run) == -1 ||
+        (run.type != QED_RUN_UNALLOCATED &&
+         qed_extents (c->img, offset, run.length, copy_extent, c) == -1))
+      return -1;
+  return 0;
+}
+
+/* ---- the whole ---- */
+
+/* Prepare and copy.  1: see prepare_base. */
+static int
+fill_below (struct commit *c, bool keep)
+{
+  const uint64_t size = c->img->g.image_size;
+  struct content content;
+  int r;
+
+  if ((!keep && make_writable (c->img) == -1) ||
+      scan (c->img, c->base ? c->base->g.cluster_bits : 0, &content) == -1)
+    return -1;
+  r = c->base ? prepare_base (c->base, size, &content) :
+    prepare_raw (c, size);
+  if (r != 0)
+    return r;
+
+  c->total = content.bytes;
+  c->buf = malloc (BUFFER_SIZE);
+  if (c->buf == NULL)
+    return qed_error (errno, "%s: %m", c->img->st->name);
+  return copy (c);
+}
+
+/* Close *IMG.  If R says that something has failed before, that is what stays
+ * to be said.
+ */
+static int
+close_image (struct qed_image **img, int r)
+{
+  const int err = errno;
+  char *why = r == -1 ? strdup (qed_get_error ()) : NULL;
+  int closed = qed_close (*img);
+
+  *img = NULL;
+  if (r != -1)
+    return closed == -1 ? -1 : r;
+  qed_error (err, "%s", why ? why : "");
+  free (why);
+  return -1;
+}
+
+int
+qed_commit_pair (struct qed_pair *pair, bool keep,
+                 const struct qed_progress *progress)
+{
+  struct commit c = {
+    .img = pair->img, .raw = pair->raw, .base = pair->base,
+    .progress = progress,
+  };
+  int r = fill_below (&c, keep);
+
+  free (c.buf);
+  if (r == 0)
+    r = c.base ? qed_flush (c.base) : qed_storage_sync (c.raw);
+  r = close_image (&pair->base, r);
+  if (r == 0 && !keep)
+    r = qed_empty (pair->img);
+  r = close_image (&pair->img, r);
+  qed_close_pair (pair);
+  return r;
+}
+
+int
+qed_commit (const char *path, const struct qed_chain_options *chain,
+            bool keep, const struct qed_progress *progress)
+{
+  struct qed_pair pair;
+  int r;
+
+  do
+    r = qed_open_pair (path, chain, &pair) == -1 ? -1 :
+      qed_commit_pair (&pair, keep, progress);
+  while (r == 1);
+  return r;
+}
