@@ -90,6 +90,7 @@ struct checker {
                                    that was in the same table */
 
   qed_entry_fn *shared;         /* see qed_find_shared; or NULL */
+  bool in_tables;               /* the same */
   void *opaque;
 };
 
@@ -241,12 +242,16 @@ static int
 second_owner (struct checker *c, uint64_t cluster, uint64_t index,
               uint64_t *entry)
 {
-  if (c->shared)
+  bool in_table;
+
+  if (c->shared && !c->in_tables)
     return c->shared (c->opaque, index, entry);
   if (c->tables == NULL && find_tables (c) == -1)
     return -1;
-  return damaged (c, qed_bit (c->tables, cluster - c->start) ?
-                  QED_DAMAGE_IN_TABLE : QED_DAMAGE_SHARED_DATA,
+  in_table = qed_bit (c->tables, cluster - c->start);
+  if (c->shared)
+    return in_table ? c->shared (c->opaque, index, entry) : 0;
+  return damaged (c, in_table ? QED_DAMAGE_IN_TABLE : QED_DAMAGE_SHARED_DATA,
                   false, index, entry);
 }
 
@@ -473,11 +478,13 @@ look_at_all (struct checker *c)
 }
 
 int
-qed_find_shared (struct qed_walk *w, qed_entry_fn *shared, void *opaque)
+qed_find_shared (struct qed_walk *w, bool in_tables, qed_entry_fn *fn,
+                 void *opaque)
 {
   struct qed_check_result result = { .end = 0 };
   struct checker c = {
-    .w = w, .result = &result, .shared = shared, .opaque = opaque,
+    .w = w, .result = &result, .shared = fn, .in_tables = in_tables,
+    .opaque = opaque,
   };
 
   return look_at_all (&c);

@@ -125,12 +125,12 @@ extern int qed_check_tables (struct qed_storage *st,
                              const struct qed_check_options *opts,
                              unsigned clear, struct qed_check_result *result);
 
-/* Tell SHARED of each L2 entry whose cluster has an owner already: one that is
- * an L2 table, or another entry.  Entries are as in a walk, and L1 entries
- * have to be in order.  It may change what it gets, but not return 1.
+/* Tell FN of each L2 entry whose cluster has an owner already: an L2 table or,
+ * unless IN_TABLES, another entry.  Entries are as in a walk, and it may not
+ * change them.
  */
-extern int qed_find_shared (struct qed_walk *w, qed_entry_fn *shared,
-                            void *opaque);
+extern int qed_find_shared (struct qed_walk *w, bool in_tables,
+                            qed_entry_fn *fn, void *opaque);
 
 /* Set *SKIP to a new bitmap of the L1 entries (1 << table_bits) that may not be
  * followed, or that point to a table that overlaps with an earlier one.

@@ -39,10 +39,9 @@
  *
  *     clear     entries that may not be followed become 0; durable before the
  *               file grows, or they might point to something then (I9)
- *     unshare   an L2 table that overlaps with an earlier one is copied to the
- *               end of the file, but for such entries: where it is it can't be
- *               changed, since it may lie in another range's data.  Then
- *               each data cluster that has an owner already is copied
+ *     unshare   L2 tables that overlap with earlier ones are copied to the end
+ *               of the file, then data clusters in tables, then those that
+ *               another entry has already
  *     reclaim   what is behind the length that the file will have is moved into
  *               the holes before it; the file is cut
  *
@@ -50,6 +49,13 @@
  * a sync; nothing is written to where it was before that.  Many moves share
  * the syncs (batches).  So a crash leaves each entry with the old or the new
  * place, both good, and more or fewer leaks.
+ *
+ * Which of two owners is right can't be told, and a table may be one by mistake:
+ * then it is in truth a range's data, which must not be changed before that
+ * range has its copy.  So at first only tables are cleared that nothing else
+ * refers to, the copy of a table is cleared instead of the table, and other
+ * tables are when all is unshared.  For that time the file is extended only
+ * behind what unsound entries point to, and leaves a gap there (space.c).
  *
  * Where the owner of a cluster is noted isn't known from the cluster, and
  * memory is bounded, so for each batch all tables are read, and the entries
@@ -100,11 +106,14 @@ struct repair {
   size_t nr_moves, max_moves, allocated;
   uint64_t wanted_moves;        /* those in the batch and for later ones */
   uint64_t fresh;               /* from here on the file reads as zeros */
-  uint64_t grow_from, grow_limit; /* where the file is extended, if it isn't
-                                   longer; and how far */
-  uint64_t sound_end;           /* while tables are unshared: what their
-                                   entries point to ends before; else 0 */
-  uint64_t copied_table;        /* where that was which is being copied */
+  uint64_t gap, gap_end;        /* while there are unsound entries: from the
+                                   end of the file to what they point to */
+  uint64_t limit;               /* how long the file may be */
+  bool copying_tables;          /* without unsound entries, ... */
+  uint64_t copied_table;        /* ... of which this is where it was */
+  uint8_t *shared;              /* bitmap of clusters that are a range's data;
+                                   tables may be among them; or NULL */
+  uint64_t nr_shared;           /* its bits */
   uint8_t *chunk;
 
   /* Of reclaiming: */
@@ -191,17 +200,15 @@ make_zero (struct repair *r, uint64_t offset, uint64_t length)
   return 0;
 }
 
-/* Is what an L2 entry points to, in the table at TABLE, in the file, as far as
- * that is clear?
- */
+/* May an L2 entry in the table at TABLE be followed? */
 static bool
 is_sound (const struct repair *r, uint64_t entry, uint64_t table)
 {
   const struct qed_geometry *g = &r->w.g;
 
   return entry == QED_ENTRY_UNALLOCATED || entry == QED_ENTRY_ZERO ||
-    qed_entry_sound (g, entry, g->cluster_size,
-                     r->sound_end ? r->sound_end : r->w.file_end, table);
+    (qed_entry_sound (g, entry, g->cluster_size, r->w.file_end, table) &&
+     (entry < r->gap || entry >= r->gap_end));
 }
 
 /* Clear unsound entries of a part of a table in R->chunk. */
@@ -238,7 +245,7 @@ copy (struct repair *r, uint64_t from, uint64_t to, uint64_t length)
 
       if (qed_storage_read (r->st, r->chunk, n, from) == -1)
         return -1;
-      if (r->sound_end)
+      if (r->copying_tables)
         clear_chunk (r, n);
       if ((is_zero (r->chunk, n) ? make_zero (r, to, n) :
            qed_storage_write (r->st, r->chunk, n, to)) == -1)
@@ -308,7 +315,7 @@ copy_all (struct repair *r, uint64_t bytes)
 
     n = 1;
     r->copied_table = m->from;
-    while (i + n < r->nr_moves && r->sound_end == 0 &&
+    while (i + n < r->nr_moves && !r->copying_tables &&
            m[n].from == m->from + n * bytes && m[n].to == m->to + n * bytes)
       n++;
     if (copy (r, m->from, m->to, n * bytes) == -1)
@@ -360,12 +367,12 @@ extend (struct repair *r, uint64_t bytes, uint64_t *offset)
                       "by the %" PRIu64 " bytes that the repair needs: repair "
                       "a copy of it in a file", r->st->name, bytes);
   r->fresh = r->w.file_end;
-  *offset = r->fresh < r->grow_from ? r->grow_from : r->fresh;
-  if (*offset > r->grow_limit || bytes > r->grow_limit - *offset)
+  *offset = r->fresh < r->gap_end ? r->gap_end : r->fresh;
+  if (*offset > r->limit || bytes > r->limit - *offset)
     return qed_error (EFBIG, "%s: the file can't be extended by %" PRIu64
-                      " bytes at %" PRIu64 ": files end, or an entry of a "
-                      "table that is shared points to, %" PRIu64, r->st->name,
-                      bytes, *offset, r->grow_limit);
+                      " bytes at %" PRIu64 ": files end, or an entry that can't "
+                      "be cleared yet points to, %" PRIu64, r->st->name, bytes,
+                      *offset, r->limit);
   /* What follows the last cluster isn't zeros. */
   if (r->file_size != r->fresh && set_size (r, r->fresh) == -1)
     return -1;
@@ -404,8 +411,31 @@ move_to_end (struct repair *r, uint64_t bytes)
 
 /* ---- clearing ---- */
 
+/* The clusters that R->shared is for, at most, for 32 MiB of memory: those of a
+ * file of 1 TiB at least.  Others are taken for shared.
+ */
+#define MAX_SHARED (UINT64_C (1) << 28)
+
+static int
+begin_shared (struct repair *r)
+{
+  r->nr_shared = r->w.file_end >> r->w.g.cluster_bits;
+  if (r->nr_shared > MAX_SHARED)
+    r->nr_shared = MAX_SHARED;
+  r->shared = qed_bitmap_new (r->nr_shared, r->st->name);
+  return r->shared ? 0 : -1;
+}
+
+static void
+end_shared (struct repair *r)
+{
+  qed_bitmap_free (r->shared, r->nr_shared);
+  r->shared = NULL;
+}
+
 struct clear {
   struct repair *r;
+  const uint8_t *skip;          /* L1 entries to tables that overlap */
   uint64_t count;
 };
 
@@ -423,38 +453,96 @@ clear_l1_entry (void *opaque, uint64_t index __attribute__ ((unused)),
   return 1;
 }
 
+static bool
+is_shared (const struct repair *r, uint64_t place)
+{
+  uint64_t cluster = place >> r->w.g.cluster_bits;
+
+  return r->shared &&
+    (cluster >= r->nr_shared || qed_bit (r->shared, cluster));
+}
+
 static int
-clear_l2_entry (void *opaque, uint64_t index __attribute__ ((unused)),
-                uint64_t *entry)
+clear_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
 {
   struct clear *c = opaque;
 
-  if (is_sound (c->r, *entry, c->r->w.table))
+  if (is_sound (c->r, *entry, c->r->w.table) ||
+      is_shared (c->r, qed_entry_place (&c->r->w, index)))
     return 0;
   *entry = QED_ENTRY_UNALLOCATED;
   c->count++;
   return 1;
 }
 
-/* In the L1 table, and the L2 tables that don't overlap with earlier ones. */
+/* In the L2 tables that don't overlap with earlier ones, durably. */
 static int
-clear_unsound (struct repair *r, uint64_t *fixed)
+clear_tables (struct repair *r, const uint8_t *skip, uint64_t *fixed)
 {
   struct clear c = { .r = r };
-  uint8_t *skip;
   int result;
 
-  if (qed_walk_l1 (&r->w, clear_l1_entry, &c) == -1 ||
-      qed_find_shared_tables (&r->w, &skip) == -1)
-    return -1;
   r->w.skip = skip;
   result = qed_walk_l2 (&r->w, clear_l2_entry, &c);
   r->w.skip = NULL;
-  qed_bitmap_free (skip, UINT64_C (1) << r->w.g.table_bits);
   if (result == -1)
     return -1;
   *fixed += c.count;
   return qed_storage_sync (r->st);
+}
+
+static void
+note_shared (struct repair *r, uint64_t offset, uint64_t bytes)
+{
+  uint64_t i = offset >> r->w.g.cluster_bits;
+  uint64_t end = (offset + bytes) >> r->w.g.cluster_bits;
+
+  for (; i < end && i < r->nr_shared; ++i)
+    qed_set_bit (r->shared, i);
+}
+
+static int
+note_shared_table (void *opaque, uint64_t index, uint64_t *entry)
+{
+  const struct clear *c = opaque;
+
+  if (qed_bit (c->skip, index))
+    note_shared (c->r, *entry, c->r->w.g.table_bytes);
+  return 0;
+}
+
+static int
+note_data (void *opaque, uint64_t index __attribute__ ((unused)),
+           uint64_t *entry)
+{
+  struct repair *r = opaque;
+
+  if (*entry != QED_ENTRY_ZERO && is_sound (r, *entry, r->w.table))
+    note_shared (r, *entry, r->w.g.cluster_size);
+  return 0;
+}
+
+/* Clear what can be at once: unsound L1 entries, and those in tables that are
+ * nobody's data and don't overlap.
+ */
+static int
+clear_first (struct repair *r, uint64_t *fixed)
+{
+  struct clear c = { .r = r };
+  uint8_t *skip;
+  int result = -1;
+
+  if (qed_walk_l1 (&r->w, clear_l1_entry, &c) == -1 ||
+      qed_find_shared_tables (&r->w, &skip) == -1)
+    return -1;
+  *fixed += c.count;
+  c.skip = skip;
+  if (begin_shared (r) == 0 && qed_walk_l1 (&r->w, note_shared_table, &c) == 0 &&
+      qed_walk_l2 (&r->w, note_data, r) == 0)
+    result = clear_tables (r, skip, fixed);
+  end_shared (r);
+  qed_bitmap_free (skip, UINT64_C (1) << r->w.g.table_bits);
+  return result;
 }
 
 /* ---- unsharing ---- */
@@ -495,37 +583,12 @@ collect_shared_table (void *opaque, uint64_t index, uint64_t *entry)
     add_move (r, qed_entry_place (&r->w, index), *entry) : 0;
 }
 
-/* Until shared tables have been copied they may have entries past the end of the
- * file, to which nothing may come: see space.c.
- */
-static int
-protect_past_end (struct repair *r)
-{
-  struct qed_past_end past;
-
-  if (qed_find_past_end (r->st, &r->h, r->file_size, &past) == -1)
-    return -1;
-  r->grow_from = past.near_end;
-  if (past.far < r->grow_limit)
-    r->grow_limit = past.far;
-  r->sound_end = r->w.file_end;
-  return 0;
-}
-
-static void
-unprotect (struct repair *r)
-{
-  r->grow_from = r->sound_end = 0;
-  r->grow_limit = INT64_MAX; /* of all files: lengths are signed */
-}
-
 static int
 unshare_tables (struct repair *r, uint64_t *fixed)
 {
   const uint64_t bytes = r->w.g.table_bytes;
 
-  if (protect_past_end (r) == -1)
-    return -1;
+  r->copying_tables = true;
   do {
     struct shared_tables u = { .r = r };
     int result;
@@ -538,7 +601,7 @@ unshare_tables (struct repair *r, uint64_t *fixed)
     if (result == -1 || unshare_batch (r, bytes, fixed) == -1)
       return -1;
   } while (r->nr_moves > 0);
-  unprotect (r);
+  r->copying_tables = false;
   return 0;
 }
 
@@ -557,12 +620,51 @@ unshare_data (struct repair *r, uint64_t *fixed)
 
   do {
     begin_batch (r, bytes);
-    if (qed_find_shared (&r->w, collect_shared_data, r) == -1)
+    if (qed_find_shared (&r->w, false, collect_shared_data, r) == -1)
       return -1;
     sort_moves (r);
     if (unshare_batch (r, bytes, fixed) == -1)
       return -1;
   } while (r->nr_moves > 0);
+  return 0;
+}
+
+static int
+collect_data_in_table (void *opaque, uint64_t index, uint64_t *entry)
+{
+  struct repair *r = opaque;
+
+  return is_shared (r, qed_entry_place (&r->w, index)) ? 0 :
+    collect_shared_data (r, index, entry);
+}
+
+/* A batch of data in tables.  An entry that is in somebody's data itself is
+ * changed only when that has its copy, unless they go in circles.
+ */
+static int
+collect_from_tables (struct repair *r)
+{
+  int result = -1;
+
+  begin_batch (r, r->w.g.cluster_size);
+  if (begin_shared (r) == 0 &&
+      qed_find_shared (&r->w, true, note_data, r) == 0)
+    result = qed_find_shared (&r->w, true, collect_data_in_table, r);
+  end_shared (r);
+  if (result == 0 && r->nr_moves == 0)
+    result = qed_find_shared (&r->w, true, collect_data_in_table, r);
+  sort_moves (r);
+  return result;
+}
+
+static int
+unshare_data_in_tables (struct repair *r, uint64_t *fixed)
+{
+  do
+    if (collect_from_tables (r) == -1 ||
+        unshare_batch (r, r->w.g.cluster_size, fixed) == -1)
+      return -1;
+  while (r->nr_moves > 0);
   return 0;
 }
 
@@ -960,7 +1062,7 @@ init (struct repair *r, struct qed_storage *st, const struct qed_header *h,
 {
   *r = (struct repair) {
     .st = st, .h = *h, .file_size = file_size, .progress = progress,
-    .fresh = UINT64_MAX, .grow_limit = INT64_MAX,
+    .fresh = UINT64_MAX, .limit = INT64_MAX,
   };
   r->chunk = malloc (CHUNK);
   if (r->chunk == NULL)
@@ -1014,10 +1116,22 @@ is_needed (const struct repair *r, enum qed_repair what,
 static int
 fix_corruptions (struct repair *r, uint64_t *fixed)
 {
-  if (clear_unsound (r, fixed) == -1)
+  struct qed_past_end past;
+
+  if (clear_first (r, fixed) == -1 ||
+      qed_find_past_end (r->st, &r->h, r->file_size, &past) == -1)
     return -1;
+  r->gap = r->w.file_end;
+  r->gap_end = past.near_end;
+  r->limit = past.far < INT64_MAX ? past.far : INT64_MAX;
   begin_stage (r, 500);
-  return unshare_tables (r, fixed) == -1 ? -1 : unshare_data (r, fixed);
+  if (unshare_tables (r, fixed) == -1 ||
+      unshare_data_in_tables (r, fixed) == -1 ||
+      clear_tables (r, NULL, fixed) == -1)
+    return -1;
+  r->gap = r->gap_end = 0;
+  r->limit = INT64_MAX; /* of all files: lengths are signed */
+  return unshare_data (r, fixed);
 }
 
 /* Write the header with NEED_CHECK set or not, durably. */
