@@ -75,6 +75,18 @@ struct mem_storage {
 
 /* ---- contents: called with the lock held ---- */
 
+/* An allocation that alloc.h lets fail is to be one of the library's. */
+static void *
+allocate (size_t size)
+{
+  void *p = calloc (1, size);
+
+  if (p == NULL)
+    p = calloc (1, size);
+  CHECK (p != NULL);
+  return p;
+}
+
 /* The first chunk with at least this number. */
 static size_t
 find (const struct mem_file *f, uint64_t number)
@@ -96,14 +108,17 @@ static uint8_t *
 insert (struct mem_file *f, size_t i, uint64_t number)
 {
   if (f->n == f->allocated) {
+    struct chunk *old = f->chunks;
+
     f->allocated = f->allocated ? 2 * f->allocated : 64;
-    f->chunks = realloc (f->chunks, f->allocated * sizeof *f->chunks);
-    CHECK (f->chunks != NULL);
+    f->chunks = allocate (f->allocated * sizeof *f->chunks);
+    if (f->n > 0)
+      memcpy (f->chunks, old, f->n * sizeof *old);
+    free (old);
   }
   memmove (&f->chunks[i + 1], &f->chunks[i], (f->n - i) * sizeof *f->chunks);
   f->n++;
-  f->chunks[i] = (struct chunk) { number, calloc (1, MEM_CHUNK) };
-  CHECK (f->chunks[i].data != NULL);
+  f->chunks[i] = (struct chunk) { number, allocate (MEM_CHUNK) };
   return f->chunks[i].data;
 }
 
@@ -258,7 +273,7 @@ enter (struct mem_file *f, enum mem_op op, uint64_t offset, size_t count)
   if (faults->delay_us &&
       (op == MEM_PREAD || op == MEM_PWRITE || op == MEM_SYNC))
     usleep (faults->delay_us);
-  if (faults->eintr_every > 1 &&
+  if (faults->eintr_every > 1 && op != MEM_MAKE_WRITABLE &&
       add (&f->eintr_calls, 1) % faults->eintr_every == 0) {
     errno = EINTR;
     return -1;
@@ -346,8 +361,7 @@ mem_pwritev (struct qed_storage *st, const struct iovec *iov, int iovcnt,
 
   for (int i = 0; i < iovcnt; ++i)
     count += iov[i].iov_len;
-  buf = malloc (count);
-  CHECK (buf != NULL);
+  buf = allocate (count);
   count = 0;
   for (int i = 0; i < iovcnt; ++i) {
     memcpy (buf + count, iov[i].iov_base, iov[i].iov_len);
@@ -456,6 +470,14 @@ op_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
   return 0;
 }
 
+static int64_t
+op_free_space (struct qed_storage *st)
+{
+  uint64_t space = file (st)->faults.free_space;
+
+  return space > 0 ? (int64_t) space : -1;
+}
+
 static int
 op_make_writable (struct qed_storage *st)
 {
@@ -483,6 +505,7 @@ static const struct qed_storage_ops mem_ops = {
   .prefetch = op_prefetch,
   .punch = op_punch,
   .zero = op_zero,
+  .free_space = op_free_space,
   .make_writable = op_make_writable,
   .close = op_close,
 };
@@ -512,9 +535,8 @@ mem_file_free (struct mem_file *f)
 struct qed_storage *
 mem_open (struct mem_file *f)
 {
-  struct mem_storage *m = calloc (1, sizeof *m);
+  struct mem_storage *m = allocate (sizeof *m);
 
-  CHECK (m != NULL);
   m->st.ops = &mem_ops;
   m->st.name = MEM_NAME;
   m->f = f;

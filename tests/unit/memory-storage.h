@@ -87,9 +87,11 @@ struct mem_faults {
   int err;
 
   size_t max_transfer;          /* pread, pwrite: do at most so many bytes */
-  unsigned eintr_every;         /* > 1: every n-th call gets EINTR */
+  unsigned eintr_every;         /* > 1: every n-th call gets EINTR, if it
+                                   isn't make_writable */
   unsigned delay_us;            /* each pread, pwrite and sync takes so long */
   bool no_punch, no_zero;       /* punch, zero: EOPNOTSUPP */
+  uint64_t free_space;          /* what that returns; 0: it isn't known */
 };
 
 /* A fault that needs code.  Called first in each operation (close excepted)

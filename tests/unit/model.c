@@ -138,10 +138,10 @@ model_raw (struct model *m, struct mem_file *f)
   };
 }
 
-static void
-create_at (struct model *m, struct mem_file *f, uint32_t cluster_size,
-           uint32_t table_size, uint32_t header_size, uint64_t l1_cluster,
-           uint64_t image_size)
+void
+model_create_at (struct model *m, struct mem_file *f, uint32_t cluster_size,
+                 uint32_t table_size, uint32_t header_size,
+                 uint64_t l1_cluster, uint64_t image_size)
 {
   *m = (struct model) {
     .file = f,
@@ -163,7 +163,7 @@ void
 model_create (struct model *m, struct mem_file *f, uint32_t cluster_size,
               uint32_t table_size, uint64_t image_size)
 {
-  create_at (m, f, cluster_size, table_size, 1, 1, image_size);
+  model_create_at (m, f, cluster_size, table_size, 1, 1, image_size);
 }
 
 uint64_t
@@ -267,9 +267,8 @@ random_size (struct rng *rng, uint32_t cluster_size, uint32_t table_size)
   return (uint64_t) size / 512 * 512;
 }
 
-/* An entry that may not be followed. */
-static uint64_t
-random_unsound (struct model *m, struct rng *rng, uint64_t table)
+uint64_t
+model_unsound (struct model *m, struct rng *rng, uint64_t table)
 {
   uint64_t cs = m->h.cluster_size, end = mem_size (m->file) / cs * cs;
   uint64_t own = table ? table : cs;
@@ -296,8 +295,8 @@ model_random (struct model *m, struct mem_file *f, struct rng *rng,
   uint64_t clusters, n, previous = 0;
   size_t count = 0;
 
-  create_at (m, f, cluster_size, table_size, header_size, l1_cluster,
-             random_size (rng, cluster_size, table_size));
+  model_create_at (m, f, cluster_size, table_size, header_size, l1_cluster,
+                   random_size (rng, cluster_size, table_size));
   clusters = model_clusters (m);
   n = model_entries (m);
   if (clusters == 0)
@@ -321,7 +320,7 @@ model_random (struct model *m, struct mem_file *f, struct rng *rng,
 
     if (unsound && rng_below (rng, 6) == 0 &&
         model_get_l1 (m, cluster / n) == 0) {
-      model_set_l1 (m, cluster / n, random_unsound (m, rng, 0));
+      model_set_l1 (m, cluster / n, model_unsound (m, rng, 0));
       if (touched && count < max)
         touched[count++] = cluster;
       continue;
@@ -350,7 +349,7 @@ model_random (struct model *m, struct mem_file *f, struct rng *rng,
         break;
       default:
         model_set (m, cluster,
-                   random_unsound (m, rng, model_get_l1 (m, cluster / n)));
+                   model_unsound (m, rng, model_get_l1 (m, cluster / n)));
       }
       if (touched && count < max)
         touched[count++] = cluster;
@@ -435,9 +434,9 @@ overlap (u128 a, u128 a_len, u128 b, u128 b_len)
   return a < b + b_len && b < a + a_len;
 }
 
-/* QED-FORMAT.md, Tables and clusters. */
-static bool
-sound (const struct model *m, uint64_t entry, uint64_t length, uint64_t table)
+bool
+model_sound (const struct model *m, uint64_t entry, uint64_t length,
+             uint64_t table)
 {
   uint64_t cs = m->h.cluster_size;
 
@@ -456,15 +455,15 @@ model_lookup (const struct model *m, uint64_t cluster, uint64_t *entry)
   *entry = table;
   if (table == 0)
     return QED_RUN_UNALLOCATED;
-  if (!sound (m, table, model_table_bytes (m), 0))
+  if (!model_sound (m, table, model_table_bytes (m), 0))
     return QED_RUN_UNSOUND;
   *entry = model_get64 (m, table + 8 * (cluster % model_entries (m)));
   if (*entry == 0)
     return QED_RUN_UNALLOCATED;
   if (*entry == 1)
     return QED_RUN_ZERO;
-  return sound (m, *entry, m->h.cluster_size, table) ? QED_RUN_DATA :
-    QED_RUN_UNSOUND;
+  return model_sound (m, *entry, m->h.cluster_size, table) ?
+    QED_RUN_DATA : QED_RUN_UNSOUND;
 }
 
 void

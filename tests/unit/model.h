@@ -59,11 +59,16 @@ struct model {
 /* ---- building ---- */
 
 /* An empty image as QEMU makes them: one header cluster, then L1.  Change
- * the header afterwards with m->h and model_write_header.
+ * the header afterwards with m->h and model_write_header.  Or with so many
+ * header clusters, and L1 anywhere after them.
  */
 extern void model_create (struct model *m, struct mem_file *f,
                           uint32_t cluster_size, uint32_t table_size,
                           uint64_t image_size);
+extern void model_create_at (struct model *m, struct mem_file *f,
+                             uint32_t cluster_size, uint32_t table_size,
+                             uint32_t header_size, uint64_t l1_cluster,
+                             uint64_t image_size);
 extern void model_write_header (struct model *m);
 
 /* Let the header name a backing file. */
@@ -103,6 +108,12 @@ extern void model_pattern (struct model *m, uint64_t offset, uint64_t length);
  */
 extern uint64_t model_data (struct model *m, uint64_t cluster);
 
+/* An entry that may not be followed; TABLE: the offset of the L2 table that it
+ * is for, 0: L1.
+ */
+extern uint64_t model_unsound (struct model *m, struct rng *rng,
+                               uint64_t table);
+
 /* A random image with that geometry, of all kinds of entries, some of them
  * unsound if UNSOUND.  Entries are set in groups around interesting places;
  * their cluster numbers go to TOUCHED (at most MAX) if it isn't NULL.
@@ -119,6 +130,12 @@ extern size_t model_random (struct model *m, struct mem_file *f,
  * valid image.
  */
 extern bool model_open (struct model *m, struct mem_file *f);
+
+/* May an entry other than 0, and in the L2 table TABLE other than 1, be
+ * followed to LENGTH bytes?  TABLE 0: L1.
+ */
+extern bool model_sound (const struct model *m, uint64_t entry,
+                         uint64_t length, uint64_t table);
 
 /* What a guest cluster is.  *ENTRY: the L2 entry, or the L1 entry if that is
  * unsound.
