@@ -31,9 +31,9 @@
  */
 
 
-/* Run the fuzz target without libFuzzer, always in the same way:
+/* Run a fuzz target without libFuzzer, always in the same way:
  *
- *     test-fuzz-image [FILE|DIRECTORY ...]
+ *     test-fuzz-TARGET [FILE|DIRECTORY ...]
  *
  * Each file is an input.  With directories, FUZZ_RUNS (default 10000)
  * mutations of the inputs follow.  When one fails, it is left in the file

@@ -56,7 +56,7 @@ extern struct mem_file *input_load (const uint8_t *data, size_t size);
 /* Write F to a new file at PATH: in the sparse form if SPARSE. */
 extern void input_save (struct mem_file *f, bool sparse, const char *path);
 
-/* The fuzz target: in fuzz-image.c. */
+/* The fuzz target: in fuzz-*.c. */
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 #endif /* INPUT_H */

@@ -37,6 +37,7 @@
 
 #include <config.h>
 
+#include "damage.h"
 #include "harness.h"
 #include "input.h"
 #include "model.h"
@@ -242,6 +243,22 @@ random_images (struct mem_file *f)
   }
 }
 
+/* Leaks and damage, one kind at a time, and all. */
+static void
+damaged (struct mem_file *f)
+{
+  for (unsigned seed = 0; seed < 24; seed++) {
+    struct rng rng = { seed };
+    char name[100];
+    struct model m;
+
+    damage_random (&m, f, &rng, 4096, 1 << seed % 2,
+                   seed % 6 < 5 ? 1U << seed % 6 : ALL_DAMAGES, 6);
+    snprintf (name, sizeof name, "damaged-%u", seed);
+    save (f, name);
+  }
+}
+
 int
 main (int argc, char *argv[])
 {
@@ -258,6 +275,7 @@ main (int argc, char *argv[])
   cut (f);
   headers (f);
   random_images (f);
+  damaged (f);
   mem_file_free (f);
   return EXIT_SUCCESS;
 }

@@ -1,0 +1,151 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* The fuzz target of check and repair: any file as an image (I9).  What
+ * qed_check finds is compared with the naive check of tests/unit/damage.h.
+ * A repair is refused, or the check finds nothing afterwards, a second repair
+ * changes nothing, and a guest reads what it has read before.
+ *
+ * The cost of a check depends on the size of the input only, not on what it
+ * describes.  That of a repair depends on how often it refers to one place,
+ * so those that a few bytes make very large are left out.
+ */
+
+#include <config.h>
+
+#include "damage.h"
+#include "input.h"
+#include "repaired.h"
+
+#define MAX_COPIES 4000
+#define MAX_COPIED (4 << 20)    /* bytes */
+
+static int
+check (struct mem_file *f)
+{
+  struct qed_storage *st = mem_open (f);
+  struct qed_check_result r;
+  int ret = qed_check (st, NULL, &r), err = errno;
+
+  qed_storage_close (st);
+  errno = err;
+  return ret;
+}
+
+/* An image that isn't checked: for a reason; nor is it repaired. */
+static void
+check_refused (struct mem_file *f, bool valid, int err)
+{
+  struct qed_repair_result r;
+
+  CHECK (valid ? err == EFBIG : err == EINVAL || err == ENOTSUP || err == EIO);
+  CHECK_FAILS (repair (f, QED_REPAIR_ALL, &r), err, MEM_NAME ": ");
+  CHECK_EQ (changes (f), 0);
+}
+
+/* As many as a repair may make at most? */
+static bool
+is_small (struct mem_file *f, size_t size)
+{
+  struct qed_check_result r;
+  struct snapshot s;
+  bool small;
+
+  CHECK (damage_check (f, false, &r));
+  if (r.damages[QED_DAMAGE_SHARED_TABLE] * (size / 8 + 1) > 10 * MAX_COPIES)
+    return false;
+  snapshot_take (&s, f);
+  small = s.shared + s.in_table <= MAX_COPIES &&
+    (s.shared + s.in_table) * size <= MAX_COPIED;
+  snapshot_free (&s);
+  return small;
+}
+
+/* Repair F, which may be as long as a file can be, so that nothing can be
+ * added to it.
+ */
+static void
+check_repair (struct mem_file *f, enum qed_repair what)
+{
+  struct qed_repair_result r;
+  const char *why = NULL;
+  struct before b;
+
+  take_before (&b, f, what);
+  if (repair (f, what, &r) == -1) {
+    CHECK (errno == EFBIG || errno == EINVAL);
+    why = check_interrupted (&b, f);
+    if (why && strncmp (why, "again: ", 7) == 0)
+      why = NULL;
+  }
+  else if (what == QED_REPAIR_LEAKS && b.check.corruptions) {
+    CHECK_EQ (changes (f), 0);
+    CHECK_EQ (mem_hash (f), b.hash);
+  }
+  else {
+    uint64_t hash = mem_hash (f);
+
+    why = check_repaired (&b, f);
+    compare_check (f, false);
+    CHECK_EQ (repair (f, what, &r), 0);
+    CHECK_EQ (changes (f), 0);
+    CHECK_EQ (mem_hash (f), hash);
+  }
+  if (why)
+    harness_fail (__FILE__, __LINE__, "%s", why);
+  free_before (&b);
+}
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  struct mem_file *f = input_load (data, size);
+  struct model m;
+  bool valid = model_open (&m, f);
+  bool fixed_size = mem_hash (f) % 2;
+
+  CONTEXT ("the model finds the header %svalid", valid ? "" : "in");
+  mem_reset_counters (f);
+  if (check (f) == -1)
+    check_refused (f, valid, errno);
+  else {
+    CHECK (valid);
+    CHECK_OP (mem_calls (f, MEM_ANY), <=, 2000 + size);
+    compare_check (f, fixed_size);
+    if (is_small (f, size)) {
+      check_repair (f, QED_REPAIR_LEAKS);
+      check_repair (f, QED_REPAIR_ALL);
+    }
+  }
+  mem_file_free (f);
+  return 0;
+}
