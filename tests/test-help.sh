@@ -50,16 +50,3 @@ for flag in $(nm -D --defined-only "$plugin" |
                   sed -n 's/.* qed_debug_/qed./p'); do
     grep -F -e "-D $flag=1" "$pod"
 done
-
-# The same for qed-img: the verbs and their options.
-qed-img --help >$d/help
-pod="$abs_top_srcdir/tools/qed-img.pod"
-verbs=$(grep -o -E 'qed-img [a-z]+' $d/help | cut -d' ' -f2 | sort -u)
-test "$(echo $verbs)" = "create info"
-for v in $verbs; do
-    grep -E "^=head2 .*$v" "$pod"
-done
-for o in $(grep -o -E -e '(^|[[ |])--?[a-zA-Z][-a-z]*' $d/help |
-               grep -o -E -e '-.*' | sort -u); do
-    grep -F -e "B<$o" "$pod"
-done

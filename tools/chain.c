@@ -46,6 +46,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "qed-img.h"
 
@@ -140,18 +141,16 @@ read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* Where the backing file NAME of IMAGE is, as far as it is a file. */
-static char *
-backing_path (const char *image, const char *name)
+/* Where the backing file NAME of IMAGE is.  False: there is no such file, and
+ * NAME looks like a protocol's name.
+ */
+static bool
+find_backing (const char *image, const char *name, char **path)
 {
-  char *path;
-
-  if (qed_has_protocol (name))
-    return xasprintf ("%s", name);
-  path = qed_backing_path (image, name);
-  if (path == NULL)
+  *path = qed_backing_path (image, name);
+  if (*path == NULL)
     out_of_memory ();
-  return path;
+  return !qed_has_protocol (name) || access (*path, F_OK) == 0;
 }
 
 /* chain_add, with the image that names PATH as its backing file, or NULL. */
@@ -178,8 +177,10 @@ add_layer (struct chain *c, const char *path, enum format asked,
     free (l->path);
     return -1;
   }
-  if (l->backing)
-    l->full_backing = backing_path (l->path, l->backing);
+  if (l->backing && !find_backing (l->path, l->backing, &l->full_backing)) {
+    free (l->full_backing);
+    l->full_backing = xasprintf ("%s", l->backing);
+  }
   c->n++;
   return 0;
 }
@@ -201,8 +202,27 @@ chain_add_backing (struct chain *c, const char *image, const char *name,
     return chain_error (c, image, "%s: names a protocol before the colon, "
                         "and must name a file: if it is one write ./%s",
                         name, name);
-  path = backing_path (image, name);
+  find_backing (image, name, &path);
   r = add_layer (c, path, asked, image);
+  free (path);
+  return r;
+}
+
+/* Append what is below L, the last layer. */
+static int
+add_below (struct chain *c, const struct layer *l)
+{
+  bool raw = l->header.features & QED_F_BACKING_FORMAT_NO_PROBE;
+  char *path;
+  int r;
+
+  if (find_backing (l->path, l->backing, &path))
+    r = add_layer (c, path, raw ? FORMAT_RAW : FORMAT_PROBE, l->path);
+  else
+    r = chain_error (c, l->path, "%s: there is no such file, and names which "
+                     "look like a protocol's are not followed: qed-img rebase "
+                     "-u -b NAME lets the header name another one",
+                     l->backing);
   free (path);
   return r;
 }
@@ -212,12 +232,8 @@ chain_add_rest (struct chain *c)
 {
   const struct layer *l;
 
-  while (l = &c->layers[c->n - 1], l->backing != NULL) {
-    bool raw = l->header.features & QED_F_BACKING_FORMAT_NO_PROBE;
-
-    if (chain_add_backing (c, l->path, l->backing,
-                           raw ? FORMAT_RAW : FORMAT_PROBE) == -1)
+  while (l = &c->layers[c->n - 1], l->backing != NULL)
+    if (add_below (c, l) == -1)
       return -1;
-  }
   return 0;
 }

@@ -93,39 +93,6 @@ print_human (const struct chain *c)
 
 /* ---- JSON: qemu-img's keys in its order ---- */
 
-static void
-add_json (json_object *o, const char *key, json_object *value)
-{
-  if (o == NULL || value == NULL ||
-      json_object_object_add (o, key, value) < 0)
-    out_of_memory ();
-}
-
-static void
-add_number (json_object *o, const char *key, uint64_t value)
-{
-  add_json (o, key, json_object_new_uint64 (value));
-}
-
-/* JSON is UTF-8: what isn't becomes U+FFFD, the replacement character. */
-static void
-add_string (json_object *o, const char *key, const char *value)
-{
-  char *utf8 = malloc (3 * strlen (value) + 1), *to = utf8;
-
-  if (utf8 == NULL)
-    out_of_memory ();
-  for (const char *s = value; *s; ) {
-    size_t n = utf8_length (s);
-
-    to = n ? mempcpy (to, s, n) : stpcpy (to, "\xef\xbf\xbd");
-    s += n ? n : 1;
-  }
-  *to = '\0';
-  add_json (o, key, json_object_new_string (utf8));
-  free (utf8);
-}
-
 static json_object *
 format_specific_json (const struct qed_header *h)
 {
@@ -182,20 +149,6 @@ chain_json (const struct chain *c)
   return array;
 }
 
-static void
-print_json (json_object *o)
-{
-  const char *s =
-    json_object_to_json_string_ext (o, JSON_C_TO_STRING_PRETTY |
-                                    JSON_C_TO_STRING_SPACED |
-                                    JSON_C_TO_STRING_NOSLASHESCAPE);
-
-  if (s == NULL)
-    out_of_memory ();
-  puts (s);
-  json_object_put (o);
-}
-
 /* ---- the verb ---- */
 
 /* Parse the options; optind is then at the file's name. */
@@ -219,13 +172,10 @@ parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
       *whole_chain = true;
       break;
     case 'f':
-      if (strcmp (optarg, "qed") != 0)
-        usage_error ("-f: format '%s': only qed can be read", optarg);
+      option_format (optarg);
       break;
     case OUTPUT:
-      *json = strcmp (optarg, "json") == 0;
-      if (!*json && strcmp (optarg, "human") != 0)
-        usage_error ("--output: '%s': must be human or json", optarg);
+      *json = option_output (optarg);
       break;
     case 'U':                   /* no locks are taken anyway */
       break;
@@ -263,6 +213,6 @@ const struct verb verb_info = {
   "\n"
   "  --backing-chain        of its backing file too, and so on down\n"
   "  --output=human|json    the form (without: human)\n"
-  "  -f qed                 the format of FILE, the only one\n"
-  "  -U                     works on a disk in use: so it does without\n"
+  "  -f, --format=qed       the format of FILE, the only one\n"
+  "  -U, --force-share      works on a disk in use: so it does without\n"
 };

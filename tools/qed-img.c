@@ -39,7 +39,8 @@
  *     qed-img.c    main, the table of verbs, what they have for options
  *     create.c, info.c    the verbs
  *     chain.c      an image and its backing files
- *     text.c       messages and sizes
+ *     json.c       what is printed as JSON
+ *     text.c       messages, sizes, progress
  *
  * Names can hold any byte, and messages hold names, so text for people goes
  * through say and complain, which let no control character reach a terminal.
@@ -127,6 +128,35 @@ next_option (int argc, char *argv[], const char *shorts,
     usage_error ("option '%s' is unknown or takes no value",
                  argv[optind - 1]);
   return c;
+}
+
+void
+option_format (const char *value)
+{
+  if (strcmp (value, "qed") != 0)
+    usage_error ("-f: format '%s': the only one is qed", value);
+}
+
+bool
+option_output (const char *value)
+{
+  bool json = strcmp (value, "json") == 0;
+
+  if (!json && strcmp (value, "human") != 0)
+    usage_error ("--output: '%s': must be human or json", value);
+  return json;
+}
+
+void
+option_backing_dir (struct qed_chain_options *opts, const char *dir)
+{
+  static const char **dirs;     /* until the program exits */
+
+  dirs = realloc (dirs, (opts->nr_backing_dirs + 1) * sizeof *dirs);
+  if (dirs == NULL)
+    out_of_memory ();
+  dirs[opts->nr_backing_dirs++] = dir;
+  opts->backing_dirs = dirs;
 }
 
 static const struct verb *

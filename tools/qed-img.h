@@ -43,8 +43,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "qed.h"
+
+struct json_object;
 
 /* ---- verbs: qed-img.c ---- */
 
@@ -67,6 +70,18 @@ extern int next_option (int argc, char *argv[], const char *shorts,
 /* The command line is wrong: say so and give up. */
 extern void usage_error (const char *fmt, ...)
   __attribute__ ((noreturn, format (printf, 1, 2)));
+
+/* The values of options that several verbs have.  Wrong ones are usage errors.
+ * option_format: -f, which must be qed; option_output: is it --output=json?
+ */
+extern void option_format (const char *value);
+extern bool option_output (const char *value);
+
+/* --backing-dir=DIR, which may be repeated: append DIR to the list in OPTS,
+ * which stays until the program exits.
+ */
+extern void option_backing_dir (struct qed_chain_options *opts,
+                                const char *dir);
 
 /* The exit code: STATUS if all output has been written. */
 extern int finish (int status);
@@ -98,6 +113,42 @@ extern int parse_size (const char *s, uint64_t *size);
 
 /* SIZE in three digits, as qemu-img writes it: "1.5 GiB".  To be freed. */
 extern char *human_size (uint64_t size);
+
+/* ---- progress: text.c ---- */
+
+/* Option -p: on a terminal, on stdout, a line that is written over and over;
+ * elsewhere nothing.
+ *
+ *     struct progress p;
+ *
+ *     r = qed_resize (img, size, shrink, progress_start (&p, wanted));
+ *     progress_end (&p);
+ *
+ * One progress_start per call; progress_end before anything else is printed.
+ */
+struct progress {
+  struct qed_progress callback;
+  bool shown;                   /* there is a line to be ended */
+  struct timespec last;         /* when it was written */
+};
+
+/* What to pass to the library: NULL if nothing is to be shown. */
+extern const struct qed_progress *progress_start (struct progress *p,
+                                                  bool wanted);
+extern void progress_end (struct progress *p);
+
+/* ---- JSON: json.c ---- */
+
+/* Add VALUE, which becomes O's, under KEY. */
+extern void add_json (struct json_object *o, const char *key,
+                      struct json_object *value);
+extern void add_number (struct json_object *o, const char *key,
+                        uint64_t value);
+extern void add_string (struct json_object *o, const char *key,
+                        const char *value);
+
+/* Print O on stdout, and drop it. */
+extern void print_json (struct json_object *o);
 
 /* ---- the chain: chain.c ---- */
 

@@ -30,13 +30,14 @@
  * SUCH DAMAGE.
  */
 
-/* Text for people, and sizes to and from text. */
+/* Text for people, sizes to and from text, and progress on a terminal. */
 
 #include <config.h>
 
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "qed-img.h"
 
@@ -226,4 +227,42 @@ human_size (uint64_t size)
   for (; d >= 999.5; ++i)
     d /= 1024;
   return xasprintf ("%.3g %s", d, units[i]);
+}
+
+/* Lines of progress are that far apart, at least: more are a burden on a
+ * slow terminal, and none reads them.
+ */
+#define PROGRESS_NS 100000000
+
+static void
+show_progress (void *opaque, uint64_t done, uint64_t total)
+{
+  struct progress *p = opaque;
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  if (p->shown && done < total &&
+      (now.tv_sec - p->last.tv_sec) * 1000000000LL +
+      (now.tv_nsec - p->last.tv_nsec) < PROGRESS_NS)
+    return;
+  printf ("    (%.2f/100%%)\r",
+          total ? 100 * (double) done / (double) total : 100);
+  fflush (stdout);
+  p->shown = true;
+  p->last = now;
+}
+
+const struct qed_progress *
+progress_start (struct progress *p, bool wanted)
+{
+  *p = (struct progress) { .callback = { show_progress, p } };
+  return wanted && isatty (STDOUT_FILENO) ? &p->callback : NULL;
+}
+
+void
+progress_end (struct progress *p)
+{
+  if (p->shown)
+    putchar ('\n');
+  p->shown = false;
 }
