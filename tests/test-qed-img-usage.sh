@@ -49,7 +49,7 @@ grep cluster_size $d/out
 grep table_size $d/out
 
 fails 1 '^qed-img: .*see qed-img --help' qed-img
-fails 1 "^qed-img: .*'frobnicate' is unknown.*create, info" qed-img frobnicate
+fails 1 "^qed-img: .*'frobnicate' is unknown.*create, info, check" qed-img frobnicate
 fails 1 '^qed-img: .*--frobnicate' qed-img --frobnicate
 
 # Output that can't be written is a failure.

@@ -60,6 +60,7 @@
 static const struct verb *const verbs[] = {
   &verb_create,
   &verb_info,
+  &verb_check,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Bits in the header that nobody knows: of features, nothing is done; of
+# compat_features, they are kept, as is the rest of the header clusters; of
+# autoclear_features, they are cleared when something is written.
+"$PYTHON" - <<'END'
+import qedcheck, qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+
+def build(**fields):
+    img = qedimg.Image(1 << 20, 4096, 1, 3, backing="below.raw", **fields)
+    img.data(0)
+    img.entry(1, img.entries[img.table(0) * 4096])
+    img.entry(2, 5)
+    img.alloc(3)
+    img.data(4)
+    img.poke(200, bytes(range(1, 256)) * 30)
+    img.save(path)
+    return qedimg.Model(path).header
+
+def bytes_of(n=None):
+    with open(path, "rb") as f:
+        return f.read(n)
+
+header = build()
+features = header["features"]
+for bit in (8, 1 << 63):
+    build(features=bit)
+    before = bytes_of()
+    for args in ([], ["-r", "leaks"], ["-r", "all"]):
+        out, err = qedtest.qed_img("check", *args, path, status=1)
+        assert f"qed-img: {path}: " in err and "features" in err, err
+        assert out == "" and bytes_of() == before
+
+for bits in (1, 1 << 63, (1 << 64) - 1):
+    build(compat_features=bits, autoclear_features=bits,
+          features=qedimg.F_NEED_CHECK)
+    before = bytes_of()
+    qedcheck.check(path, status=2)
+    assert bytes_of() == before
+    qedcheck.check(path, "-r", "all")
+    h = qedimg.Model(path).header
+    assert h["compat_features"] == bits and h["features"] == features, h
+    assert h["autoclear_features"] == 0
+    assert bytes_of(3 * 4096)[64:] == before[64:3 * 4096]
+    qedcheck.expect_clean(path)
+END

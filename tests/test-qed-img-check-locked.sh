@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# An image that somebody writes to isn't looked at, but for -U; one that
+# somebody reads isn't repaired.  Nothing of it changes.
+qemu-img create -q -f qed $d/x.qed 100M
+qemu-io -f qed -c 'write -P 9 0 1M' $d/x.qed
+truncate -s +1M $d/x.qed
+
+in_use="^qed-img: $d/x.qed: .*lock.*another process"
+refused_to_writers ()
+{
+    state_of $d/x.qed >$d/before
+    for args in '-r leaks' '-r all' '-q -r all' '--output=json -r leaks'; do
+        fails 1 "$in_use" qed-img check $args $d/x.qed
+        test ! -s $d/fails.out
+    done
+    fails 1 'in use can.t be repaired' qed-img check -U -r leaks $d/x.qed
+    state_of $d/x.qed >$d/after
+    cmp $d/before $d/after
+}
+
+# Readers don't disturb each other.
+start_nbdkit -r qed $d/x.qed
+refused_to_writers
+ends 3 qed-img check $d/x.qed
+stop_nbdkit
+start_qemu_nbd -r -f qed $d/x.qed
+refused_to_writers
+ends 3 qed-img check $d/x.qed
+stop_qemu_nbd
+
+refused_to_readers ()
+{
+    refused_to_writers
+    fails 1 "$in_use" qed-img check $d/x.qed
+    ends 3 qed-img check -U $d/x.qed
+    grep '16 leaked clusters' $d/ends.out
+    ends 3 qed-img check --force-share --output=json $d/x.qed
+    grep '"leaks": 16,' $d/ends.out
+    state_of $d/x.qed >$d/after
+    cmp $d/before $d/after
+}
+
+start_qemu_nbd -f qed $d/x.qed
+refused_to_readers
+stop_qemu_nbd
+start_nbdkit qed $d/x.qed
+# A client that may write makes it a writer until it ends.
+nbdsh -u "$uri" -c 'assert not h.is_read_only ()'
+refused_to_readers
+stop_nbdkit
+
+# Nobody has it now.
+qed-img check -r leaks $d/x.qed
+qed-img check -r all $d/x.qed
+qemu-img check -f qed $d/x.qed

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The output of qemu-img check, for people and as JSON, and its exit codes,
+# where it is right.  What it doesn't print is where the image ends.
+"$PYTHON" - <<'END'
+import json, subprocess
+import qedimg, qedtest
+
+path = qedtest.TMP + "/r.qed"
+
+def run(*argv):
+    p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=60)
+    return p.returncode, p.stdout
+
+def lines(s):
+    # QEMU writes an empty line first if there are errors, after nothing.
+    return [l for l in s.splitlines()
+            if l and not l.startswith("Image end offset: ")]
+
+def compare(what):
+    want = run("qemu-img", "check", "-f", "qed", path)
+    out, err = qedtest.qed_img("check", "-f", "qed", path, status=want[0])
+    got = [l for l in lines(out) if not l.startswith(("    offset", what))]
+    assert got == lines(want[1]), (out, want)
+
+    want = run("qemu-img", "check", "--output=json", path)
+    out, err = qedtest.qed_img("check", "--output=json", path, status=want[0])
+    got = json.loads(out)
+    assert got.pop("image-end-offset") > 0
+    assert got == json.loads(want[1]), (got, want)
+
+    want = run("qemu-img", "check", "-q", "--output=json", path)
+    out, err = qedtest.qed_img("check", "-q", "--output=json", path,
+                               status=want[0])
+    assert (out, err) == (want[1], ""), (out, err)
+    return want[0]
+
+def image(size=3 << 30, cs=65536, ts=4):
+    img = qedimg.Image(size, cs, ts)
+    for c in (0, 1, 2, 9, 8, 7, img.n - 1, img.n, img.n + 1, img.n + 9):
+        img.data(c)
+    img.zero(3)
+    return img
+
+for size in (0, 512, 1 << 40):
+    run("qemu-img", "create", "-f", "qed", path, str(size))
+    assert compare("none") == 0
+image().save(path)
+assert compare("none") == 0
+image(1 << 30, 4096, 16).save(path)
+assert compare("none") == 0
+
+img = image()
+img.alloc(7)
+img.save(path)
+assert compare("none") == 3
+
+# Each owner of a cluster but one is an error for both.
+img = image()
+for c in (20, 21):
+    img.entry(c, img.entries[img.table(0) * 65536])
+img.alloc(7)
+img.save(path)
+assert compare("Data clusters with") == 2
+END

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# What is damaged is listed as ranges of the disk, neighbours merged, at most
+# a hundred of a kind, the first ones; in JSON it goes to stderr, and with -q
+# nowhere.
+"$PYTHON" - <<'END'
+import json
+import qedcheck, qedimg, qedtest
+from qedcheck import BAD_ENTRY
+
+path = qedtest.TMP + "/r.qed"
+
+def ranges(entries, *args, size=256 << 20):
+    img = qedimg.Image(size, 4096, 16)
+    for i in range(-(-size // 4096 // img.n) - 1, -1, -1):
+        img.table(i)                # in the file the last one is first
+    for c in entries:
+        img.entry(c, 7)
+    img.save(path)
+    out, err, r, beyond = qedcheck.check(path, *args, status=2)
+    return (err if args else out), r.get(BAD_ENTRY), beyond
+
+for args in ([], ["--output=json"]):
+    # Over the border of tables, too.
+    text, got, _ = ranges(range(5, 8192 * 3 + 2), *args)
+    assert got == [(5 * 4096, (8192 * 3 + 2) * 4096)], got
+    assert "length 100651008 (96 MiB)" in text, text
+    assert f"{BAD_ENTRY}: what they map can't be read: 24573\n" in text, text
+
+    entries = range(1000, 60000, 50)
+    text, got, _ = ranges(entries, *args)
+    assert got == [(c * 4096, c * 4096 + 4096) for c in entries[:100]], got
+    assert f"    and {len(entries) - 100} more, from offset " \
+        f"{entries[100] * 4096} on\n" in text, text
+    assert f": {len(entries)}\n" in text, text
+
+    # More than are kept.
+    entries = range(1, 65536, 2)
+    text, got, _ = ranges(entries, *args)
+    assert got == [(c * 4096, c * 4096 + 4096) for c in entries[:100]], got
+    assert f"    and more, from offset {201 * 4096} on\n" in text, text
+    assert f": {len(entries)}\n" in text, text
+    assert len(text) < 10000
+
+# The end of the disk is in the middle of a cluster, and of a table.
+text, got, beyond = ranges([100, 101, 102, 8191], size=101 * 4096 + 512)
+assert got == [(100 * 4096, 101 * 4096 + 512)], got
+assert beyond == {BAD_ENTRY: 2}, beyond
+assert "length 4608 (4.5 KiB)" in text, text
+assert ranges([1], "-q")[:2] == ("", None)
+END

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# After -r all nothing is wrong: what could be read reads the same, who had the
+# cluster of another has a copy, and what could not be read is unallocated.
+# Images with damages and leaks at random.  To look further:
+#
+#     make check TESTS=test-qed-img-check-repair-all.sh QED_SEED=1000 \
+#         QED_ROUNDS=500
+"$PYTHON" - <<'END'
+import json, os
+import qedcheck, qedimg, qedtest
+from qedimg import UNSOUND
+
+path = qedtest.TMP + "/r.qed"
+seed = int(os.environ.get("QED_SEED", 0))
+rounds = int(os.environ.get("QED_ROUNDS", len(qedtest.some(range(40)))))
+for seed in range(seed, seed + rounds):
+    print("seed", seed)
+    qedcheck.random_image(seed).save(path)
+    c = qedcheck.Check(path)
+    before = qedcheck.content(path)
+    args = ["--output=json"] if seed % 2 else []
+    out, err, ranges, beyond = qedcheck.check(path, "-r", "all", *args)
+
+    # It says what it costs.
+    want = {k: qedcheck.merged(r) for k, r in c.damages.items()
+            if r or c.beyond[k]}
+    assert ranges == want, (ranges, want)
+    assert beyond == {k: n for k, n in c.beyond.items() if n}, beyond
+    if args:
+        fixed = json.loads(out)
+        leaks_fixed = fixed.pop("leaks-fixed", 0)
+        fixed = fixed.pop("corruptions-fixed", 0)
+    else:
+        leaks_fixed = c.leaks
+        assert out.count("No errors were found") == 1, out
+        fixed = (int(out.split(" corruptions\n")[0].split()[-1])
+                 if " corruptions\n" in out else 0)
+    # Tables that overlapped have entries of their own then, and data that
+    # seemed to be leaked.
+    if c.damages[qedcheck.SHARED_TABLE] or c.beyond[qedcheck.SHARED_TABLE]:
+        assert fixed >= c.corruptions, (fixed, c.corruptions)
+    else:
+        assert fixed == c.corruptions, (fixed, c.corruptions)
+        assert leaks_fixed >= c.leaks, (leaks_fixed, c.leaks)
+    qedcheck.expect_clean(path)
+
+    now = qedcheck.content(path)
+    # Whatever could be read reads the same, also what is inside of a table.
+    for k in set(before) | set(now):
+        if before.get(k) == UNSOUND:
+            assert k not in now, k
+        else:
+            assert before.get(k) == now.get(k), k
+    with open(path, "rb") as f:
+        b = f.read()
+    qedcheck.check(path, "-r", "all")
+    with open(path, "rb") as f:
+        assert f.read() == b
+    c.close()
+END

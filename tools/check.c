@@ -1,0 +1,446 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* qed-img check.
+ *
+ * Which parts of the disk are damaged is collected while the library looks,
+ * and printed afterwards.  There can be as many damaged entries as a stranger
+ * put into an image (I9), so only as much is kept as is going to be shown.
+ */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "qed-img.h"
+
+struct args {
+  const char *file;
+  bool json, progress, quiet, share;
+  bool repair;
+  enum qed_repair what;
+};
+
+enum { CORRUPTIONS = 2, LEAKS = 3 }; /* exit codes */
+
+/* ---- ranges of the disk ---- */
+
+/* Lines that are printed for one kind of damage, at most. */
+#define MAX_SHOWN 100
+
+/* The lowest ranges of one kind, in any order until they are tidied.  What
+ * is at CUT or behind it may be missing.
+ */
+#define MAX_RANGES 4096
+struct ranges {
+  struct range {
+    uint64_t offset, length;
+  } list[MAX_RANGES];
+  size_t n;
+  uint64_t cut;
+  uint64_t beyond;              /* entries: behind the end of the disk */
+};
+
+struct damages {
+  uint64_t disk_size;
+  struct ranges kinds[QED_NR_DAMAGES];
+};
+
+static struct damages *
+new_damages (uint64_t disk_size)
+{
+  struct damages *d = calloc (1, sizeof *d);
+
+  if (d == NULL)
+    out_of_memory ();
+  d->disk_size = disk_size;
+  for (size_t i = 0; i < QED_NR_DAMAGES; ++i)
+    d->kinds[i].cut = UINT64_MAX;
+  return d;
+}
+
+static int
+compare_ranges (const void *a, const void *b)
+{
+  uint64_t x = ((const struct range *) a)->offset;
+  uint64_t y = ((const struct range *) b)->offset;
+
+  return x < y ? -1 : x > y;
+}
+
+/* Append a range to the first N of the list, or make the last one longer. */
+static size_t
+append_range (struct range *list, size_t n, uint64_t offset, uint64_t length)
+{
+  if (n > 0 && list[n - 1].offset + list[n - 1].length == offset) {
+    list[n - 1].length += length;
+    return n;
+  }
+  list[n] = (struct range) { offset, length };
+  return n + 1;
+}
+
+/* Sort, and merge neighbours. */
+static void
+tidy (struct ranges *r)
+{
+  size_t n = 0;
+
+  qsort (r->list, r->n, sizeof r->list[0], compare_ranges);
+  for (size_t i = 0; i < r->n; ++i)
+    n = append_range (r->list, n, r->list[i].offset, r->list[i].length);
+  r->n = n;
+}
+
+static void
+add_range (struct ranges *r, uint64_t offset, uint64_t length)
+{
+  if (r->n == MAX_RANGES) {
+    tidy (r);
+    if (r->n > MAX_RANGES / 2) {
+      r->n = MAX_RANGES / 2;
+      r->cut = r->list[r->n].offset;
+    }
+  }
+  if (offset < r->cut)
+    r->n = append_range (r->list, r->n, offset, length);
+}
+
+static void
+found_damage (void *opaque, enum qed_damage damage, uint64_t offset,
+              uint64_t length)
+{
+  struct damages *d = opaque;
+  struct ranges *r = &d->kinds[damage];
+
+  if (length == 0 || offset >= d->disk_size)
+    r->beyond++;
+  else
+    add_range (r, offset, length < d->disk_size - offset ?
+               length : d->disk_size - offset);
+}
+
+static void
+print_range (FILE *out, uint64_t offset, uint64_t length)
+{
+  char *size = human_size (length);
+
+  say (out, "    offset %" PRIu64 ", length %" PRIu64 " (%s)", offset,
+       length, size);
+  free (size);
+}
+
+static void
+print_ranges (FILE *out, struct ranges *r)
+{
+  size_t n;
+
+  tidy (r);
+  n = r->n < MAX_SHOWN ? r->n : MAX_SHOWN;
+  for (const struct range *i = r->list; i < r->list + n; ++i)
+    print_range (out, i->offset, i->length < r->cut - i->offset ?
+                 i->length : r->cut - i->offset);
+  if (r->cut < UINT64_MAX)
+    say (out, "    and more, from offset %" PRIu64 " on",
+         n < r->n ? r->list[n].offset : r->cut);
+  else if (n < r->n)
+    say (out, "    and %zu more, from offset %" PRIu64 " on", r->n - n,
+         r->list[n].offset);
+  if (r->beyond)
+    say (out, "    beyond the end of the disk: %" PRIu64, r->beyond);
+}
+
+/* Print what was found or, with REPAIRED, what that has become. */
+static void
+print_damages (FILE *out, const struct qed_check_result *result,
+               struct damages *d, bool repaired)
+{
+  static const char *const texts[QED_NR_DAMAGES][2] = {
+    [QED_DAMAGE_UNSOUND] = {
+      "Table entries out of range: what they map can't be read",
+      "Table entries out of range, cleared: what they mapped is lost" },
+    [QED_DAMAGE_SHARED_TABLE] = {
+      "L2 tables that overlap with another one",
+      "L2 tables that overlapped with another one, copied: what one of both "
+      "maps is wrong" },
+    [QED_DAMAGE_IN_TABLE] = {
+      "Data clusters inside of a table",
+      "Data clusters inside of a table, copied: one of both is wrong" },
+    [QED_DAMAGE_SHARED_DATA] = {
+      "Data clusters with another owner, too",
+      "Data clusters with another owner, too, copied: what is in one of both "
+      "is wrong" },
+  };
+
+  for (size_t i = 0; i < QED_NR_DAMAGES; ++i) {
+    if (result->damages[i] == 0)
+      continue;
+    say (out, "%s: %" PRIu64, texts[i][repaired], result->damages[i]);
+    print_ranges (out, &d->kinds[i]);
+    say (out, "%s", "");
+  }
+}
+
+/* ---- output for people: qemu-img's lines, and some more ---- */
+
+static double
+percent (uint64_t part, uint64_t whole)
+{
+  return 100 * (double) part / (double) whole;
+}
+
+static void
+print_result (const struct args *args, const struct qed_check_result *r)
+{
+  if (r->corruptions) {
+    say (stdout, "%" PRIu64 " errors were found on the image.",
+         r->corruptions);
+    say (stdout, "Data may be corrupted, or further writes to the image may "
+         "corrupt it.");
+    if (r->leaks)
+      say (stdout, "%s", "");
+  }
+  if (r->leaks) {
+    say (stdout, "%" PRIu64 " leaked clusters were found on the image.",
+         r->leaks);
+    say (stdout, "This means waste of disk space, but no harm to data.");
+  }
+  if (r->corruptions == 0 && r->leaks == 0)
+    say (stdout, "No errors were found on the image.");
+  if (r->need_check)
+    say (stdout, "The image %s not closed cleanly: opening it for writing "
+         "checks it first.", args->share ? "is in use, or was" : "was");
+  if (r->total_clusters && r->allocated_clusters)
+    say (stdout, "%" PRIu64 "/%" PRIu64 " = %.2f%% allocated, %.2f%% "
+         "fragmented, 0.00%% compressed clusters", r->allocated_clusters,
+         r->total_clusters, percent (r->allocated_clusters, r->total_clusters),
+         percent (r->fragmented_clusters, r->allocated_clusters));
+  say (stdout, "Image end offset: %" PRIu64, r->end);
+}
+
+/* What was done, if anything. */
+static void
+print_repair (const struct qed_repair_result *r)
+{
+  if (r->before.file_size != r->after.file_size)
+    say (stdout, "The file had %" PRIu64 " bytes and has %" PRIu64 " now.",
+         r->before.file_size, r->after.file_size);
+  if (r->before.need_check && !r->after.need_check)
+    say (stdout, "The image is marked as closed cleanly now.");
+  if (r->leaks_fixed || r->corruptions_fixed) {
+    say (stdout, "The following inconsistencies were found and repaired:");
+    say (stdout, "%s", "");
+    say (stdout, "    %" PRIu64 " leaked clusters", r->leaks_fixed);
+    say (stdout, "    %" PRIu64 " corruptions", r->corruptions_fixed);
+    say (stdout, "%s", "");
+    say (stdout, "Double checking the fixed image now...");
+    say (stdout, "%s", "");
+  }
+}
+
+/* ---- JSON: qemu-img's keys in its order ---- */
+
+static void
+add_count (json_object *o, const char *key, uint64_t count)
+{
+  if (count)
+    add_number (o, key, count);
+}
+
+static void
+print_result_json (const char *file, const struct qed_repair_result *r)
+{
+  const struct qed_check_result *after = &r->after;
+  json_object *o = json_object_new_object ();
+
+  add_count (o, "total-clusters", after->total_clusters);
+  add_count (o, "image-end-offset", after->end);
+  add_count (o, "corruptions", after->corruptions);
+  add_count (o, "corruptions-fixed", r->corruptions_fixed);
+  add_number (o, "check-errors", 0);
+  add_count (o, "leaks", after->leaks);
+  add_count (o, "leaks-fixed", r->leaks_fixed);
+  add_count (o, "allocated-clusters", after->allocated_clusters);
+  add_string (o, "filename", file);
+  add_string (o, "format", "qed");
+  add_count (o, "fragmented-clusters", after->fragmented_clusters);
+  print_json (o);
+}
+
+/* ---- the verb ---- */
+
+static void
+parse_args (int argc, char *argv[], struct args *args)
+{
+  enum { OUTPUT = 256 };
+  static const struct option longs[] = {
+    { "force-share", no_argument, NULL, 'U' },
+    { "format", required_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { "output", required_argument, NULL, OUTPUT },
+    { "repair", required_argument, NULL, 'r' },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  while ((c = next_option (argc, argv, ":f:hpqr:U", longs)) != -1)
+    switch (c) {
+    case 'f':
+      option_format (optarg);
+      break;
+    case OUTPUT:
+      args->json = option_output (optarg);
+      break;
+    case 'p':
+      args->progress = true;
+      break;
+    case 'q':
+      args->quiet = true;
+      break;
+    case 'r':
+      args->repair = true;
+      args->what = strcmp (optarg, "all") == 0 ? QED_REPAIR_ALL :
+        QED_REPAIR_LEAKS;
+      if (args->what == QED_REPAIR_LEAKS && strcmp (optarg, "leaks") != 0)
+        usage_error ("-r: '%s': must be leaks or all", optarg);
+      break;
+    case 'U':
+      args->share = true;
+      break;
+    }
+  if (argc - optind != 1)
+    usage_error ("one file name is wanted");
+  if (args->repair && args->share)
+    usage_error ("-U: an image that is in use can't be repaired");
+  args->file = argv[optind];
+}
+
+/* Check, and repair if that is asked for.  A check alone gives a result that
+ * is the same before and after.
+ */
+static int
+run (const struct args *args, struct qed_storage *st, struct damages *d,
+     struct qed_repair_result *r)
+{
+  struct progress p;
+  struct qed_check_options opts = {
+    .progress = progress_start (&p, args->progress && !args->quiet),
+    .damage = found_damage,
+    .opaque = d,
+  };
+  int err;
+
+  if (args->repair)
+    err = qed_repair (st, args->what, &opts, r);
+  else {
+    err = qed_check (st, &opts, &r->before);
+    r->after = r->before;
+  }
+  progress_end (&p);
+  return err;
+}
+
+/* Say what was found and done, and return the exit code. */
+static int
+report (const struct args *args, const struct qed_repair_result *r,
+        struct damages *d)
+{
+  const struct qed_check_result *after = &r->after;
+
+  if (!args->quiet) {
+    /* Ranges aren't in qemu-img's JSON. */
+    print_damages (args->json ? stderr : stdout, &r->before, d,
+                   r->corruptions_fixed > 0);
+    if (args->json)
+      print_result_json (args->file, r);
+    else {
+      print_repair (r);
+      print_result (args, after);
+    }
+  }
+  if (args->repair && args->what == QED_REPAIR_LEAKS && after->corruptions)
+    complain ("%s: has corruptions, so nothing was changed: what looks like a "
+              "leak may be what they have lost: see -r all", args->file);
+  return after->corruptions ? CORRUPTIONS : after->leaks ? LEAKS :
+    EXIT_SUCCESS;
+}
+
+static int
+check (int argc, char *argv[])
+{
+  struct args args = { .file = NULL };
+  struct qed_repair_result result = { .leaks_fixed = 0 };
+  struct damages *d = NULL;
+  struct qed_storage *st;
+  struct qed_header h;
+  int r = EXIT_FAILURE;
+
+  parse_args (argc, argv, &args);
+  st = qed_storage_open (args.file, !args.share);
+  if (st && qed_read_header (st, &h, NULL) == 0) {
+    d = new_damages (h.image_size);
+    if (run (&args, st, d, &result) == 0)
+      r = report (&args, &result, d);
+    else if (!args.quiet) /* some of it may have been cleared already */
+      print_damages (stderr, &result.before, d, false);
+  }
+  if (r == EXIT_FAILURE)
+    complain ("%s", qed_get_error ());
+  qed_storage_close (st);
+  free (d);
+  return r;
+}
+
+const struct verb verb_check = {
+  "check", check,
+  "[--output=human|json] [-r leaks|all] [-p] [-q] [-U] FILE",
+
+  "Look for errors in an image, and with -r repair them.\n"
+  "\n"
+  "  -r, --repair=leaks|all\n"
+  "                         leaks: give space back that nothing refers to,\n"
+  "                         if there are no errors; all: first clear entries\n"
+  "                         of tables that are out of range, and copy what\n"
+  "                         is referred to twice\n"
+  "  -p                     show progress on a terminal\n"
+  "  -q                     print error messages only\n"
+  "  -U, --force-share      look at an image that is in use: what changes\n"
+  "                         meanwhile may look like an error\n"
+  "  -f, --format=qed       the format of FILE, the only one\n"
+  "  --output=human|json    the form of the result (without: human)\n"
+  "\n"
+  "Exit status: 0 the image is good; 1 it could not be checked or repaired;\n"
+  "2 it has errors; 3 only space is lost.  With -r: what is left.\n"
+};
