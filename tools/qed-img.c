@@ -61,6 +61,7 @@ static const struct verb *const verbs[] = {
   &verb_create,
   &verb_info,
   &verb_check,
+  &verb_map,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+requires_nbd
+
+# A chain of sparse disks of 64T is mapped at once, and a million entries come
+# as they are found, in little memory.
+cd $d
+truncate -s 8T base.raw ||
+    skip "this filesystem has no files of 8T"
+qemu-img create -q -f qed -b base.raw -F raw one.qed 64T
+qemu-io -f qed -c 'write -P 1 40T 64k' one.qed >/dev/null
+qemu-img create -q -f qed -b one.qed -F qed two.qed 64T
+qemu-io -f qed -c 'write -P 1 1T 64k' -c 'write -z 50T 1M' two.qed >/dev/null
+qemu-img map --output=json two.qed >want
+timeout 60 $QED_IMG map --output=json two.qed | diff -u want -
+
+skip_if_instrumented "the size of memory"
+"$PYTHON" - <<'END'
+import struct
+import qedimg
+cs, n = 4096, 8192
+img = qedimg.Image(1 << 32, cs, 16)
+for i in range(64):
+    img.table(i)
+img.save("x.qed")
+with open("x.qed", "r+b") as f:
+    for i in range(64):
+        f.seek(img.tables[i] * cs)
+        f.write(b"".join(struct.pack("<Q", (img.end + 2 * (i * n + j)) * cs)
+                         for j in range(n)))
+    f.truncate((img.end + 2 * 64 * n) * cs)
+END
+(ulimit -v 200000; $QED_IMG map --output=json x.qed) >got
+test "$(wc -l <got)" = 524289
+tail -n 1 got | grep '}]$'
+(ulimit -v 200000; $QED_IMG map x.qed) | wc -l | grep -x 524289

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Which backing files are looked at, and who else may have them open.  The
+# advice is about options of qed-img's.
+cd $d
+mkdir imgs other
+truncate -s 1M other/base.raw
+truncate -s 1M imgs/base.raw
+"$PYTHON" - <<'END'
+import qedimg
+for name in ("base.raw", "../other/base.raw", "missing", "nbd://localhost/",
+             "json:{}", "q.qcow2"):
+    img = qedimg.Image(1 << 20, backing=name)
+    img.data(1, b"x")
+    img.save("imgs/" + name.translate({ord(c): "-" for c in "/:{}."}) + ".qed")
+END
+qemu-img create -q -f qcow2 imgs/q.qcow2 1M
+qed-img map imgs/base-raw.qed
+
+f=imgs/---other-base-raw.qed
+fails 1 "$f: backing file: .*/other/base.raw, not beneath" qed-img map $f
+grep ' add --backing-dir=/.*/other$' fails.log
+test ! -s fails.out
+qed-img map --backing-dir=imgs --backing-dir=other $f
+qed-img map --backing-dir / $f
+fails 1 'imgs/missing.qed: .*No such file.*qed-img rebase -u -b NAME' \
+      qed-img map imgs/missing.qed
+fails 1 'nbd://localhost/: an NBD URI is not followed.*qed-img rebase -u' \
+      qed-img map imgs/nbd---localhost-.qed
+fails 1 'never followed.*qed-img rebase -u' qed-img map imgs/json---.qed
+fails 1 'magic of format qcow2.*convert.*qed-img rebase -u -b NAME -F raw' \
+      qed-img map imgs/q-qcow2.qed
+fails 1 'No such file' qed-img map imgs/missing.qed
+absent ' backing(-dir|-uri|-format)?=' fails.log
+
+# Who writes it isn't disturbed, unless that is wanted.
+start_qemu_nbd -f qed $PWD/imgs/base-raw.qed
+fails 1 'imgs/base-raw.qed: locked' qed-img map imgs/base-raw.qed
+qed-img map -U imgs/base-raw.qed
+qed-img map --force-share --output=json imgs/base-raw.qed

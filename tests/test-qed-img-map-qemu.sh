@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# Of random chains map says what qemu-img says, to the byte: what is merged,
+# where layers end, holes, zero clusters, ranges; in directories, too.
+cd $d
+"$PYTHON" - <<'END'
+import os
+import random
+import qedimg, qedtest
+
+os.mkdir("sub")
+
+def make_raw(r, path):
+    size = r.choice([0, 100, 37 * 4096, r.randrange(1 << 20), 4194604])
+    with open(path, "wb") as f:
+        for _ in range(r.randrange(10) if size else 0):
+            at = r.randrange(size)
+            f.seek(at if r.random() < .5 else at // 4096 * 4096)
+            f.write(b"x" * min(size - f.tell(), r.choice([1, 512, 70000])))
+        f.truncate(size)
+
+def make_image(r, path, backing, raw):
+    cs = r.choice([4096, 4096, 8192, 65536, 1 << 20])
+    size = r.choice([1 << 20, 4 << 20, r.randrange(1, 8192) * 512])
+    img = qedimg.Image(size, cs, r.choice([2, 4, 8]), backing=backing,
+                       features=4 if raw else 0)
+    clusters = -(-size // cs)
+    at, data = 0, []
+    while at < clusters:
+        kind, n = r.randrange(4), r.randrange(1, 20)
+        for c in range(at, min(at + n, clusters)):
+            if kind == 0:
+                img.zero(c)
+            elif kind == 1:
+                data.append(c)
+        at += n
+    if r.random() < .5:
+        r.shuffle(data)
+    for c in data:
+        img.data(c)
+    img.save(path)
+    return size
+
+for seed in qedtest.some(range(24), 2):
+    r = random.Random(seed)
+    below, raw = None, False
+    if seed % 4:
+        below, raw = r.choice(["b.raw", "sub/b.raw"]), True
+        make_raw(r, below)
+    for i in range(r.randrange(1, 5)):
+        path = r.choice(["", "sub/"]) + f"{i}.qed"
+        name = below
+        if below is not None and r.random() < .3:
+            name = os.path.join(qedtest.TMP, below)
+        elif below is not None:
+            name = os.path.relpath(below, os.path.dirname(path) or ".")
+        size = make_image(r, path, name, raw)
+        below, raw = path, False
+    some = ["-s", str(r.randrange(size)), "-l", str(r.randrange(1, size))]
+    for args in [["--output=json"], ["--output=json", *some], []]:
+        want = qedtest.run("qemu-img", "map", *args, path)
+        got, err = qedtest.qed_img("map", "--backing-dir", qedtest.TMP,
+                                   *args, path)
+        assert got == want and not err, (seed, args, got, want, err)
+END

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+
+# The options -s and -l, and disks that have nothing there.
+cd $d
+qemu-img create -q -f qed x.qed 1234k
+qemu-io -f qed -c 'write -P 1 64k 128k' -c 'write -z 512k 64k' x.qed >/dev/null
+qemu-img create -q -f qed empty.qed 0
+compare ()
+{
+    local output
+    for output in json human; do
+        qemu-img map --output=$output "$@" >want
+        qed-img map --output=$output "$@" >got
+        diff -u want got
+    done
+}
+compare x.qed
+compare -s 64k x.qed
+compare -s 0.5k -l 96.5k x.qed
+compare --start-offset=100 --max-length=70001 x.qed
+compare -l 1 x.qed
+compare -s 1234k x.qed
+compare -s 1235k -l 1 x.qed
+compare -l 0 x.qed
+compare -s 1M -l 1G x.qed
+compare -s 7E -l 7E x.qed
+compare empty.qed
+compare -s 1 -l 1 empty.qed
+
+for bad in -s -l --start-offset --max-length; do
+    fails 1 "qed-img: map: -[sl]: 'x'" qed-img map $bad x x.qed
+    fails 1 "qed-img: map: -[sl]: '-1'" qed-img map $bad -1 x.qed
+    fails 1 "qed-img: map: -[sl]: '8E'.*below 8E" qed-img map $bad 8E x.qed
+done
+fails 1 'one file name is wanted' qed-img map
+fails 1 'one file name is wanted' qed-img map x.qed x.qed
+fails 1 "must be human or json" qed-img map --output=xml x.qed
+fails 1 'nonexistent: open: No such file' qed-img map nonexistent
+test ! -s fails.out
+fails 1 'not a QED image' qed-img map got

@@ -1,0 +1,348 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* qed-img map.
+ *
+ * Entries are printed as they come, because there may be any number of
+ * them.  What a summary needs of them is summed up meanwhile.
+ */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "qed-img.h"
+
+/* The disk is shown as a row of so many cells. */
+#define CELLS 64
+
+struct layer_sums {
+  char *name;                   /* NULL: nothing came from it */
+  uint64_t data, zero, unsound; /* bytes */
+};
+
+struct map {
+  const char *file;
+  uint64_t start, length;       /* the range of the disk */
+  bool json, summary;
+  uint64_t entries;             /* printed so far */
+  uint64_t unsound;             /* bytes */
+
+  /* For a summary: */
+  struct layer_sums layers[QED_MAX_CHAIN + 1];
+  uint64_t absent;              /* bytes */
+  uint64_t cells[CELLS];        /* bytes of data */
+  bool bad_cells[CELLS];
+};
+
+/* ---- qemu-img's output ---- */
+
+static void
+print_json_entry (struct map *m, const struct qed_map_entry *e)
+{
+  printf ("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+          ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
+          m->entries++ == 0 ? "[" : ",\n", e->offset, e->length, e->depth,
+          e->present ? "true" : "false", e->zero ? "true" : "false",
+          e->data ? "true" : "false");
+  if (e->has_offset)
+    printf (", \"offset\": %" PRIu64, e->file_offset);
+  putchar ('}');
+}
+
+static void
+print_row (const struct qed_map_entry *e)
+{
+  say (stdout, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s", e->offset,
+       e->length, e->file_offset, e->filename);
+}
+
+/* ---- the summary ---- */
+
+/* Where cell I begins. */
+static uint64_t
+cell_start (const struct map *m, unsigned i)
+{
+  return m->start + (uint64_t) ((unsigned __int128) m->length * i / CELLS);
+}
+
+static void
+add_to_cells (struct map *m, const struct qed_map_entry *e)
+{
+  const uint64_t end = e->offset + e->length;
+  unsigned i = (unsigned) ((unsigned __int128) (e->offset - m->start) *
+                           CELLS / m->length);
+
+  for (; i < CELLS && cell_start (m, i) < end; ++i) {
+    uint64_t from = cell_start (m, i), to = cell_start (m, i + 1);
+
+    if (from < e->offset)
+      from = e->offset;
+    if (to > end)
+      to = end;
+    if (to > from && e->unsound)
+      m->bad_cells[i] = true;
+    else if (to > from)
+      m->cells[i] += to - from;
+  }
+}
+
+static void
+sum_up (struct map *m, const struct qed_map_entry *e)
+{
+  struct layer_sums *l = &m->layers[e->depth];
+
+  if (!e->present) {
+    m->absent += e->length;
+    return;
+  }
+  if (l->name == NULL)
+    l->name = xasprintf ("%s", e->filename);
+  *(e->unsound ? &l->unsound : e->zero ? &l->zero : &l->data) += e->length;
+  if (e->data)
+    add_to_cells (m, e);
+}
+
+static void
+print_sum (const struct map *m, uint64_t sum, const char *what,
+           const char *name)
+{
+  double percent = 100 * (double) sum / (double) m->length;
+  char *size = human_size (sum), *share;
+
+  share = percent < 0.05 ? xasprintf ("<0.1") : xasprintf ("%.1f", percent);
+  if (sum > 0)
+    say (stdout, "%10s %5s%%  %s%s", size, share, what, name);
+  free (size);
+  free (share);
+}
+
+static void
+print_bar (const struct map *m)
+{
+  static const char *const ascii[] = { ".", "-", "+", "*", "#", "!" };
+  static const char *const blocks[] = { "·", "░", "▒", "▓", "█", "!" };
+  enum { NONE, SOME, FULL = 4, BAD };
+  bool utf8 = setlocale (LC_CTYPE, "") &&
+    strcmp (nl_langinfo (CODESET), "UTF-8") == 0;
+  const char *const *c = utf8 ? blocks : ascii;
+  bool bad = false;
+
+  putchar ('[');
+  for (unsigned i = 0; i < CELLS; ++i) {
+    uint64_t size = cell_start (m, i + 1) - cell_start (m, i);
+    unsigned level = m->cells[i] == 0 ? NONE : m->cells[i] == size ? FULL :
+      SOME + (unsigned) (3 * ((double) m->cells[i] / (double) size));
+
+    bad |= m->bad_cells[i];
+    fputs (c[m->bad_cells[i] ? BAD : level < FULL || m->cells[i] == size ?
+             level : FULL - 1], stdout);
+  }
+  say (stdout, "]");
+  say (stdout, " %s no data, %s%s%s some, %s only data%s", c[NONE], c[SOME],
+       c[SOME + 1], c[SOME + 2], c[FULL], bad ? ", ! can't be read" : "");
+}
+
+static void
+print_summary (const struct map *m)
+{
+  char *length = human_size (m->length);
+
+  say (stdout, "%s", "");
+  say (stdout, "%10s 100.0%%  from offset %#" PRIx64, length, m->start);
+  for (const struct layer_sums *l = m->layers;
+       l <= &m->layers[QED_MAX_CHAIN]; ++l) {
+    print_sum (m, l->data, "data in ", l->name);
+    print_sum (m, l->zero, "zeros in ", l->name);
+    print_sum (m, l->unsound, "can't be read in ", l->name);
+  }
+  print_sum (m, m->absent, "nothing, which reads as zeros", "");
+  print_bar (m);
+  free (length);
+}
+
+/* ---- the verb ---- */
+
+static int
+take_entry (void *opaque, const struct qed_map_entry *e)
+{
+  struct map *m = opaque;
+
+  if (m->json)
+    print_json_entry (m, e);
+  else if (e->has_offset && e->data)
+    print_row (e);
+  if (m->summary)
+    sum_up (m, e);
+  if (e->unsound) {
+    complain ("%s: %" PRIu64 " bytes at offset %" PRIu64 " of the disk can't "
+              "be read: %s is corrupt there", m->file, e->length, e->offset,
+              e->filename);
+    m->unsound += e->length;
+  }
+  return 0;
+}
+
+/* As qemu-img does, what is past the end of the disk is left out, and if that
+ * is all, JSON has one entry for it.
+ */
+static int
+print_map (struct map *m, struct qed_image *img)
+{
+  const uint64_t size = qed_get_header (img)->image_size;
+
+  if (m->start >= size)
+    m->length = 0;
+  else if (m->length > size - m->start)
+    m->length = size - m->start;
+  if (m->length == 0)
+    m->summary = false;
+
+  if (!m->json)
+    puts ("Offset          Length          Mapped to       File");
+  else if (m->length == 0)
+    print_json_entry (m, &(struct qed_map_entry) { .offset = m->start });
+  if (m->length > 0 &&
+      qed_map_layers (img, m->start, m->length, take_entry, m) == -1) {
+    complain ("%s", qed_get_error ());
+    return -1;
+  }
+  if (m->json)
+    puts ("]");
+  if (m->summary)
+    print_summary (m);
+  return 0;
+}
+
+/* The value of -s or -l. */
+static uint64_t
+option_offset (const char *option, const char *value)
+{
+  uint64_t offset;
+
+  if (parse_size (value, &offset) == -1 || offset > INT64_MAX)
+    usage_error ("%s: '%s': must be a size below 8E, as 65536, 64k or 1.5G",
+                 option, value);
+  return offset;
+}
+
+/* Parse the options; optind is then at the file's name. */
+static void
+parse_args (int argc, char *argv[], struct map *m,
+            struct qed_chain_options *opts)
+{
+  enum { OUTPUT = 256, BACKING_DIR };
+  static const struct option longs[] = {
+    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    { "force-share", no_argument, NULL, 'U' },
+    { "format", required_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { "max-length", required_argument, NULL, 'l' },
+    { "output", required_argument, NULL, OUTPUT },
+    { "start-offset", required_argument, NULL, 's' },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  while ((c = next_option (argc, argv, ":f:hl:s:U", longs)) != -1)
+    switch (c) {
+    case BACKING_DIR:
+      option_backing_dir (opts, optarg);
+      break;
+    case 'f':
+      option_format (optarg);
+      break;
+    case 'l':
+      m->length = option_offset ("-l", optarg);
+      break;
+    case OUTPUT:
+      m->json = option_output (optarg);
+      break;
+    case 's':
+      m->start = option_offset ("-s", optarg);
+      break;
+    case 'U':
+      opts->lock = false;
+      break;
+    }
+  if (argc - optind != 1)
+    usage_error ("one file name is wanted");
+  m->file = argv[optind];
+}
+
+static int
+map (int argc, char *argv[])
+{
+  struct qed_chain_options opts = {
+    .qed_img = true, .lock = true, .cache_size = QED_DEFAULT_CACHE_SIZE,
+  };
+  static struct map m = { .length = UINT64_MAX };
+  struct qed_image *img;
+  int r;
+
+  parse_args (argc, argv, &m, &opts);
+  m.summary = !m.json && isatty (STDOUT_FILENO);
+  img = qed_open_chain (m.file, &opts);
+  if (img == NULL) {
+    complain ("%s", qed_get_error ());
+    return EXIT_FAILURE;
+  }
+  r = print_map (&m, img);
+  qed_close (img);
+  for (size_t i = 0; i <= QED_MAX_CHAIN; ++i)
+    free (m.layers[i].name);
+  if (m.unsound > 0)
+    complain ("%s: %" PRIu64 " bytes can't be read in all: qed-img check says "
+              "more", m.file, m.unsound);
+  return r == -1 || m.unsound > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+const struct verb verb_map = {
+  "map", map,
+  "[--output=human|json] [-U] [-s OFFSET] [-l LENGTH] FILE",
+
+  "Print where each part of the disk is: in which file, and at which offset.\n"
+  "\n"
+  "  --output=human|json    the form (without: human)\n"
+  "  -s, --start-offset=OFFSET\n"
+  "  -l, --max-length=LENGTH\n"
+  "                         of the disk, the part to look at (without: all)\n"
+  "  --backing-dir=DIR      backing files may be beneath DIR, too; may be\n"
+  "                         repeated\n"
+  "  -f, --format=qed       the format of FILE, the only one\n"
+  "  -U, --force-share      don't mind if the disk is in use\n"
+};
