@@ -62,6 +62,7 @@ static const struct verb *const verbs[] = {
   &verb_info,
   &verb_check,
   &verb_map,
+  &verb_resize,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 

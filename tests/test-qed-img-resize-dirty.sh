@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# An image that wasn't closed is checked before it's resized; one that can't be
+# repaired without loss isn't resized.  Afterwards it's clean.
+cd $d
+"$PYTHON" - <<'END'
+import qedimg
+def image(name, *entries, twice=False):
+    i = qedimg.Image(1 << 20, features=qedimg.F_NEED_CHECK)
+    i.data(3)
+    if twice:
+        i.entry(5, i.entries[max(i.entries)])
+    for c, v in entries:
+        i.entry(c, v)
+    i.save(name)
+image("x.qed", (5, 1 << 30), (40, 1 << 30))
+image("twice.qed", twice=True)
+END
+qemu-img convert -f qed -O raw x.qed want.raw || :
+cp x.qed y.qed
+qed-img resize x.qed 10M
+qed-img resize --shrink y.qed 500k
+for i in x y; do
+    qed-img check $i.qed
+    test "$(od -An -tx8 -j16 -N8 $i.qed)" = " 0000000000000000"
+    on_disk $i.qed "
+assert h.pread (65536, 3 * 65536) != bytes (65536)
+assert h.pread (65536, 5 * 65536) == bytes (65536)
+" -r
+done
+
+state_of twice.qed >before
+fails 1 'twice.qed: .*referenced twice.*: run qed-img check -r all' \
+      qed-img resize twice.qed 10M
+fails 1 'twice.qed: .*referenced twice.*: run qed-img check -r all' \
+      qed-img resize --shrink twice.qed 500k
+state_of twice.qed | cmp - before

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# A larger disk: the same image as qemu-img resize makes, and zeros at the end.
+cd $d
+for o in cluster_size=64k cluster_size=4k,table_size=2 \
+         $(some cluster_size=1M,table_size=16); do
+    qemu-img create -q -f qed -o $o x.qed 10000k
+    qemu-io -f qed -c 'write -P 1 0 100k' -c 'write -P 2 9999k 1k' \
+            -c 'write -z 5M 1M' x.qed
+    for size in 10000.5k 20M +1M 1.5G; do
+        cp x.qed qemu.qed
+        cp x.qed ours.qed
+        qemu-img resize -q qemu.qed $size
+        test "$(qed-img resize ours.qed $size)" = "Image resized."
+        cmp qemu.qed ours.qed
+    done
+    qemu-io -f qed -c 'read -P 2 9999k 1k' -c 'read -P 0 10000k 100M' \
+            ours.qed >out
+    absent 'fail' out
+    on_disk ours.qed "
+assert h.get_size () == 1536 << 20
+assert h.pread (1024, 9999 << 10) == b'\\2' * 1024
+h.pwrite (b'end', h.get_size () - 3)
+assert h.pread (9, h.get_size () - 9) == bytes (6) + b'end'"
+    qemu-img check -q ours.qed
+done
+
+# A size that ends inside a sector takes all of it.  (qemu-img refuses it.)
+qed-img create -q y.qed 1M
+test -z "$(qed-img resize -q y.qed 1048577)"
+qed-img info y.qed | grep '(1049088 bytes)'
+qed-img resize -q y.qed +1
+qed-img info y.qed | grep '(1049600 bytes)'
+qed-img resize -q -f qed y.qed 1049600
+qed-img info y.qed | grep '(1049600 bytes)'
+
+# Up to the last byte that there can be.
+qed-img create -q -o cluster_size=4k,table_size=1 z.qed 1M
+qed-img resize -q z.qed 1G
+on_disk z.qed "h.pwrite (b'end', (1 << 30) - 3)"
+qemu-img create -q -f qed -o cluster_size=64M,table_size=16 z.qed 1M ||
+    qed-img create -q -o cluster_size=64M,table_size=16 z.qed 1M
+qed-img resize -q z.qed 9223372036854775296
+test $(nbdkit -U - qed z.qed --run 'nbdinfo --size "$uri"') = \
+     9223372036854775296

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# An image in use, by nbdkit or QEMU, for reading or writing, is neither
+# resized nor rebased, and not a byte of it changes.
+cd $d
+truncate -s 1M base.raw
+qemu-img create -q -f qed x.qed 1M
+state_of x.qed >before
+
+held ()
+{
+    for c in "resize x.qed 2M" "resize --shrink x.qed 512k" \
+             "rebase -b base.raw -F raw x.qed" \
+             "rebase -u -b base.raw -F raw x.qed"; do
+        fails 1 'qed-img: x.qed: .*another process has the image open' \
+              qed-img $c
+    done
+    state_of x.qed | cmp - before
+}
+start_nbdkit -r qed $d/x.qed
+held
+stop_nbdkit
+start_qemu_nbd -r -f qed $d/x.qed
+held
+stop_qemu_nbd
+start_qemu_nbd -f qed $d/x.qed
+held
+stop_qemu_nbd
+start_nbdkit qed $d/x.qed
+nbdsh -u "$uri" -c 'h.pread (512, 0)'
+held
+stop_nbdkit
+
+# Nor is it when its backing file is being written.
+qed-img create -q base.qed 1M
+qed-img create -q -b base.qed -F qed y.qed
+start_qemu_nbd -f qed $d/base.qed
+fails 1 'y.qed: backing file: .*base.qed: .*another process has' \
+      qed-img resize y.qed 2M
+fails 1 'y.qed: backing file: .*base.qed: .*another process has' \
+      qed-img rebase -b '' y.qed
+fails 1 'x.qed: backing file: .*base.qed: .*another process has' \
+      qed-img rebase -b base.qed -F qed x.qed
+# But its name can be changed.
+qed-img rebase -u -b base.qed -F qed y.qed
+stop_qemu_nbd
+qed-img resize x.qed 2M
+qed-img rebase -b base.qed -F qed x.qed

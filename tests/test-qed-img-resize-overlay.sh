@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What an overlay grows by reads as zeros, also where its backing file goes on.
+# (qemu-img refuses those.)
+cd $d
+"$PYTHON" - <<'END'
+import random
+r = random.Random(1)
+with open("base.raw", "wb") as f:
+    f.write(r.randbytes(3 << 20))
+    f.seek(10 << 20)
+    f.write(r.randbytes(1 << 20))
+    f.truncate((20 << 20) + 700)
+END
+qemu-img create -q -f qed -b base.raw -F raw base.qed 9M
+qemu-io -f qed -c 'write -P 3 2M 3M' base.qed
+
+grow_and_check ()               # BACKING FORMAT OPTIONS OLD NEW
+{
+    rm -f x.qed old.raw new.raw
+    qed-img create -q -b $1 -F $2 -o $3 x.qed $4
+    qemu-io -f qed -c 'write -P 5 70k 100k' -c 'write -z 300k 200k' x.qed
+    qemu-img convert -f qed -O raw x.qed old.raw
+    sha256sum base.* >before
+    qed-img resize -q x.qed $5
+    sha256sum -c before
+    truncate -s $5 old.raw
+    qemu-img convert -f qed -O raw x.qed new.raw
+    cmp old.raw new.raw
+    qemu-img check -q x.qed
+    nbdkit -U - qed x.qed --run 'nbdcopy "$uri" new.raw'
+    cmp old.raw new.raw
+}
+grow_and_check base.raw raw cluster_size=64k 1M 2M
+grow_and_check base.raw raw cluster_size=64k 1000k 30M
+grow_and_check base.raw raw cluster_size=4k,table_size=2 2049.5k 25M
+grow_and_check base.qed qed cluster_size=64k 2049.5k 25M
+grow_and_check base.qed qed cluster_size=1M 9M 25M
+grow_and_check base.qed qed cluster_size=64k 12M 25M
+
+# What was cut off doesn't come back, neither from the image nor from below.
+qed-img resize -q --shrink x.qed 2M
+qed-img resize -q x.qed 25M
+truncate -s 2M old.raw
+truncate -s 25M old.raw
+qemu-img convert -f qed -O raw x.qed new.raw
+cmp old.raw new.raw
+
+# A hole below takes no zero clusters: it is a small file that grows by 1T.
+truncate -s 2T base.raw
+qed-img create -q -b base.raw -F raw z.qed 1M
+qed-img resize -q z.qed 2T
+test $(stat -c %s z.qed) -lt 2000000
+
+# Below may lie what needs a permission.
+mkdir dir
+mv base.raw dir
+qed-img create -q -b $d/dir/base.raw -F raw dir/y.qed 1M
+mkdir other
+mv dir/y.qed other
+fails 1 "y.qed: backing file: .*backing-dir=$d/dir" \
+      qed-img resize other/y.qed 2M
+qed-img resize --backing-dir=$d/dir other/y.qed 2M
+fails 1 'qed-img: base.qed: backing file: base.raw: .*No such file' \
+      qed-img resize x.qed 100M

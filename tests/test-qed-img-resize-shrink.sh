@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# A smaller disk, with --shrink only: its start stays, the space is given back,
+# and what was cut off doesn't come back, however the disk grows again.
+cd $d
+for o in cluster_size=64k cluster_size=4k,table_size=2 \
+         $(some cluster_size=1M,table_size=2); do
+    qemu-img create -q -f qed -o $o x.qed 20M
+    # In an order in which clusters have to move.
+    for i in 9 17 3 1 12; do
+        qemu-io -f qed -c "write -P $i ${i}M 1M" x.qed
+    done
+    qemu-io -f qed -c 'write -z 15M 1M' x.qed
+    qemu-img convert -f qed -O raw x.qed want.raw
+
+    state_of x.qed >before
+    fails 1 'qed-img: x.qed: size 10486784: .*20971520.*--shrink' \
+          qed-img resize x.qed 10486784
+    fails 1 'qed-img: x.qed: .*--shrink' qed-img resize x.qed -1M
+    state_of x.qed | cmp - before
+
+    size=$(stat -c %s x.qed)
+    test "$(qed-img resize --shrink x.qed 10000.5k)" = "Image resized."
+    truncate -s 10240512 want.raw
+    rm -f got.raw
+    qemu-img convert -f qed -O raw x.qed got.raw
+    cmp want.raw got.raw
+    qed-img check x.qed
+    qemu-img check -q x.qed
+    # 1M at 12M and 17M; 9M .. 10000.5k is still there.
+    test $(stat -c %s x.qed) -le $((size - 2097152))
+    cp x.qed y.qed
+
+    # Grown by us and by QEMU.
+    truncate -s 20M want.raw
+    qed-img resize -q x.qed 20M
+    qemu-img resize -q y.qed 20M
+    for i in x y; do
+        qemu-img convert -f qed -O raw $i.qed got.raw
+        cmp want.raw got.raw
+    done
+
+    # Down to one sector.  An option may follow, a size with - must be last.
+    qed-img resize x.qed --shrink -20971008
+    qed-img resize --shrink -- y.qed -20971008
+    for i in x y; do
+        qed-img info $i.qed | grep '(512 bytes)'
+        qed-img check $i.qed
+        on_disk $i.qed "assert h.pread (512, 0) == bytes (512)"
+    done
+done
+
+# With the same size it gives back what an interrupted one left.
+"$PYTHON" - <<'END'
+import qedimg
+i = qedimg.Image(1 << 20, cluster_size=4096, table_size=1)
+for c in 300, 5, 600, 10:
+    i.data(c)
+i.save("left.qed")
+END
+size=$(stat -c %s left.qed)
+qed-img resize left.qed 1M
+test $(stat -c %s left.qed) -eq $size
+qed-img resize --shrink left.qed 1M
+qed-img check left.qed
+test $(stat -c %s left.qed) -eq $((size - 3 * 4096))

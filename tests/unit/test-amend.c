@@ -1,0 +1,1362 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* Resizing, rebasing and emptying: what they do, what a crash at any moment
+ * leaves, and what a fault of any storage operation does.
+ *
+ * In each case an image with all kinds of entries, on top of something
+ * (below.h), is amended.  Whatever is left of that is one of:
+ *
+ *     resized    the old or the new size; content as before, then zeros
+ *     rebased    the old or the new name, and on top of what it names the same
+ *                content; with the name changed only, whatever that makes
+ *     emptied    each sector as before or as what is below
+ *
+ * and the image is marked NEED_CHECK unless it is sound.  Doing it again then
+ * makes it what was wanted, clean, without leaks if that is the point of it.
+ */
+
+#include <config.h>
+
+#include "alloc.h"
+#include "below.h"
+#include "damage.h"
+#include "model.h"
+#include "recorder.h"
+
+/* The smallest geometry; what is looked at lies about the border of the first
+ * two L2 tables.
+ */
+#define CLUSTER UINT64_C (4096)
+#define BORDER UINT64_C (512)
+#define FIRST (BORDER - 8)
+#define WINDOW (FIRST * CLUSTER)
+#define WINDOW_CLUSTERS 16
+#define WINDOW_BYTES (WINDOW_CLUSTERS * CLUSTER)
+#define FAR_CLUSTER UINT64_C (1500)
+
+/* Sizes of disks: the end in a cluster of the first table, of the second one,
+ * at the end of a table, and far behind.
+ */
+#define SMALL (WINDOW + 3 * CLUSTER + 1536)
+#define MIDDLE (WINDOW + 12 * CLUSTER + 512)
+#define TABLE_END (BORDER * CLUSTER)
+#define LARGE (UINT64_C (1600) * CLUSTER)
+
+/* What is below may end in the window. */
+#define SHORT_SIZE (WINDOW + 10 * CLUSTER + 700)
+
+enum what { RESIZE, RENAME, REBASE, EMPTY };
+
+struct amendment {
+  const char *title;
+  enum what what;
+  enum below_kind below, to;
+  uint64_t size, new_size;
+  const char *name;             /* NULL: of no backing file */
+  bool stale;                   /* there are entries beyond the disk's end */
+  bool dirty;                   /* NEED_CHECK */
+  uint64_t old_name_length;     /* or 0: that of model.h */
+};
+
+struct run {
+  const struct amendment *a;
+  struct mem_file *f;
+  uint8_t before[WINDOW_BYTES], on_to[WINDOW_BYTES], below[WINDOW_BYTES];
+};
+
+static const char * __attribute__ ((format (printf, 1, 2)))
+violation (const char *fmt, ...)
+{
+  static char why[300];
+  va_list args;
+
+  va_start (args, fmt);
+  vsnprintf (why, sizeof why, fmt, args);
+  va_end (args);
+  return why;
+}
+
+/* ---- images to begin with ---- */
+
+static struct below belows[NR_BELOW];
+
+static void
+make_belows (void)
+{
+  for (int i = 0; i < NR_BELOW; i++) {
+    below_init (&belows[i], (enum below_kind) i, LARGE, SHORT_SIZE);
+    below_fill (&belows[i], WINDOW, WINDOW_BYTES);
+    below_fill (&belows[i], FAR_CLUSTER * CLUSTER, 2 * CLUSTER);
+  }
+}
+
+static void
+free_belows (void)
+{
+  for (int i = 0; i < NR_BELOW; i++) {
+    below_check (&belows[i]);
+    below_free (&belows[i]);
+  }
+}
+
+/* Give the image a backing file's name of so many bytes. */
+static void
+name_old_backing (struct model *m, uint64_t length)
+{
+  model_name_backing (m);
+  if (length == 0)
+    return;
+  m->h.backing_filename_size = length;
+  model_write_header (m);
+  for (uint64_t i = 0; i < length; i++)
+    mem_write (m->file, "o", 1, QED_HEADER_BYTES + i);
+}
+
+static void
+make_image (struct run *run)
+{
+  const struct amendment *a = run->a;
+  uint64_t disk = (a->size + CLUSTER - 1) / CLUSTER;
+  struct model m;
+
+  model_create (&m, run->f, CLUSTER, 1, LARGE);
+  model_pattern (&m, model_append (&m, 3), 3 * CLUSTER); /* leaks */
+  /* First, so that others move into its place when it's cut off. */
+  if (a->stale || FAR_CLUSTER < disk)
+    model_data (&m, FAR_CLUSTER);
+  for (uint64_t i = 0; i < WINDOW_CLUSTERS; i++)
+    if (a->stale || FIRST + i < disk) {
+      if (i % 5 == 0)
+        model_data (&m, FIRST + i);
+      else if (i % 5 == 1)
+        model_set (&m, FIRST + i, 1);
+    }
+  m.h.image_size = a->size;
+  m.h.features = a->dirty ? QED_F_NEED_CHECK : 0;
+  model_write_header (&m);
+  if (a->below != BELOW_NONE)
+    name_old_backing (&m, a->old_name_length);
+}
+
+/* The window as the image in F reads on top of a kind of below: zeros past the
+ * end.  False: not an image, or it can't be read.
+ */
+static bool
+read_window (struct mem_file *f, enum below_kind kind, uint8_t *window)
+{
+  struct model m;
+  uint64_t length;
+
+  if (!model_open (&m, f))
+    return false;
+  m.below = below_model (&belows[kind]);
+  length = m.h.image_size < WINDOW + WINDOW_BYTES ?
+    m.h.image_size - WINDOW : WINDOW_BYTES;
+  memset (window, 0, WINDOW_BYTES);
+  return model_pread (&m, window, length, WINDOW) == 0;
+}
+
+static void
+read_below (enum below_kind kind, uint8_t *window)
+{
+  const struct model *m = below_model (&belows[kind]);
+  uint64_t length = 0;
+
+  if (m)
+    length = m->h.image_size < WINDOW + WINDOW_BYTES ?
+      m->h.image_size - WINDOW : WINDOW_BYTES;
+  memset (window, 0, WINDOW_BYTES);
+  if (m)
+    CHECK_EQ (model_pread (m, window, length, WINDOW), 0);
+}
+
+static void
+start (struct run *run, const struct amendment *a)
+{
+  run->a = a;
+  run->f = mem_file_new ();
+  make_image (run);
+  CHECK (read_window (run->f, a->below, run->before));
+  CHECK (read_window (run->f, a->to, run->on_to));
+  read_below (a->below, run->below);
+}
+
+/* ---- amending ---- */
+
+static void
+check_progress (void *opaque, uint64_t done, uint64_t total)
+{
+  uint64_t *last = opaque;
+
+  CHECK_OP (done, >=, *last);
+  CHECK_OP (done, <=, total);
+  *last = done;
+}
+
+static int
+amend (struct qed_image *img, const struct amendment *a)
+{
+  uint64_t last = 0;
+  const struct qed_progress progress = { check_progress, &last };
+  struct qed_backing *to;
+  int r = 0;
+
+  switch (a->what) {
+  case RESIZE:
+    return qed_resize (img, a->new_size, true, &progress);
+  case EMPTY:
+    return qed_empty (img);
+  case REBASE:
+    to = below_open (&belows[a->to]);
+    r = qed_copy_differing (img, to, &progress);
+    qed_backing_close (to);
+    break;
+  default:
+    break;
+  }
+  return r == -1 ? -1 : qed_set_backing (img, a->name, true);
+}
+
+static const struct qed_write_options write_options = { .idle_ms = 0 };
+
+static struct qed_image *
+open_on (struct qed_storage *st, enum below_kind kind)
+{
+  struct qed_backing *b = below_open (&belows[kind]);
+  struct qed_image *img = qed_open_overlay (st, b, QED_MIN_CACHE_SIZE);
+
+  if (img == NULL) {
+    qed_storage_close (st);
+    qed_backing_close (b);
+  }
+  return img;
+}
+
+/* Open for writing, amend, close.  -1: one of these failed. */
+static int
+open_and_amend (struct qed_storage *st, const struct amendment *a,
+                enum below_kind kind, bool *amended)
+{
+  struct qed_image *img = open_on (st, kind);
+  int r;
+
+  if (img == NULL)
+    return -1;
+  r = qed_make_writable (img, &write_options) != 0 ? -1 : 0;
+  if (r == 0)
+    r = amend (img, a);
+  if (amended)
+    *amended = r == 0;
+  if (qed_close (img) == -1)
+    r = -1;
+  return r;
+}
+
+/* ---- judging a state ---- */
+
+/* *NEW: does the header in F say what was wanted? */
+static const char *
+check_header (const struct run *run, struct mem_file *f, bool *new)
+{
+  const struct amendment *a = run->a;
+  struct qed_storage *st = mem_open (f);
+  struct qed_header h;
+  char *name = NULL;
+  const char *why = NULL;
+
+  if (qed_read_header (st, &h, &name) == -1)
+    why = violation ("header: %s", qed_get_error ());
+  else if (a->what == RESIZE) {
+    *new = h.image_size == a->new_size;
+    if (!*new && h.image_size != a->size)
+      why = violation ("header: size %" PRIu64, h.image_size);
+  }
+  else if (a->what != EMPTY) {
+    *new = a->name ? name && strcmp (name, a->name) == 0 : !name;
+    if (!*new && (name ? name[0] : 'b') !=
+        (a->below == BELOW_NONE || !a->old_name_length ? 'b' : 'o'))
+      why = violation ("header: backing file %s", name);
+  }
+  free (name);
+  qed_storage_close (st);
+  return why;
+}
+
+/* What is to be below the image, the header of which is that. */
+static enum below_kind
+below_of (const struct amendment *a, bool new)
+{
+  return new && (a->what == RENAME || a->what == REBASE) ? a->to : a->below;
+}
+
+static const char *
+check_content (const struct run *run, const uint8_t *window, bool new,
+               uint64_t size)
+{
+  const struct amendment *a = run->a;
+  const uint8_t *want = a->what == RENAME && new ? run->on_to : run->before;
+
+  for (uint64_t i = 0; i < WINDOW_BYTES; i += QED_SECTOR_SIZE) {
+    static const uint8_t zeros[QED_SECTOR_SIZE];
+    const uint8_t *sector = WINDOW + i < size ? want + i : zeros;
+
+    if (memcmp (window + i, sector, QED_SECTOR_SIZE) != 0 &&
+        (a->what != EMPTY ||
+         memcmp (window + i, run->below + i, QED_SECTOR_SIZE) != 0))
+      return violation ("content: sector %" PRIu64 " begins %02x, not %02x",
+                        i / QED_SECTOR_SIZE, window[i], sector[0]);
+  }
+  return NULL;
+}
+
+static const char *
+check_file (const struct run *run, struct mem_file *f, bool *new)
+{
+  uint8_t window[WINDOW_BYTES];
+  const char *why;
+  struct audit audit;
+  struct model m;
+
+  why = check_header (run, f, new);
+  if (why)
+    return why;
+  if (!audit_image (f, &audit) || !model_open (&m, f))
+    return "not a valid image";
+  if (!audit.need_check && (audit.unsound || audit.duplicate))
+    return violation ("clean, but %u entries are unsound, %u clusters "
+                      "duplicate", audit.unsound, audit.duplicate);
+  if (!read_window (f, below_of (run->a, *new), window))
+    return "can't be read";
+  return check_content (run, window, *new, m.h.image_size);
+}
+
+/* What it should be in the end. */
+static const char *
+check_done (const struct run *run, struct mem_file *f)
+{
+  const struct amendment *a = run->a;
+  bool shrunk = a->what == RESIZE && a->new_size <= a->size;
+  uint8_t window[WINDOW_BYTES];
+  struct audit audit;
+  bool new = true;
+  const char *why = check_file (run, f, &new);
+
+  if (!why)
+    why = audit_closed (f, false);
+  if (why)
+    return why;
+  if (!new)
+    return "nothing has changed";
+  CHECK (audit_image (f, &audit));
+  if ((shrunk || a->what == EMPTY) && audit.leaked)
+    return violation ("%" PRIu64 " clusters are leaked", audit.leaked);
+  if (a->what == EMPTY && mem_size (f) != 2 * CLUSTER)
+    return violation ("the file has %" PRIu64 " bytes", mem_size (f));
+  CHECK (read_window (f, a->below, window));
+  if (a->what == EMPTY && memcmp (window, run->below, a->size - WINDOW <
+                                  WINDOW_BYTES ? a->size - WINDOW :
+                                  WINDOW_BYTES) != 0)
+    return "content: not what is below";
+  return NULL;
+}
+
+/* Is F what may be left?  And then, does it end well? */
+static const char *
+check_state (const struct run *run, struct mem_file *f)
+{
+  bool new = false;
+  const char *why = check_file (run, f, &new);
+
+  if (why)
+    return why;
+  if (open_and_amend (mem_open (f), run->a, below_of (run->a, new),
+                      NULL) == -1)
+    return violation ("again: %s", qed_get_error ());
+  return check_done (run, f);
+}
+
+/* ---- crashes ---- */
+
+static uint64_t states_checked;
+
+/* All cuts, each with several choices of what is left. */
+static const char *
+check_states (const struct run *run, struct recorder *r, uint64_t seed,
+              size_t *bad)
+{
+  static const enum recorder_keep keeps[] = {
+    KEEP_NOTHING, KEEP_ALL, KEEP_SOME, KEEP_SOME, KEEP_SOME,
+  };
+  size_t n_keeps = getenv ("NBDKIT_VALGRIND") ? 2 :
+    sizeof keeps / sizeof keeps[0];
+  struct rng rng = { seed };
+
+  for (*bad = 0; *bad <= recorder_length (r); ++*bad)
+    for (size_t i = 0; i < n_keeps && !recorder_same_as_next (r, *bad); i++) {
+      struct mem_file *f = mem_file_new ();
+      const char *why;
+
+      recorder_rebuild (r, *bad, keeps[i], &rng, f);
+      why = check_state (run, f);
+      mem_file_free (f);
+      states_checked++;
+      if (why)
+        return why;
+    }
+  return NULL;
+}
+
+static bool no_punch;
+
+static const char *
+crash (const struct amendment *a, enum recorder_lie lie)
+{
+  struct recorder *r;
+  struct run run;
+  const char *why = NULL;
+  size_t bad;
+
+  CONTEXT ("%s, on %d", a->title, a->below);
+  start (&run, a);
+  mem_set_faults (run.f, &(struct mem_faults) { .no_punch = no_punch });
+  r = recorder_new (run.f, lie);
+  CHECK_EQ (open_and_amend (recorder_open (r), a, a->below, NULL), 0);
+  if (lie == LIE_NONE)
+    why = check_done (&run, run.f);
+  if (why)
+    harness_fail (__FILE__, __LINE__, "%s", why);
+  /* What is to be found may take some choices. */
+  for (uint64_t seed = 1; !why && seed <= (lie == LIE_NONE ? 1 : 100); seed++)
+    why = check_states (&run, r, seed, &bad);
+  if (why && lie == LIE_NONE) {
+    recorder_print (r, bad, stderr);
+    harness_fail (__FILE__, __LINE__, "crash at %zu: %s", bad, why);
+  }
+  recorder_free (r);
+  mem_file_free (run.f);
+  return why;
+}
+
+/* ---- faults ---- */
+
+static bool
+is_hit (struct mem_file *f, uint64_t k)
+{
+  return mem_calls (f, MEM_ANY) >= k;
+}
+
+static void
+fault (const struct amendment *a, uint64_t count, int err)
+{
+  bool hit = true;
+
+  for (uint64_t k = 1; hit; k++) {
+    struct mem_faults faults = {
+      .op = MEM_ANY, .first = k, .count = count, .err = err
+    };
+    struct run run;
+    const char *why;
+    bool amended = false, new = false;
+    int r;
+
+    CONTEXT ("%s, on %d, operation %" PRIu64 " fails, %" PRIu64 " times, "
+             "errno %d", a->title, a->below, k, count, err);
+    start (&run, a);
+    mem_set_faults (run.f, &faults);
+    r = open_and_amend (mem_open (run.f), a, a->below, &amended);
+    hit = is_hit (run.f, k);
+    mem_set_faults (run.f, NULL);
+
+    why = r == 0 ? check_done (&run, run.f) : check_file (&run, run.f, &new);
+    if (!why && amended && r == -1 && a->what != EMPTY && !new)
+      why = "it was said to be done";
+    if (!why && r == -1)
+      why = check_state (&run, run.f);
+    if (why)
+      harness_fail (__FILE__, __LINE__, "%s", why);
+    mem_file_free (run.f);
+  }
+}
+
+/* ---- tests ---- */
+
+#define NAME_60 "123456789012345678901234567890123456789012345678901234567890"
+#define NAME_600 NAME_60 NAME_60 NAME_60 NAME_60 NAME_60 NAME_60 NAME_60 \
+  NAME_60 NAME_60 NAME_60
+#define NAME_3000 NAME_600 NAME_600 NAME_600 NAME_600 NAME_600
+
+static const struct amendment amendments[] = {
+  { "grow in a cluster", RESIZE, .size = SMALL, .new_size = SMALL + 512 },
+  { "grow", RESIZE, .size = SMALL, .new_size = LARGE },
+  { "grow over what is there", RESIZE, .size = SMALL, .new_size = LARGE,
+    .stale = true },
+  { "grow when dirty", RESIZE, .size = MIDDLE, .new_size = LARGE,
+    .stale = true, .dirty = true },
+  { "shrink", RESIZE, .size = LARGE, .new_size = SMALL },
+  { "shrink to a table", RESIZE, .size = LARGE, .new_size = TABLE_END },
+  { "shrink in a table", RESIZE, .size = MIDDLE, .new_size = MIDDLE - 8192 },
+  { "shrink when dirty", RESIZE, .size = LARGE, .new_size = MIDDLE,
+    .dirty = true },
+  { "shrink again", RESIZE, .size = MIDDLE, .new_size = MIDDLE,
+    .stale = true },
+  { "empty", EMPTY, .size = MIDDLE },
+  { "empty when dirty", EMPTY, .size = LARGE, .stale = true, .dirty = true },
+};
+
+/* What is changed only on top of something, or named so. */
+static const struct amendment names[] = {
+  { "rename", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+    .size = MIDDLE, .name = "new" },
+  { "rename to a long name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+    .size = MIDDLE,
+    .name = NAME_600 },
+  { "rename to a longer name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+    .size = MIDDLE,
+    .name = NAME_3000 },
+  { "rename a long name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+    .size = MIDDLE,
+    .name = "new", .old_name_length = 3500 },
+  { "rename a long name to a long one", RENAME, .below = BELOW_HOLES,
+    .to = BELOW_FULL,
+    .size = MIDDLE, .name = NAME_600, .old_name_length = 2000 },
+  { "remove the name", RENAME, .below = BELOW_HOLES, .to = BELOW_NONE,
+    .size = MIDDLE,
+    .old_name_length = 1000 },
+  { "add a name", RENAME, .below = BELOW_NONE, .to = BELOW_HOLES,
+    .size = MIDDLE, .name = "new" },
+  { "rebase", REBASE, .below = BELOW_HOLES, .to = BELOW_FULL,
+    .size = MIDDLE, .name = "new" },
+  { "rebase onto less", REBASE, .below = BELOW_FULL, .to = BELOW_HOLES,
+    .size = LARGE,
+    .name = NAME_600 },
+  { "rebase when dirty", REBASE, .below = BELOW_CHAIN, .to = BELOW_FULL,
+    .size = MIDDLE,
+    .name = "new", .dirty = true },
+  { "rebase onto a chain", REBASE, .below = BELOW_SHORT, .to = BELOW_CHAIN,
+    .size = MIDDLE,
+    .name = "new" },
+  { "rebase onto nothing", REBASE, .below = BELOW_FULL, .to = BELOW_NONE,
+    .size = LARGE },
+  { "rebase what has none", REBASE, .below = BELOW_NONE, .to = BELOW_HOLES,
+    .size = LARGE,
+    .name = "new" },
+};
+
+/* Call FN for all of them, on top of everything. */
+static void
+for_all (void (*fn) (const struct amendment *a))
+{
+  make_belows ();
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    fn (&names[i]);
+  for (size_t i = 0; i < sizeof amendments / sizeof amendments[0]; i++)
+    for (int kind = 0; kind < NR_BELOW; kind++) {
+      struct amendment a = amendments[i];
+
+      /* Growing without knowing what is below makes many zero clusters. */
+      if (kind == BELOW_LOST)
+        continue;
+      a.below = a.to = (enum below_kind) kind;
+      fn (&a);
+    }
+  free_belows ();
+}
+
+static void
+crash_anywhere (const struct amendment *a)
+{
+  crash (a, LIE_NONE);
+}
+
+static void
+test_crash (void)
+{
+  for_all (crash_anywhere);
+  printf ("  %" PRIu64 " states\n", states_checked);
+}
+
+static void
+fail_once (const struct amendment *a)
+{
+  fault (a, 1, EIO);
+}
+
+static void
+test_fault_once (void)
+{
+  for_all (fail_once);
+}
+
+static void
+fail_for_good (const struct amendment *a)
+{
+  fault (a, UINT64_MAX, ENOSPC);
+}
+
+static void
+test_fault_for_good (void)
+{
+  for_all (fail_for_good);
+}
+
+/* A storage that doesn't sync is noticed. */
+static void
+test_lie_sync (void)
+{
+  static const char *const titles[] = {
+    "grow over what is there", "shrink", "empty",
+  };
+
+  make_belows ();
+  no_punch = true; /* which would keep an order */
+  for (size_t i = 0; i < sizeof titles / sizeof titles[0]; i++)
+    for (size_t j = 0; j < sizeof amendments / sizeof amendments[0]; j++)
+      if (strcmp (amendments[j].title, titles[i]) == 0) {
+        struct amendment a = amendments[j];
+        const char *why;
+
+        a.below = a.to = BELOW_FULL;
+        why = crash (&a, LIE_SYNC);
+        CHECK (why != NULL);
+        printf ("  %s: %s\n", titles[i], why);
+      }
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (strcmp (names[i].title, "rename to a long name") == 0 ||
+        strcmp (names[i].title, "rebase") == 0) {
+      const char *why = crash (&names[i], LIE_SYNC);
+
+      CHECK (why != NULL);
+      printf ("  %s: %s\n", names[i].title, why);
+    }
+  no_punch = false;
+  free_belows ();
+}
+
+/* The same where holes can't be punched, so that all is written. */
+static void
+crash_without_punch (const struct amendment *a)
+{
+  no_punch = true;
+  crash (a, LIE_NONE);
+  no_punch = false;
+}
+
+static void
+test_crash_without_punch (void)
+{
+  for_all (crash_without_punch);
+}
+
+/* ---- tests of details ---- */
+
+static struct qed_image *
+open_writable (struct mem_file *f, struct qed_backing *b)
+{
+  struct qed_image *img = qed_open_overlay (mem_open (f), b,
+                                            QED_MIN_CACHE_SIZE);
+
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &write_options), 0);
+  return img;
+}
+
+static void
+test_sizes (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint64_t hash;
+
+  model_create (&m, f, 4096, 1, 1 << 20);
+  hash = mem_hash (f);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_FAILS (qed_resize (img, 1 << 20, true, NULL), EROFS, MEM_NAME);
+  CHECK_FAILS (qed_set_backing (img, "base", true), EROFS, MEM_NAME);
+  CHECK_FAILS (qed_copy_differing (img, NULL, NULL), EROFS, MEM_NAME);
+  CHECK_FAILS (qed_empty (img), EROFS, MEM_NAME);
+  CHECK_EQ (qed_make_writable (img, &write_options), 0);
+
+  CHECK_FAILS (qed_resize (img, (1 << 20) + 1, false, NULL), EINVAL,
+               MEM_NAME, "1048577", "multiple of 512");
+  CHECK_FAILS (qed_resize (img, (1 << 20) - 512, false, NULL), EINVAL,
+               MEM_NAME, "1048064", "1048576", "--shrink");
+  CHECK_FAILS (qed_resize (img, (1 << 30) + 512, true, NULL), EINVAL,
+               MEM_NAME, "1073742336", "at most 1073741824",
+               "cluster_size 4096", "table_size 1", "qed-img create");
+  CHECK_EQ (qed_resize (img, 1 << 20, false, NULL), 0);
+  CHECK_EQ (mem_hash (f), hash);
+  CHECK_EQ (qed_resize (img, 1 << 30, false, NULL), 0);
+  CHECK_EQ (qed_get_header (img)->image_size, 1 << 30);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (audit_closed (f, false) == NULL);
+  mem_file_free (f);
+}
+
+/* The largest of all: larger geometries don't help. */
+static void
+test_largest (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  model_create (&m, f, 1 << 26, 16, 512);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_resize (img, QED_MAX_IMAGE_SIZE + 512, true, NULL), EINVAL,
+               MEM_NAME, "at most 9223372036854775296");
+  CHECK (strstr (qed_get_error (), "qed-img create") == NULL);
+  CHECK_EQ (qed_resize (img, QED_MAX_IMAGE_SIZE, false, NULL), 0);
+  CHECK_EQ (qed_resize (img, 1024, true, NULL), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), (UINT64_C (1) << 26) * 17);
+  mem_file_free (f);
+}
+
+/* Random images of all geometries, to random sizes: where there was anything
+ * there is the same, or zeros, or nothing.
+ */
+#define MAX_TOUCHED 256
+#define PROBE 4096
+
+static void
+probe (const struct model *m, uint64_t cluster, uint64_t size, uint8_t *buf)
+{
+  uint64_t cs = m->h.cluster_size, offset = cluster * cs;
+
+  memset (buf, 0, 2 * PROBE);
+  for (int i = 0; i < 2; i++, offset += cs - PROBE)
+    if (offset < size)
+      CHECK_EQ (model_pread (m, buf + i * PROBE,
+                             size - offset < PROBE ? size - offset : PROBE,
+                             offset), 0);
+}
+
+static uint64_t
+random_new_size (struct rng *rng, const struct model *m, uint64_t cluster)
+{
+  uint64_t size = cluster * m->h.cluster_size, max = QED_MAX_IMAGE_SIZE;
+
+  if (model_max_size (m) < max)
+    max = (uint64_t) model_max_size (m);
+  size += rng_below (rng, m->h.cluster_size / 512 + 2) * 512;
+  if (rng_below (rng, 3) == 0)
+    size += rng_below (rng, model_entries (m)) * m->h.cluster_size;
+  return size < 512 ? 512 : size > max ? max : size;
+}
+
+static void
+resize_randomly (struct rng *rng, uint32_t cluster_size, uint32_t table_size)
+{
+  static uint8_t before[MAX_TOUCHED][2 * PROBE], after[2 * PROBE];
+  struct mem_file *f = mem_file_new ();
+  uint64_t touched[MAX_TOUCHED], least;
+  struct snapshot s;
+  struct model m;
+  size_t n;
+
+  damage_random (&m, f, rng, cluster_size, table_size, 0, 80);
+  m.h.features = 0;
+  model_write_header (&m);
+  least = m.h.image_size;
+  snapshot_take (&s, f);
+  for (n = 0; n < s.n && n < MAX_TOUCHED; n++)
+    touched[n] = s.c[n].cluster;
+  snapshot_free (&s);
+  for (size_t i = 0; i < n; i++)
+    probe (&m, touched[i], least, before[i]);
+  for (int times = 0; times < 4 && n > 0; times++) {
+    uint64_t size = random_new_size (rng, &m, touched[rng_below (rng, n)]);
+    struct qed_image *img = open_writable (f, NULL);
+    struct qed_check_result r;
+
+    CONTEXT ("clusters %u * %u, from %" PRIu64 " to %" PRIu64, cluster_size,
+             table_size, m.h.image_size, size);
+    CHECK_EQ (qed_resize (img, size, true, NULL), 0);
+    CHECK_EQ (qed_close (img), 0);
+    CHECK (damage_check (f, false, &r));
+    CHECK_EQ (r.corruptions + r.need_check, 0);
+    if (size <= m.h.image_size)
+      CHECK (r.leaks == 0 && r.end == r.file_size);
+    CHECK (model_open (&m, f));
+    CHECK_EQ (m.h.image_size, size);
+    for (size_t i = 0; i < n; i++) {
+      uint64_t offset = touched[i] * cluster_size;
+
+      /* What was cut off is zeros when it's there again. */
+      if (size < least)
+        for (int j = 0; j < 2; j++, offset += cluster_size - PROBE)
+          if (size < offset + PROBE)
+            memset (before[i] + j * PROBE + (size > offset ? size - offset :
+                                             0), 0,
+                    size > offset ? PROBE - (size - offset) : PROBE);
+      probe (&m, touched[i], size, after);
+      CHECK (memcmp (before[i], after, 2 * PROBE) == 0);
+    }
+    least = size < least ? size : least;
+  }
+  mem_file_free (f);
+}
+
+static void
+test_random (void)
+{
+  struct rng rng = { 5 };
+  int times = getenv ("NBDKIT_VALGRIND") ? 1 : 6;
+
+  FOR_ALL_GEOMETRIES (cluster_size, table_size)
+    for (int i = 0; i < times; i++)
+      resize_randomly (&rng, cluster_size, table_size);
+}
+
+/* A disk of 64 TiB takes no longer than its L1 table. */
+static void
+test_64t (void)
+{
+  struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint64_t entry;
+
+  mem_truncate (raw, UINT64_C (1) << 46);
+  mem_write (raw, "x", 1, (UINT64_C (1) << 45) + 5000);
+  model_create (&m, f, 1 << 16, 4, 1 << 20);
+  model_data (&m, 3);
+  img = open_writable (f, qed_backing_raw (mem_open (raw)));
+  mem_reset_counters (f);
+  mem_reset_counters (raw);
+  CHECK_EQ (qed_resize (img, UINT64_C (1) << 46, false, NULL), 0);
+  CHECK_OP (mem_calls (f, MEM_ANY), <, 200);
+  CHECK_OP (mem_calls (raw, MEM_ANY), <, 20);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (model_lookup (&m, UINT64_C (1) << 29, &entry), QED_RUN_ZERO);
+  CHECK_EQ (model_lookup (&m, (UINT64_C (1) << 29) + 1, &entry),
+            QED_RUN_UNALLOCATED);
+
+  img = open_writable (f, qed_backing_raw (mem_open (raw)));
+  mem_reset_counters (f);
+  mem_reset_counters (raw);
+  CHECK_EQ (qed_copy_differing (img, NULL, NULL), 0);
+  CHECK_EQ (qed_resize (img, 1 << 20, true, NULL), 0);
+  CHECK_OP (mem_calls (f, MEM_ANY), <, 200);
+  CHECK_OP (mem_calls (raw, MEM_ANY), <, 20);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), (1 << 16) * 10);
+  mem_file_free (f);
+  mem_file_free (raw);
+}
+
+/* An entry that may not be followed: nothing is grown over it, and nothing cut
+ * off that may be shared.
+ */
+static void
+test_corrupt (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint64_t hash;
+
+  model_create (&m, f, CLUSTER, 1, LARGE);
+  model_data (&m, 0);
+  model_set (&m, 10, 12345);
+  m.h.image_size = 5 * CLUSTER;
+  model_write_header (&m);
+  hash = mem_hash (f);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_resize (img, LARGE, false, NULL), EIO, MEM_NAME,
+               "0x3039", "qed-img check -r all");
+  CHECK_EQ (qed_get_header (img)->image_size, 5 * CLUSTER);
+  CHECK_FAILS (qed_resize (img, CLUSTER, true, NULL), EIO, MEM_NAME,
+               "corrupt", "qed-img check -r all");
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_hash (f), hash);
+
+  /* But it can be emptied. */
+  img = open_writable (f, NULL);
+  CHECK_EQ (qed_empty (img), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (audit_closed (f, false) == NULL);
+  CHECK_EQ (mem_size (f), 2 * CLUSTER);
+  mem_file_free (f);
+}
+
+/* Two L2 tables in one place, on either side of the new end. */
+static void
+test_shared_table (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint64_t hash;
+
+  model_create (&m, f, CLUSTER, 1, LARGE);
+  model_data (&m, 600);
+  model_set_l1 (&m, 0, model_get_l1 (&m, 1));
+  hash = mem_hash (f);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_resize (img, 20 * CLUSTER, true, NULL), EIO, MEM_NAME,
+               "qed-img check -r all");
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_hash (f), hash);
+  mem_file_free (f);
+}
+
+/* Only the header knows of a backing file: anything may be there. */
+static void
+test_grow_lost (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m, raw;
+  uint8_t buf[2 * CLUSTER];
+
+  model_create (&m, f, CLUSTER, 1, 5 * CLUSTER - 512);
+  model_name_backing (&m);
+  img = open_writable (f, NULL);
+  CHECK_EQ (qed_resize (img, 7 * CLUSTER, false, NULL), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (audit_closed (f, false) == NULL);
+
+  make_belows ();
+  raw = *below_model (&belows[BELOW_FULL]);
+  CHECK (model_open (&m, f));
+  model_pattern (&raw, 0, 7 * CLUSTER);
+  m.below = &raw;
+  CHECK_EQ (model_pread (&m, buf, sizeof buf, 5 * CLUSTER), 0);
+  for (size_t i = 0; i < sizeof buf; i++)
+    CHECK_EQ (buf[i], 0);
+  free_belows ();
+  mem_file_free (f);
+}
+
+/* ---- names ---- */
+
+/* An image with 4 KiB of header clusters in F, with NAME or none, and a byte
+ * that is somebody's at each of these places, up to 0.
+ */
+static struct qed_image *
+open_named (struct mem_file *f, const char *name, const unsigned *places)
+{
+  struct model m;
+
+  model_create (&m, f, 4096, 1, 1 << 20);
+  if (name) {
+    m.h.features = QED_F_BACKING_FILE;
+    m.h.backing_filename_offset = QED_HEADER_BYTES;
+    m.h.backing_filename_size = strlen (name);
+    model_write_header (&m);
+    mem_write (f, name, strlen (name), QED_HEADER_BYTES);
+  }
+  for (; places && *places; places++)
+    mem_write (f, "#", 1, *places);
+  return open_writable (f, NULL);
+}
+
+/* Closed, the image has that name, the bytes at PLACES, and nothing else in
+ * its header cluster.
+ */
+static void
+check_named (struct mem_file *f, struct qed_image *img, const char *name,
+             bool raw, const unsigned *places)
+{
+  struct qed_storage *st;
+  uint8_t buf[4096];
+  struct qed_header h;
+  char *got;
+
+  CHECK_EQ (qed_close (img), 0);
+  st = mem_open (f);
+  CHECK_EQ (qed_read_header (st, &h, &got), 0);
+  qed_storage_close (st);
+  CHECK_STR (got ? got : "", name ? name : "");
+  CHECK_EQ (h.features, (name ? QED_F_BACKING_FILE : 0) |
+            (raw ? QED_F_BACKING_FORMAT_NO_PROBE : 0));
+  mem_read (f, buf, sizeof buf, 0);
+  memset (buf, 0, QED_HEADER_BYTES);
+  memset (buf + h.backing_filename_offset, 0, h.backing_filename_size);
+  for (; places && *places; places++) {
+    CHECK_EQ (buf[*places], '#');
+    buf[*places] = 0;
+  }
+  for (size_t i = 0; i < sizeof buf; i++)
+    CHECK_EQ (buf[i], 0);
+  CHECK (name || (h.backing_filename_offset | h.backing_filename_size) == 0);
+  free (got);
+}
+
+/* A string of LENGTH characters. */
+static const char *
+long_name (unsigned length)
+{
+  static char buf[2][5000];
+  static int i;
+
+  i = !i;
+  memset (buf[i], 'a' + (int) (length % 26), length);
+  buf[i][length] = '\0';
+  return buf[i];
+}
+
+static void
+test_names (void)
+{
+  static const unsigned lengths[] = {
+    1, 10, 447, 448, 449, 1000, 1792, 1793, 2000, 3500, 4031, 4032, 0
+  };
+  struct mem_file *f = mem_file_new ();
+
+  for (const unsigned *old = lengths; *old; old++)
+    for (const unsigned *new = lengths; *new; new++) {
+      const char *name = long_name (*new);
+      /* Free are: what is after the old one; up to it from the first byte on
+       * if that is all in the first sector; and the first sector.
+       */
+      unsigned first = 512 - 64, after = 4032 - *old;
+      bool fits = *new <= first || *new <= after || *old <= first ||
+        *new == *old;
+      struct qed_image *img = open_named (f, long_name (*old), NULL);
+
+      CONTEXT ("name of %u bytes, then %u", *old, *new);
+      CHECK_EQ (qed_check_backing_name (img, name), fits ? 0 : -1);
+      if (fits) {
+        CHECK_EQ (qed_set_backing (img, name, true), 0);
+        check_named (f, img, name, true, NULL);
+        continue;
+      }
+      CHECK_FAILS (qed_set_backing (img, name, true), ENAMETOOLONG, MEM_NAME,
+                   "room for", "a short one first");
+      CHECK_EQ (qed_set_backing (img, "short", false), 0);
+      CHECK_EQ (qed_close (img), 0);
+      img = open_writable (f, NULL);
+      CHECK_EQ (qed_set_backing (img, name, true), 0);
+      check_named (f, img, name, true, NULL);
+    }
+
+  for (const unsigned *new = lengths; *new; new++) {
+    struct qed_image *img = open_named (f, NULL, NULL);
+    const char *name = long_name (*new);
+
+    CHECK_EQ (qed_set_backing (img, name, false), 0);
+    check_named (f, img, name, false, NULL);
+    img = open_writable (f, NULL);
+    CHECK_EQ (qed_set_backing (img, NULL, true), 0);
+    check_named (f, img, NULL, false, NULL);
+  }
+  mem_file_free (f);
+}
+
+/* Bytes that are somebody's stay, wherever they are. */
+static void
+test_names_beside (void)
+{
+  static const unsigned places[][4] = {
+    { 64 }, { 70, 200 }, { 511 }, { 512 }, { 511, 512, 513 }, { 600 },
+    { 64, 3000 }, { 4095 },
+  };
+  /* The longest that has room. */
+  static const unsigned room[] = {
+    4031, 3895, 3584, 3583, 3582, 3495, 2935, 4031
+  };
+  struct mem_file *f = mem_file_new ();
+
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    struct qed_image *img = open_named (f, NULL, places[i]);
+    char room_text[40];
+
+    CONTEXT ("case %zu", i);
+    snprintf (room_text, sizeof room_text, "room for %u bytes", room[i]);
+    CHECK_FAILS (qed_set_backing (img, long_name (room[i] + 1), true),
+                 ENAMETOOLONG, MEM_NAME, room_text, "shorter name");
+    CHECK_EQ (qed_set_backing (img, long_name (room[i]), true), 0);
+    check_named (f, img, long_name (room[i]), true, places[i]);
+  }
+  mem_file_free (f);
+}
+
+static void
+test_names_refused (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  img = open_named (f, "old", NULL);
+  CHECK_FAILS (qed_set_backing (img, "", true), EINVAL, MEM_NAME, "0 bytes");
+  CHECK_FAILS (qed_set_backing (img, long_name (4096), true), ENAMETOOLONG,
+               MEM_NAME, "4096 bytes", "4095");
+  check_named (f, img, "old", false, NULL);
+
+  model_create (&m, f, 1 << 16, 4, 1 << 20);
+  m.h.compat_features = 0x8000;
+  model_write_header (&m);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_set_backing (img, "new", true), ENOTSUP, MEM_NAME,
+               "compat_features 0x8000");
+  CHECK_FAILS (qed_set_backing (img, NULL, true), ENOTSUP, MEM_NAME,
+               "compat_features 0x8000");
+  CHECK_EQ (qed_resize (img, 2 << 20, false, NULL), 0);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.compat_features, 0x8000);
+  mem_file_free (f);
+}
+
+/* A name that lies in the header itself doesn't harm it. */
+static void
+test_name_in_header (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  model_create (&m, f, 4096, 1, 1 << 20);
+  m.h.features = QED_F_BACKING_FILE;
+  m.h.backing_filename_offset = 1;
+  m.h.backing_filename_size = 2;
+  model_write_header (&m);
+  img = open_writable (f, NULL);
+  CHECK_EQ (qed_set_backing (img, "new", true), 0);
+  check_named (f, img, "new", true, NULL);
+  mem_file_free (f);
+}
+
+/* ---- copying ---- */
+
+/* Clusters larger than what is compared at once: copied whole, in little
+ * memory, and not where nothing differs.
+ */
+static void
+test_copy_large_clusters (void)
+{
+  const uint64_t cs = 1 << 24;
+  struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
+  struct mem_file *other = mem_file_new ();
+  struct model m, below, to;
+  struct qed_image *img;
+  struct qed_backing *b;
+  int64_t bytes;
+
+  mem_truncate (raw, 8 * cs);
+  mem_truncate (other, 9 * cs);
+  model_raw (&below, raw);
+  model_raw (&to, other);
+  for (uint64_t c = 0; c < 6; c++) {
+    model_pattern (&below, c * cs + 5000, 9000);
+    model_pattern (&to, c * cs + 5000, 9000);
+  }
+  model_pattern (&below, 3 * cs - 100, 50);     /* at the end of cluster 2 */
+  model_pattern (&to, 4 * cs + 3 * cs / 4, 50); /* in the midst of 4 */
+  model_pattern (&to, 7 * cs - 1, 1);           /* 6 is zeros below */
+  model_create (&m, f, cs, 1, 8 * cs - 512);
+  CHECK (model_open (&m, f));
+  img = open_writable (f, qed_backing_raw (mem_open (raw)));
+  b = qed_backing_raw (mem_open (other));
+  CHECK (b != NULL);
+
+  mem_reset_counters (raw);
+  bytes = alloc_bytes ();
+  alloc_reset_peak ();
+  CHECK_EQ (qed_copy_differing (img, b, NULL), 0);
+  CHECK_OP (alloc_peak () - bytes, <, cs);
+  CHECK_OP (mem_largest (raw, MEM_PREAD), >=, 1 << 20);
+  qed_backing_close (b);
+  CHECK_EQ (qed_set_backing (img, "new", true), 0);
+  CHECK_EQ (qed_close (img), 0);
+
+  CHECK (model_open (&m, f));
+  for (uint64_t c = 0; c < 8; c++) {
+    enum qed_run_type want = c == 2 || c == 4 ? QED_RUN_DATA : c == 6 ?
+      QED_RUN_ZERO : QED_RUN_UNALLOCATED;
+    uint8_t got[16384], wanted[16384];
+    static const uint64_t places[] = { 0, 3 << 22, (1 << 24) - 16384 };
+    uint64_t entry;
+
+    CONTEXT ("cluster %" PRIu64, c);
+    CHECK_EQ (model_lookup (&m, c, &entry), want);
+    m.below = &to;
+    for (int i = 0; i < 3; i++) {
+      size_t n = c == 7 && i == 2 ? 15000 : sizeof got;
+
+      CHECK_EQ (model_pread (&m, got, n, c * cs + places[i]), 0);
+      CHECK_EQ (model_pread (&below, wanted, n, c * cs + places[i]), 0);
+      CHECK (memcmp (got, wanted, n) == 0);
+    }
+  }
+  mem_file_free (f);
+  mem_file_free (raw);
+  mem_file_free (other);
+}
+
+/* Holes are not read, data in large pieces, and the same is not copied. */
+static void
+test_copy_reads (void)
+{
+  struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
+  struct model m, below;
+  struct qed_image *img;
+  struct qed_backing *b;
+  uint64_t size;
+
+  mem_truncate (raw, UINT64_C (1) << 40);
+  model_raw (&below, raw);
+  model_pattern (&below, UINT64_C (5) << 35, 8 << 20);
+  model_create (&m, f, 1 << 16, 4, UINT64_C (1) << 40);
+  size = mem_size (f);
+  img = open_writable (f, qed_backing_raw (mem_open (raw)));
+  b = qed_backing_raw (mem_open (raw));
+  mem_reset_counters (raw);
+  CHECK_EQ (qed_copy_differing (img, b, NULL), 0);
+  CHECK_EQ (mem_bytes (raw, MEM_PREAD), 2 * (8 << 20));
+  CHECK_EQ (mem_calls (raw, MEM_PREAD), 8);
+  CHECK_OP (mem_calls (raw, MEM_NEXT_EXTENT), <, 20);
+  qed_backing_close (b);
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_size (f), size);
+  mem_file_free (f);
+  mem_file_free (raw);
+}
+
+/* A backing file that can't be read: nothing is said to be copied. */
+static void
+test_copy_fails (void)
+{
+  const struct mem_faults faults = {
+    .op = MEM_PREAD, .first = 1, .count = 1, .err = EIO
+  };
+
+  for (int which = 0; which < 2; which++) {
+    struct mem_file *f = mem_file_new (), *files[2] = {
+      mem_file_new (), mem_file_new ()
+    };
+    struct qed_backing *b;
+    struct qed_image *img;
+    struct model m;
+
+    for (int i = 0; i < 2; i++)
+      mem_truncate (files[i], 1 << 20);
+    mem_write (files[0], "one", 3, 70000);
+    mem_write (files[1], "two", 3, 70000);
+    model_create (&m, f, 1 << 16, 4, 1 << 20);
+    img = open_writable (f, qed_backing_raw (mem_open (files[0])));
+    b = qed_backing_raw (mem_open (files[1]));
+    mem_set_faults (files[which], &faults);
+    CHECK_FAILS (qed_copy_differing (img, b, NULL), EIO, MEM_NAME);
+    CHECK_EQ (qed_copy_differing (img, b, NULL), 0);
+    qed_backing_close (b);
+    CHECK_EQ (qed_close (img), 0);
+    mem_file_free (f);
+    mem_file_free (files[0]);
+    mem_file_free (files[1]);
+  }
+}
+
+static void
+test_take_backing (void)
+{
+  struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
+  struct qed_backing *b, *taken;
+  struct qed_image *img;
+  struct model m;
+  uint8_t byte;
+
+  mem_truncate (raw, 1 << 20);
+  mem_write (raw, "x", 1, 1000);
+  model_create (&m, f, 1 << 16, 4, 1 << 20);
+  b = qed_backing_raw (mem_open (raw));
+  img = qed_open_overlay (mem_open (f), b, QED_MIN_CACHE_SIZE);
+  taken = qed_take_backing (img);
+  CHECK (taken == b);
+  CHECK_EQ (mem_open_storages (f), 0);
+  CHECK_EQ (b->ops->pread (b, &byte, 1, 1000), 0);
+  CHECK_EQ (byte, 'x');
+  qed_backing_close (b);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (qed_take_backing (img) == NULL);
+  mem_file_free (f);
+  mem_file_free (raw);
+}
+
+/* ---- emptying ---- */
+
+/* The L1 table comes first afterwards, wherever it was. */
+static void
+test_empty_moves_l1 (void)
+{
+  for (uint64_t l1 = 3; l1 < 12; l1++) {
+    struct mem_file *f = mem_file_new ();
+    struct qed_image *img;
+    struct model m;
+    struct audit a;
+
+    model_create_at (&m, f, CLUSTER, 4, 2, l1, 1 << 20);
+    model_pattern (&m, 2 * CLUSTER, (l1 - 2) * CLUSTER);
+    model_data (&m, 5);
+    img = open_writable (f, NULL);
+    CHECK_EQ (qed_empty (img), 0);
+    CHECK_EQ (qed_close (img), 0);
+    CHECK (audit_closed (f, false) == NULL);
+    CHECK (audit_image (f, &a));
+    CHECK_EQ (a.leaked, 0);
+    CHECK_EQ (mem_size (f), 6 * CLUSTER);
+    for (uint64_t i = 0; i < 4 * CLUSTER; i += 8)
+      CHECK_EQ (model_get64 (&m, 2 * CLUSTER + i), 0);
+    mem_file_free (f);
+  }
+}
+
+HARNESS_MAIN (
+  TEST (test_crash),
+  TEST (test_fault_once),
+  TEST (test_fault_for_good),
+  TEST (test_lie_sync),
+  TEST (test_crash_without_punch),
+  TEST (test_sizes),
+  TEST (test_largest),
+  TEST (test_random),
+  TEST (test_64t),
+  TEST (test_corrupt),
+  TEST (test_shared_table),
+  TEST (test_grow_lost),
+  TEST (test_names),
+  TEST (test_names_beside),
+  TEST (test_names_refused),
+  TEST (test_name_in_header),
+  TEST (test_copy_large_clusters),
+  TEST (test_copy_reads),
+  TEST (test_copy_fails),
+  TEST (test_take_backing),
+  TEST (test_empty_moves_l1),
+)

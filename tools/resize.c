@@ -1,0 +1,205 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* qed-img resize. */
+
+#include <config.h>
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "qed-img.h"
+
+struct args {
+  struct qed_chain_options chain;
+  const char *file;
+  const char *size;             /* with its sign */
+  bool shrink, progress, quiet;
+};
+
+/* ---- the command line ---- */
+
+/* As in qemu-img a negative size at the end isn't taken for an option: take it
+ * off.
+ */
+static const char *
+negative_size (int *argc, char *argv[])
+{
+  char *last = argv[*argc - 1];
+
+  if (*argc < 2 || last[0] != '-' || !isdigit ((unsigned char) last[1]))
+    return NULL;
+  argv[--*argc] = NULL;
+  return last;
+}
+
+static void
+parse_args (int argc, char *argv[], struct args *args)
+{
+  enum { BACKING_DIR = 256, SHRINK };
+  static const struct option longs[] = {
+    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    { "help", no_argument, NULL, 'h' },
+    { "shrink", no_argument, NULL, SHRINK },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  args->size = negative_size (&argc, argv);
+  while ((c = next_option (argc, argv, ":f:hpq", longs)) != -1)
+    switch (c) {
+    case BACKING_DIR:
+      option_backing_dir (&args->chain, optarg);
+      break;
+    case 'f':
+      option_format (optarg);
+      break;
+    case 'p':
+      args->progress = true;
+      break;
+    case 'q':
+      args->quiet = true;
+      break;
+    case SHRINK:
+      args->shrink = true;
+      break;
+    }
+
+  if (argc - optind != (args->size ? 1 : 2))
+    usage_error ("one file name and one size are wanted");
+  args->file = argv[optind];
+  if (args->size == NULL)
+    args->size = argv[optind + 1];
+}
+
+/* The new size of a disk of NOW bytes. */
+static int
+parse_new_size (const struct args *args, uint64_t now, uint64_t *size)
+{
+  char sign = args->size[0] == '+' || args->size[0] == '-' ?
+    args->size[0] : '=';
+  uint64_t n, rest = QED_SECTOR_SIZE - 1;
+
+  if (parse_size (args->size + (sign != '='), &n) == -1) {
+    complain ("%s: size '%s': is no size: digits are wanted, after + or - to "
+              "change the size by so much, and perhaps decimals and a suffix "
+              "(b k M G T P E), below 16E in all", args->file, args->size);
+    return -1;
+  }
+  if (sign == '-') {
+    if (n >= now) {
+      complain ("%s: size '%s': the disk has %" PRIu64 " bytes, and one at "
+                "least must be left", args->file, args->size, now);
+      return -1;
+    }
+    n = now - n;
+  }
+  else if (sign == '+' && __builtin_add_overflow (now, n, &n))
+    n = UINT64_MAX;
+  if (n == 0) {
+    complain ("%s: size '%s': must be more than 0", args->file, args->size);
+    return -1;
+  }
+  /* What can't be rounded up is too large in any case. */
+  *size = n > UINT64_MAX - rest ? n - n % QED_SECTOR_SIZE : (n + rest) & ~rest;
+  return 0;
+}
+
+/* ---- the verb ---- */
+
+static int
+change_size (struct qed_image *img, const struct args *args)
+{
+  const struct qed_write_options opts = { .idle_ms = 0 };
+  struct progress p;
+  uint64_t size;
+  int r;
+
+  if (parse_new_size (args, qed_get_header (img)->image_size, &size) == -1)
+    return -1;
+  if (qed_make_writable (img, &opts) != 0) {
+    complain ("%s", qed_get_error ());
+    return -1;
+  }
+  r = qed_resize (img, size, args->shrink,
+                  progress_start (&p, args->progress));
+  progress_end (&p);
+  if (r == -1)
+    complain ("%s", qed_get_error ());
+  return r;
+}
+
+static int
+resize (int argc, char *argv[])
+{
+  struct args args = {
+    .chain = {
+      .qed_img = true, .lock = true, .cache_size = QED_DEFAULT_CACHE_SIZE,
+    },
+  };
+  struct qed_image *img;
+  int r;
+
+  parse_args (argc, argv, &args);
+  img = qed_open_chain (args.file, &args.chain);
+  if (img == NULL) {
+    complain ("%s", qed_get_error ());
+    return EXIT_FAILURE;
+  }
+  r = change_size (img, &args);
+  if (qed_close (img) == -1 && r == 0) {
+    complain ("%s", qed_get_error ());
+    r = -1;
+  }
+  if (r == 0 && !args.quiet)
+    puts ("Image resized.");
+  return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+const struct verb verb_resize = {
+  "resize", resize,
+  "[--shrink] [-p] [-q] [--backing-dir=DIR] FILE [+|-]SIZE",
+
+  "Change the size of the disk: what is added reads as zeros.\n"
+  "\n"
+  "  --shrink      allow a smaller SIZE: what is beyond it is lost, and the\n"
+  "                space that it took is given back\n"
+  "  --backing-dir=DIR\n"
+  "                backing files named in images may also lie beneath DIR\n"
+  "  -f qed        the format of FILE, the only one\n"
+  "  -p            show progress\n"
+  "  -q            print errors only\n"
+  "\n"
+  "A SIZE is in bytes; suffixes k M G T P E are powers of 1024, as in 1.5G.\n"
+  "With + or - it is what the size changes by.\n"
+};
