@@ -63,6 +63,7 @@ static const struct verb *const verbs[] = {
   &verb_check,
   &verb_map,
   &verb_resize,
+  &verb_rebase,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What an image can't be rebased onto: exit code 1, a message, no change.
+mkdir $d/dir
+cd $d/dir
+truncate -s 1M base.raw
+qed-img create -q -b base.raw -F raw x.qed
+qed-img create -q -b x.qed -F qed above.qed
+qed-img create -q -b above.qed -F qed above2.qed
+qemu-img create -q -f qcow2 y.qcow2 1M
+bad ()
+{
+    state_of * >$d/before
+    fails 1 "^qed-img: $1" qed-img rebase "${@:2}"
+    state_of * | cmp - $d/before
+}
+
+# Loops.
+ln -s x.qed link.qed
+for n in x.qed ./x.qed $d/dir/x.qed link.qed; do
+    bad 'x.qed: backing file: .*x.qed again: .*loop' -b $n x.qed
+    bad 'x.qed: backing file: .*x.qed again: .*loop' -b $n -F qed x.qed
+done
+bad 'above.qed: backing file: x.qed: is the file x.qed again: .*loop' \
+    -b above.qed -F qed x.qed
+bad 'above.qed: backing file: .*x.qed again: .*loop' -b above2.qed -F qed x.qed
+bad 'x.qed: backing file: .*x.qed again: .*loop' -u -b x.qed x.qed
+
+# No files, no formats, nothing to be followed.
+bad 'x.qed: backing file: none: .*No such file' -b none x.qed
+bad 'x.qed: backing file: none: .*No such file' -b none -F raw x.qed
+bad 'x.qed: backing file: .*must be a regular file' -b .. -F raw x.qed
+bad 'x.qed: backing file: y.qcow2: has the magic of format qcow2' \
+    -b y.qcow2 x.qed
+bad 'x.qed: backing file: base.raw: .*this is not a QED image' \
+    -b base.raw -F qed x.qed
+bad 'x.qed: backing file: nbd://h/x: .*protocol' -b nbd://h/x -F raw x.qed
+qed-img rebase -b y.qcow2 -F raw x.qed
+qed-img rebase -b base.raw -F raw x.qed
+
+# The old backing file has to be there too, where it may be read.
+mkdir $d/far
+truncate -s 1M $d/far/old.raw
+qed-img rebase -u -b $d/far/old.raw -F raw x.qed
+bad "x.qed: backing file: .*backing-dir=$d/far" -b base.raw -F raw x.qed
+qed-img rebase --backing-dir=$d/far -b base.raw -F raw x.qed
+# What the command line names may be anywhere; not so what that names.
+qed-img rebase -b $d/far/old.raw -F raw x.qed
+qed-img rebase -u -b base.raw -F raw x.qed
+mkdir $d/far/further
+qed-img create -q -b $d/dir/base.raw -F raw $d/far/further/new.qed
+bad "$d/far/further/new.qed: backing file: .*base.raw.*backing-dir=$d/dir" \
+    -b $d/far/further/new.qed -F qed x.qed
+qed-img rebase -u -b gone.raw -F raw x.qed
+bad 'x.qed: backing file: .*gone.raw: .*No such file' -b base.raw -F raw x.qed
+
+# The command line.
+bad 'rebase: -b is missing' x.qed
+bad 'rebase: one file name' -b base.raw
+bad 'rebase: one file name' -b base.raw x.qed y.qed
+bad "rebase: -F: backing format 'qcow2': must be raw or qed" \
+    -b y.qcow2 -F qcow2 x.qed
+bad 'rebase: -F needs a backing file' -b '' -F raw x.qed
+bad "rebase: -f: format 'raw'" -f raw -b base.raw x.qed
+bad 'y.qcow2: .*this is not a QED image' -b base.raw -F raw y.qcow2
+
+# An image that wasn't closed is checked first, and isn't touched if that finds
+# what can't be repaired without loss.
+"$PYTHON" - <<'END'
+import qedimg
+for name, twice in ("dirty.qed", False), ("twice.qed", True):
+    i = qedimg.Image(1 << 20, features=qedimg.F_NEED_CHECK)
+    i.data(3)
+    if twice:
+        i.entry(5, i.entries[max(i.entries)])
+    i.entry(8, 1 << 30)
+    i.save(name)
+END
+bad 'twice.qed: .*referenced twice' -b base.raw -F raw twice.qed
+bad 'twice.qed: .*referenced twice' -u -b base.raw -F raw twice.qed
+cp dirty.qed d2.qed
+qed-img rebase -b base.raw -F raw dirty.qed
+qed-img rebase -u -b base.raw -F raw d2.qed
+qed-img check dirty.qed
+qed-img check d2.qed

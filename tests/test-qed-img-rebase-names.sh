@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+
+# The backing file's name has to fit into the header clusters, and leave alone
+# what else is there.
+cd $d
+name ()
+{
+    printf "%0$1d" 0
+}
+# Read by QEMU, which refuses a long name that there is no file of.
+named ()
+{
+    qemu-img info x.qed | grep -x "backing file: $(name $1)"
+}
+new ()
+{
+    qed-img create -q -o cluster_size=4k x.qed 1M
+}
+
+new
+qed-img rebase -u -b $(name 1023) -F raw x.qed
+named 1023
+for n in 1024 2000 3000; do
+    qed-img rebase -u -b $(name 10) -F raw x.qed
+    qed-img rebase -u -b $(name $n) -F raw x.qed
+    qed-img info x.qed | grep -x "backing file: $(name $n)"
+done
+qed-img rebase -u -b $(name 10) -F raw x.qed
+qed-img rebase -u -b $(name 4032) -F raw x.qed
+qed-img info x.qed | grep -x "backing file: $(name 4032)"
+new
+fails 1 'x.qed: .*4033 bytes: there is room for 4032 bytes .*: use a shorter' \
+      qed-img rebase -u -b $(name 4033) -F raw x.qed
+fails 1 'x.qed: .*4096 bytes: must have 1 to 4095' \
+      qed-img rebase -u -b $(name 4096) -F raw x.qed
+qed-img create -q y.qed 1M
+qed-img rebase -u -b $(name 4095) -F raw y.qed
+
+# The old name is in the way; a long one with a short one in between.
+new
+qed-img rebase -u -b $(name 3000) -F raw x.qed
+cp x.qed y.qed
+fails 1 "x.qed: .*3001 bytes: there is room for [0-9]* bytes .*a short one" \
+      qed-img rebase -u -b $(name 3001) -F raw x.qed
+cmp x.qed y.qed
+qed-img rebase -u -b $(name 3) -F raw x.qed
+qed-img rebase -u -b $(name 3001) -F raw x.qed
+
+# Somebody's bytes.
+new
+printf mine | dd of=x.qed bs=1 seek=70 conv=notrunc
+printf mine | dd of=x.qed bs=1 seek=2000 conv=notrunc
+for n in 6 7 500 1926; do
+    qed-img rebase -u -b $(name $n) -F raw x.qed
+    test "$(dd if=x.qed bs=1 skip=70 count=4)$(
+            dd if=x.qed bs=1 skip=2000 count=4)" = minemine
+    qed-img info x.qed | grep -x "backing file: $(name $n)"
+done
+qed-img rebase -u -b '' x.qed
+fails 1 'x.qed: .*room for 2092 bytes' \
+      qed-img rebase -u -b $(name 2093) -F raw x.qed
+qed-img rebase -u -b $(name 2092) -F raw x.qed
+qed-img rebase -u -b '' x.qed
+test "$(tail -c +65 x.qed | head -c 4032 | tr -d '\0')" = minemine
+
+# With a bit of compat_features they may all be somebody's.
+new
+printf '\1' | dd of=x.qed bs=1 seek=31 conv=notrunc
+cp x.qed y.qed
+truncate -s 1M a.raw
+for args in "-u -b a.raw" "-b a.raw -F raw"; do
+    fails 1 'x.qed: header: compat_features 0x100000000000000: .*unknown' \
+          qed-img rebase $args x.qed
+    cmp x.qed y.qed
+done
+fails 1 'x.qed: header: compat_features' qed-img rebase -u -b '' x.qed
+cmp x.qed y.qed

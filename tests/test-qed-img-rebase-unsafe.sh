@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# rebase -u changes the name and nothing else: as qemu-img does.
+cd $d
+truncate -s 1M a.raw
+qemu-img create -q -f qed a.qed 1M
+for old in "" "-b a.raw -F raw" "-b a.qed -F qed"; do
+    for new in "a.raw raw" "a.qed qed" "not/there raw" "not/there qed" \
+               "$d/a.raw raw" "nbd://localhost/x raw"; do
+        qemu-img create -q -f qed $old x.qed 1M
+        qemu-io -f qed -c 'write -P 5 0 100k' x.qed
+        cp x.qed qemu.qed
+        qemu-img rebase -u -b ${new% *} -F ${new#* } qemu.qed
+        qed-img rebase -u -b ${new% *} -F ${new#* } x.qed
+        # It may be at another place in the header.
+        qemu-img info qemu.qed | grep -v -e '^image:' -e '^disk size' >want
+        qemu-img info x.qed | grep -v -e '^image:' -e '^disk size' >got
+        cmp want got
+        cmp -i 65536 x.qed qemu.qed
+        cp x.qed y.qed
+        qemu-img rebase -u -b '' qemu.qed
+        qed-img rebase -u -b '' y.qed
+        test "$(od -An -tx8 -j56 -N8 y.qed)" = " 0000000000000000"
+        cmp -i 65536 x.qed y.qed
+        qemu-img info y.qed >out
+        absent backing out
+    done
+done
+
+# Of the old name nothing is left.
+name=secret-$(printf '%0600d' 0)
+qed-img rebase -u -b $name -F raw x.qed
+grep -q secret x.qed
+qed-img rebase -u -b short -F raw x.qed
+absent 'secret|00000000' x.qed
+
+# Without -F: the format of the file that is there, else no format, and a note.
+qed-img rebase -u -b a.qed x.qed 2>err
+test ! -s err
+test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
+qed-img rebase -u -b a.raw x.qed 2>err
+grep 'a.raw: .*taken as raw' err
+test $(od -An -tu8 -j16 -N8 x.qed) -eq 5
+qed-img rebase -u -b nowhere.raw x.qed 2>err
+grep 'x.qed: backing file: nowhere.raw: is not there, .*-F' err
+test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
+
+# From a name that is gone.
+qed-img rebase -u -b a.raw -F raw x.qed
+on_disk x.qed "
+assert h.pread (102400, 0) == b'\\5' * 102400
+assert h.pread (1 << 19, 1 << 19) == bytes (1 << 19)" -r

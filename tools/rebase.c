@@ -1,0 +1,266 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* qed-img rebase.
+ *
+ * The new chain is opened apart from the old one, with the image itself on
+ * top so that the same rules hold for it.  Then the image is taken off: its
+ * tables, as read there, would go out of date.
+ */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "qed-img.h"
+
+struct args {
+  struct qed_chain_options chain;
+  const char *file;
+  const char *backing;          /* NULL: none */
+  enum format format;
+  bool unsafe, progress, quiet;
+};
+
+/* ---- the command line ---- */
+
+static enum format
+parse_format (const char *s)
+{
+  if (strcmp (s, "raw") == 0)
+    return FORMAT_RAW;
+  if (strcmp (s, "qed") == 0)
+    return FORMAT_QED;
+  usage_error ("-F: backing format '%s': must be raw or qed", s);
+}
+
+static void
+parse_args (int argc, char *argv[], struct args *args)
+{
+  enum { BACKING_DIR = 256 };
+  static const struct option longs[] = {
+    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    { "help", no_argument, NULL, 'h' },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  while ((c = next_option (argc, argv, ":b:f:F:hpqu", longs)) != -1)
+    switch (c) {
+    case BACKING_DIR:
+      option_backing_dir (&args->chain, optarg);
+      break;
+    case 'b':
+      args->backing = optarg;
+      break;
+    case 'f':
+      option_format (optarg);
+      break;
+    case 'F':
+      args->format = parse_format (optarg);
+      break;
+    case 'p':
+      args->progress = true;
+      break;
+    case 'q':
+      args->quiet = true;
+      break;
+    case 'u':
+      args->unsafe = true;
+      break;
+    }
+
+  if (argc - optind != 1)
+    usage_error ("one file name is wanted");
+  args->file = argv[optind];
+  if (args->backing == NULL)
+    usage_error ("-b is missing: -b BACKING, or -b '' for no backing file");
+  if (args->backing[0] == '\0')
+    args->backing = NULL;
+  if (args->backing == NULL && args->format != FORMAT_PROBE)
+    usage_error ("-F needs a backing file");
+}
+
+/* ---- the new backing file ---- */
+
+/* Is the new backing file there?  With -u it need not be. */
+static bool
+exists (const struct args *args)
+{
+  char *path = qed_backing_path (args->file, args->backing);
+  struct stat sb;
+  bool r = path && stat (path, &sb) == 0;
+
+  free (path);
+  return r;
+}
+
+/* Look at the new backing file, if there is one, and set the format. */
+static int
+examine_backing (struct args *args)
+{
+  struct chain c = { .n = 0 };
+  int r;
+
+  if (args->backing == NULL || (args->unsafe && args->format != FORMAT_PROBE))
+    return 0;
+  if (args->unsafe && !exists (args)) {
+    if (!args->quiet)
+      complain ("%s: backing file: %s: is not there, so its format will be "
+                "looked for when it is: -F says which", args->file,
+                args->backing);
+    return 0;
+  }
+
+  r = chain_add (&c, args->file, FORMAT_QED);
+  if (r == 0)
+    r = chain_add_backing (&c, args->file, args->backing, args->format);
+  if (r == -1)
+    complain ("%s", c.error);
+  else {
+    if (args->format == FORMAT_PROBE && c.layers[1].format == FORMAT_RAW &&
+        !args->quiet)
+      complain ("%s: backing file: %s: has no known format's magic, so it is "
+                "taken as raw: -F raw says so", args->file, c.layers[1].path);
+    args->format = c.layers[1].format;
+  }
+  chain_free (&c);
+  return r;
+}
+
+/* Open what the image is to be on top of. */
+static int
+open_backing (const struct args *args, struct qed_backing **to)
+{
+  struct qed_chain_options opts = args->chain;
+  struct qed_image *img;
+  char *path;
+
+  *to = NULL;
+  if (args->backing == NULL)
+    return 0;
+  path = qed_backing_path (args->file, args->backing);
+  if (path == NULL)
+    return -1;
+  /* By itself it would mean that there is no file. */
+  opts.backing = strcmp (path, "none") == 0 ? "./none" : path;
+  opts.backing_format = args->format == FORMAT_RAW ? "raw" : "qed";
+  img = qed_open_chain (args->file, &opts);
+  free (path);
+  if (img == NULL)
+    return -1;
+  *to = qed_take_backing (img);
+  return 0;
+}
+
+/* ---- the verb ---- */
+
+/* Make IMG one that is on top of TO. */
+static int
+change_backing (struct qed_image *img, struct qed_backing *to,
+                const struct args *args)
+{
+  const struct qed_write_options opts = { .idle_ms = 0 };
+  int r = 0;
+
+  if (qed_check_backing_name (img, args->backing) == -1 ||
+      qed_make_writable (img, &opts) != 0)
+    return -1;
+  if (!args->unsafe) {
+    struct progress p;
+
+    r = qed_copy_differing (img, to, progress_start (&p, args->progress));
+    progress_end (&p);
+  }
+  if (r == 0)
+    r = qed_set_backing (img, args->backing, args->format == FORMAT_RAW);
+  return r;
+}
+
+static int
+rebase_image (struct args *args)
+{
+  struct qed_backing *to = NULL;
+  struct qed_image *img;
+  int r;
+
+  args->chain.backing = args->unsafe ? "none" : NULL;
+  img = qed_open_chain (args->file, &args->chain);
+  r = img == NULL ? -1 : args->unsafe ? 0 : open_backing (args, &to);
+  if (r == 0)
+    r = change_backing (img, to, args);
+  if (r == -1)
+    complain ("%s", qed_get_error ());
+  qed_backing_close (to);
+  if (qed_close (img) == -1 && r == 0) {
+    complain ("%s", qed_get_error ());
+    r = -1;
+  }
+  return r;
+}
+
+static int
+rebase (int argc, char *argv[])
+{
+  struct args args = {
+    .chain = {
+      .qed_img = true, .lock = true, .cache_size = QED_DEFAULT_CACHE_SIZE,
+    },
+    .format = FORMAT_PROBE,
+  };
+
+  parse_args (argc, argv, &args);
+  return examine_backing (&args) == 0 && rebase_image (&args) == 0 ?
+    EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+const struct verb verb_rebase = {
+  "rebase", rebase,
+  "[-u] [-p] [-q] [-F raw|qed] [--backing-dir=DIR] -b BACKING FILE",
+
+  "Give FILE another backing file.  The disk stays the same: what reads\n"
+  "differently there is copied from the old one.\n"
+  "\n"
+  "  -b BACKING    the new backing file; a relative name starts at the\n"
+  "                directory of FILE; '': none\n"
+  "  -F raw|qed    the format of BACKING (without: it shows in the file)\n"
+  "  -u            change the name only, as when the old backing file was\n"
+  "                moved: neither of them need be there, and the disk is\n"
+  "                whatever it is on top of the new one\n"
+  "  --backing-dir=DIR\n"
+  "                backing files named in images may also lie beneath DIR\n"
+  "  -f qed        the format of FILE, the only one\n"
+  "  -p            show progress\n"
+  "  -q            print errors only\n"
+};
