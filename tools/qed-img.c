@@ -64,6 +64,7 @@ static const struct verb *const verbs[] = {
   &verb_map,
   &verb_resize,
   &verb_rebase,
+  &verb_commit,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 

@@ -61,7 +61,8 @@ struct verb {
   const char *help;             /* the lines after that */
 };
 
-extern const struct verb verb_create, verb_info, verb_check, verb_map, verb_resize, verb_rebase;
+extern const struct verb verb_create, verb_info, verb_check, verb_map,
+  verb_resize, verb_rebase, verb_commit;
 
 /* getopt_long, with the answers to mistakes and to --help ('h'). */
 extern int next_option (int argc, char *argv[], const char *shorts,

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What qemu-img commit makes of a backing file, raw or QED, smaller or larger
+# than the image, is what qed-img commit makes of it.  And the image is empty
+# afterwards, which QEMU's isn't.
+cd $d
+"$PYTHON" - <<'END'
+import os
+import random
+import shutil
+import qedimg, qedtest
+
+def make_base(kind, size):
+    if kind == "raw":
+        with open("base", "wb") as f:
+            f.write(qedimg.pattern("base", 0, size))
+            f.truncate(size)
+        return
+    size = -(-size // 512) * 512
+    backing = None
+    if kind == "over":
+        backing = "below"
+        with open("below", "wb") as f:
+            f.write(qedimg.pattern("below", 0, 300000))
+    img = qedimg.Image(size, 16384, backing=backing, seed="base",
+                       features=4 if backing else 0)
+    for c in range(-(-size // 16384)):
+        if c % 3 == 0:
+            img.data(c)
+        elif c % 5 == 0:
+            img.zero(c)
+    img.save("base")
+
+def contents():
+    """Of the image, and of the backing file."""
+    fmt = "raw" if kind == "raw" else "qed"
+    qedtest.run("qemu-img", "convert", "-f", "qed", "-O", "raw", "x.qed", "a")
+    qedtest.run("qemu-img", "convert", "-f", fmt, "-O", "raw", "base", "b")
+    with open("a", "rb") as a, open("b", "rb") as b:
+        return a.read(), b.read()
+
+def check(kind, base_size, size, cluster_size):
+    r = random.Random(size)
+    make_base(kind, base_size)
+    img = qedimg.Image(size, cluster_size, backing="base",
+                       features=4 if kind == "raw" else 0)
+    for c in range(-(-size // cluster_size)):
+        which = r.randrange(4)
+        if which == 0:
+            img.data(c)
+        elif which == 1:
+            # A hole but for its end.
+            img.data(c, {cluster_size - 100: b"x" * 100})
+        elif which == 2:
+            img.zero(c)
+    img.save("x.qed")
+    before, _ = contents()
+    shutil.copy("base", "base.copy")
+    shutil.copy("x.qed", "x.copy")
+
+    if kind != "raw" and size > base_size:
+        # QEMU refuses to let it grow on top of what is longer, and else lets
+        # appear what was in the rest of its last cluster.
+        want = before, before
+    else:
+        qedtest.run("qemu-img", "commit", "-q", "-f", "qed", "x.qed")
+        want = contents()
+        assert want[0] == before, (kind, base_size, size)
+    os.rename("base.copy", "base")
+    os.rename("x.copy", "x.qed")
+    out, err = qedtest.qed_img("commit", "-f", "qed", "x.qed")
+    assert out == "Image committed.\n" and not err, (out, err)
+    assert contents() == want, "content"
+    if kind == "raw":
+        assert len(want[1]) == -(-os.path.getsize("base") // 512) * 512
+    else:
+        qedimg.References("base").check_clean()
+    qedimg.References("x.qed").check_clean()
+    runs = qedimg.Model("x.qed").runs()
+    assert [run.kind for run in runs] == [qedimg.UNALLOCATED], runs
+
+cases = [(kind, base, size, cs)
+         for kind in ("raw", "qed", "over")
+         for base, size, cs in ((1 << 20, 1 << 20, 4096),
+                                (200100, 1 << 20, 65536),
+                                (1 << 20, 300 * 512, 4096),
+                                (100 * 512 - 200, 100 * 512, 8192))]
+for kind, base, size, cs in qedtest.some(cases, 3):
+    check(kind, base, size, cs)
+END

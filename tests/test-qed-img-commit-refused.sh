@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What isn't committed, and then nothing at all is written.
+cd $d
+mkdir other
+truncate -s 1M base.raw other/base.raw
+"$PYTHON" - <<'END'
+import qedimg
+
+def make(path, backing, bad=False):
+    img = qedimg.Image(1 << 20, backing=backing)
+    img.data(1, b"x")
+    if bad:
+        img.entry(5, 12345)
+    img.save(path)
+
+make("none.qed", None)
+make("x.qed", "base.raw")
+make("y.qed", "x.qed")
+make("z.qed", "y.qed")
+make("far.qed", "other/base.raw")
+make("other/far.qed", "../base.raw")
+make("uri.qed", "nbd://localhost:1/")
+make("gone.qed", "missing")
+make("loop.qed", "loop.qed")
+make("bad.qed", "base.raw", True)
+make("on-bad.qed", "bad.qed")
+make("qcow2.qed", "q.qcow2")
+make("small.qed", None)
+img = qedimg.Image(2 << 30, backing="tiny.qed")
+img.data(32767, b"x")
+img.save("large.qed")
+qedimg.Image(1 << 20, 4096, 1).save("tiny.qed")
+END
+qemu-img create -q -f qcow2 q.qcow2 1M
+unchanged ()
+{
+    local re=$1
+    shift
+    state_of *.qed *.raw other/* q.qcow2 >before
+    fails 1 "^qed-img: $re" qed-img commit "$@"
+    test ! -s fails.out
+    state_of *.qed *.raw other/* q.qcow2 | diff -u before -
+}
+unchanged 'none.qed: has no backing file' none.qed
+unchanged 'missing: open: No such file' missing
+unchanged 'base.raw: .*not a QED image' base.raw
+unchanged 'other/far.qed: backing file: .* --backing-dir=' other/far.qed
+unchanged 'uri.qed: .*NBD URI is not followed.*rebase -u' uri.qed
+unchanged 'gone.qed: backing file: missing: .*rebase -u' gone.qed
+unchanged 'loop.qed: .*loop' loop.qed
+unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' bad.qed
+unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' on-bad.qed
+unchanged 'qcow2.qed: .*qcow2.*convert' qcow2.qed
+unchanged 'commit: one file name is wanted'
+unchanged "commit: .*'raw'" -f raw x.qed
+qed-img commit --backing-dir=. other/far.qed
+qed-img commit far.qed
+
+# It can't be made as large.
+fails 1 'tiny.qed: size 2147483648: must be at most 1073741824' \
+      qed-img commit large.qed
+qemu-img check -q tiny.qed || test $? = 1
+
+# In use: the image; its backing file, be it only for reading, unless that is
+# raw; but what is below that may be.
+start_qemu_nbd -f qed $PWD/x.qed
+unchanged 'x.qed: locked' x.qed
+stop_qemu_nbd
+start_qemu_nbd -r -f qed $PWD/x.qed
+unchanged 'x.qed: locked' x.qed
+unchanged 'x.qed: locked' y.qed
+qed-img commit z.qed
+stop_qemu_nbd
+start_qemu_nbd -f raw $PWD/base.raw
+unchanged 'base.raw: locked' x.qed
+stop_qemu_nbd
+# They stay locked to the end.
+qed-img commit x.qed
+
+# Who may not write.
+if [ "$(id -u)" != 0 ]; then
+    "$PYTHON" -c 'import qedimg
+img = qedimg.Image(1 << 20, backing="base.raw")
+img.data(1)
+img.save("x.qed")'
+    chmod 444 base.raw
+    unchanged 'base.raw: open for writing: Permission denied' x.qed
+    chmod 444 x.qed
+    chmod 644 base.raw
+    unchanged 'x.qed: open for writing: Permission denied' x.qed
+    qed-img commit -d x.qed
+fi

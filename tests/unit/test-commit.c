@@ -1,0 +1,715 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* Committing: the disk reads the same before, in between, and after; also when
+ * the power fails, with the states of both files that belong together, and
+ * when an operation fails.  Then it's repeated, and comes to the same end.
+ */
+
+#include <config.h>
+
+#include <fcntl.h>
+
+#include "harness.h"
+#include "memory-storage.h"
+#include "model.h"
+#include "recorder.h"
+
+#define CS UINT64_C (4096)
+#define DISK (40 * CS + 3 * QED_SECTOR_SIZE)
+
+/* What the overlay is on top of. */
+enum kind {
+  RAW,                          /* as long as the disk */
+  RAW_LONG,
+  RAW_SHORT,                    /* has to grow; ends within a sector */
+  RAW_SECTOR,                   /* only the rest of a sector is missing */
+  RAW_EMPTY,
+  QED,
+  QED_LARGE_CLUSTERS,
+  QED_SMALL,                    /* has to grow */
+  QED_SMALL_OVER,               /* and is on top of what is longer */
+  NR_KINDS
+};
+
+enum { OVERLAY, BASE, BELOW, NR_FILES };
+
+struct session {
+  enum kind kind;
+  struct mem_file *files[NR_FILES];     /* BELOW: NULL if there is none */
+  struct recorder *recorders[NR_FILES]; /* of OVERLAY and BASE, or NULL */
+  uint8_t disk[DISK];                   /* what is to be read */
+  uint64_t below;                       /* hash of that file */
+};
+
+static bool
+is_raw (const struct session *s)
+{
+  return s->kind < QED;
+}
+
+/* ---- making ---- */
+
+static uint64_t
+raw_size (enum kind kind)
+{
+  switch (kind) {
+  case RAW_LONG: return DISK + 2 * CS + 77;
+  case RAW_SHORT: return 9 * CS + 1000;
+  case RAW_SECTOR: return DISK - 300;
+  case RAW_EMPTY: return 0;
+  default: return DISK;
+  }
+}
+
+static void
+make_raw (struct model *m, struct mem_file *f, uint64_t size)
+{
+  mem_truncate (f, size);
+  model_raw (m, f);
+  model_pattern (m, 0, size);
+  if (size > 6 * CS)
+    mem_punch (f, 4 * CS, CS);
+}
+
+/* All kinds of clusters next to each other, on top of data. */
+static void
+make_base (struct session *s, struct model *m, struct model *below)
+{
+  uint32_t cs = s->kind == QED_LARGE_CLUSTERS ? 16384 : 4096;
+  uint64_t size = s->kind >= QED_SMALL ? 17 * CS + 512 : DISK;
+
+  if (is_raw (s)) {
+    make_raw (m, s->files[BASE], raw_size (s->kind));
+    return;
+  }
+  model_create (m, s->files[BASE], cs, 1, size);
+  if (s->kind == QED_SMALL_OVER) {
+    s->files[BELOW] = mem_file_new ();
+    make_raw (below, s->files[BELOW], 30 * CS + 100);
+    model_name_backing (m);
+    m->below = below;
+  }
+  for (uint64_t c = 0; c < model_clusters (m); c++)
+    if (c % 3 == 0)
+      model_data (m, c);
+    else if (c % 5 == 0)
+      model_set (m, c, 1);
+}
+
+static void
+make (struct session *s, enum kind kind)
+{
+  struct model overlay, base, below;
+
+  *s = (struct session) { .kind = kind };
+  s->files[OVERLAY] = mem_file_new ();
+  s->files[BASE] = mem_file_new ();
+  make_base (s, &base, &below);
+  model_create (&overlay, s->files[OVERLAY], CS, 1, DISK);
+  model_name_backing (&overlay);
+  overlay.below = &base;
+  for (uint64_t c = 0; c < model_clusters (&overlay); c++)
+    if (c % 4 == 1 || c % 7 == 6)
+      model_data (&overlay, c);
+    else if (c % 4 == 2)
+      model_set (&overlay, c, 1);
+  /* A cluster with a hole. */
+  mem_punch (s->files[OVERLAY], model_data (&overlay, 10), 2 * 512);
+  CHECK (model_open (&overlay, s->files[OVERLAY]));
+  overlay.below = &base;
+  if (!is_raw (s))
+    base.file_size = mem_size (s->files[BASE]);
+  CHECK_EQ (model_pread (&overlay, s->disk, DISK, 0), 0);
+  if (s->files[BELOW])
+    s->below = mem_hash (s->files[BELOW]);
+}
+
+static void
+free_files (struct session *s)
+{
+  for (int i = 0; i < NR_FILES; i++)
+    if (s->files[i]) {
+      CHECK_EQ (mem_open_storages (s->files[i]), 0);
+      mem_file_free (s->files[i]);
+    }
+}
+
+/* ---- opening ---- */
+
+/* The lengths of both logs before each operation that is recorded. */
+#define MAX_MOMENTS 5000
+static struct moment { size_t overlay, base; } moments[MAX_MOMENTS];
+static size_t nr_moments;
+static struct session *recorded;
+
+static void
+note_moment (void)
+{
+  CHECK_OP (nr_moments, <, MAX_MOMENTS);
+  moments[nr_moments++] = (struct moment) {
+    recorder_length (recorded->recorders[OVERLAY]),
+    recorder_length (recorded->recorders[BASE]),
+  };
+}
+
+static const struct qed_storage_ops *recorder_ops;
+static struct qed_storage_ops noting_ops;
+
+static ssize_t
+noting_pwrite (struct qed_storage *st, const void *buf, size_t count,
+               uint64_t offset)
+{
+  note_moment ();
+  return recorder_ops->pwrite (st, buf, count, offset);
+}
+
+static int
+noting_resize (struct qed_storage *st, uint64_t size)
+{
+  note_moment ();
+  return recorder_ops->resize (st, size);
+}
+
+static int
+noting_sync (struct qed_storage *st)
+{
+  note_moment ();
+  return recorder_ops->sync (st);
+}
+
+static int
+noting_punch (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  note_moment ();
+  return recorder_ops->punch (st, offset, length);
+}
+
+static int
+noting_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  note_moment ();
+  return recorder_ops->zero (st, offset, length);
+}
+
+static struct qed_storage *
+open_file (const struct session *s, int i)
+{
+  struct qed_storage *st;
+
+  if (s->recorders[i] == NULL)
+    return mem_open (s->files[i]);
+  st = recorder_open (s->recorders[i]);
+  recorder_ops = st->ops;
+  noting_ops = *recorder_ops;
+  noting_ops.pwrite = noting_pwrite;
+  noting_ops.resize = noting_resize;
+  noting_ops.sync = noting_sync;
+  noting_ops.punch = noting_punch;
+  noting_ops.zero = noting_zero;
+  st->ops = &noting_ops;
+  return st;
+}
+
+/* NULL: it failed. */
+static struct qed_image *
+open_image_on (const struct session *s, int i, struct qed_backing *b)
+{
+  struct qed_storage *st = open_file (s, i);
+  struct qed_image *img = qed_open_overlay (st, b, QED_MIN_CACHE_SIZE);
+
+  if (img == NULL) {
+    qed_storage_close (st);
+    qed_backing_close (b);
+  }
+  return img;
+}
+
+static struct qed_image *
+open_base (const struct session *s)
+{
+  struct qed_backing *b = NULL;
+
+  if (s->files[BELOW]) {
+    b = qed_backing_raw (mem_open (s->files[BELOW]));
+    CHECK (b != NULL);
+  }
+  return open_image_on (s, BASE, b);
+}
+
+static int
+commit_with (const struct session *s, bool keep,
+             const struct qed_progress *progress)
+{
+  int r;
+
+  do {
+    struct qed_pair pair = { .img = open_image_on (s, OVERLAY, NULL) };
+
+    if (is_raw (s))
+      pair.raw = open_file (s, BASE);
+    else
+      pair.base = open_base (s);
+    if (pair.img == NULL || (pair.raw == NULL && pair.base == NULL)) {
+      qed_close_pair (&pair);
+      return -1;
+    }
+    r = qed_commit_pair (&pair, keep, progress);
+    CHECK_EQ (mem_open_storages (s->files[OVERLAY]), 0);
+    CHECK_EQ (mem_open_storages (s->files[BASE]), 0);
+  } while (r == 1);
+  return r;
+}
+
+static int
+commit (const struct session *s)
+{
+  return commit_with (s, false, NULL);
+}
+
+/* ---- what has to be true ---- */
+
+/* The disk reads as it did. */
+static void
+check_disk (const struct session *s)
+{
+  static uint8_t buf[DISK];
+  struct qed_backing *b;
+  struct qed_image *img;
+
+  b = is_raw (s) ? qed_backing_raw (open_file (s, BASE)) :
+    qed_backing_image (open_base (s));
+  CHECK (b != NULL);
+  img = open_image_on (s, OVERLAY, b);
+  CHECK (img != NULL);
+  memset (buf, 0xda, sizeof buf);
+  CHECK_EQ (qed_pread (img, buf, DISK, 0), 0);
+  for (size_t i = 0; i < DISK; i++)
+    if (buf[i] != s->disk[i])
+      harness_fail (__FILE__, __LINE__, "byte %zu (cluster %zu) is %02x, "
+                    "should be %02x", i, i / CS, buf[i], s->disk[i]);
+  qed_close (img);
+}
+
+/* What is below is the disk, and the overlay has nothing. */
+static void
+check_committed (const struct session *s, bool leaks)
+{
+  static uint8_t buf[DISK];
+  struct model m, below;
+  const char *why;
+
+  check_disk (s);
+  if (is_raw (s)) {
+    uint64_t size = raw_size (s->kind);
+
+    mem_read (s->files[BASE], buf, DISK, 0);
+    CHECK_EQ (mem_size (s->files[BASE]), size + 511 < DISK ? DISK : size);
+  }
+  else {
+    CHECK (model_open (&m, s->files[BASE]));
+    CHECK_EQ (m.h.image_size, DISK);
+    if (s->files[BELOW]) {
+      model_raw (&below, s->files[BELOW]);
+      m.below = &below;
+      CHECK_EQ (mem_hash (s->files[BELOW]), s->below);
+    }
+    CHECK_EQ (model_pread (&m, buf, DISK, 0), 0);
+    why = audit_closed (s->files[BASE], leaks);
+    CHECK_STR (why ? why : "", "");
+  }
+  CHECK (memcmp (buf, s->disk, DISK) == 0);
+
+  CHECK (model_open (&m, s->files[OVERLAY]));
+  for (uint64_t c = 0; c < model_clusters (&m); c++) {
+    uint64_t entry;
+
+    CHECK_EQ (model_lookup (&m, c, &entry), QED_RUN_UNALLOCATED);
+  }
+  why = audit_closed (s->files[OVERLAY], leaks);
+  CHECK_STR (why ? why : "", "");
+}
+
+/* ---- tests ---- */
+
+struct told {
+  uint64_t calls, done, total;
+};
+
+static void
+tell (void *opaque, uint64_t done, uint64_t total)
+{
+  struct told *t = opaque;
+
+  CHECK_OP (done, >=, t->done);
+  CHECK_OP (done, <=, total);
+  if (t->calls++ > 0)
+    CHECK_EQ (total, t->total);
+  t->done = done;
+  t->total = total;
+}
+
+static void
+test_commit (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++) {
+    struct told told = { .calls = 0 };
+    const struct qed_progress progress = { tell, &told };
+    struct session s;
+
+    CONTEXT ("kind %d", kind);
+    make (&s, (enum kind) kind);
+    check_disk (&s);
+    CHECK_EQ (commit_with (&s, false, &progress), 0);
+    check_committed (&s, false);
+    CHECK_OP (told.calls, >, 5);
+    CHECK_EQ (told.done, told.total);
+    /* There is nothing left to be done. */
+    CHECK_EQ (commit (&s), 0);
+    check_committed (&s, false);
+    free_files (&s);
+  }
+}
+
+/* The overlay stays what it is, and need not even be writable. */
+static void
+test_keep (void)
+{
+  const struct mem_faults fault = {
+    .op = MEM_MAKE_WRITABLE, .first = 1, .count = 1, .err = EACCES,
+  };
+
+  for (int kind = 0; kind < NR_KINDS; kind++) {
+    struct session s;
+    uint64_t hash;
+
+    CONTEXT ("kind %d", kind);
+    make (&s, (enum kind) kind);
+    hash = mem_hash (s.files[OVERLAY]);
+    mem_set_faults (s.files[OVERLAY], &fault);
+    CHECK_EQ (commit_with (&s, true, NULL), 0);
+    CHECK_EQ (mem_hash (s.files[OVERLAY]), hash);
+    check_disk (&s);
+    CHECK_FAILS (commit (&s), EACCES, "");
+    CHECK_EQ (commit (&s), 0);
+    check_committed (&s, false);
+    free_files (&s);
+  }
+}
+
+/* Zeros where there are no holes, or nothing but writing. */
+static void
+test_no_holes (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int i = 0; i < 2; i++) {
+      const struct mem_faults fault = { .no_punch = true, .no_zero = i };
+      struct session s;
+
+      CONTEXT ("kind %d, %d", kind, i);
+      make (&s, (enum kind) kind);
+      mem_set_faults (s.files[BASE], &fault);
+      CHECK_EQ (commit (&s), 0);
+      check_committed (&s, false);
+      free_files (&s);
+    }
+}
+
+/* Zeros give space back, and take none. */
+static void
+test_holes (void)
+{
+  struct session s;
+  bool hole;
+
+  make (&s, RAW);
+  CHECK_EQ (commit (&s), 0);
+  mem_next_extent (s.files[BASE], 2 * CS, &hole);
+  CHECK (hole);
+  mem_next_extent (s.files[BASE], 10 * CS, &hole);
+  CHECK (hole);
+  free_files (&s);
+
+  make (&s, RAW_EMPTY);
+  CHECK_EQ (commit (&s), 0);
+  mem_next_extent (s.files[BASE], 2 * CS, &hole);
+  CHECK (hole);
+  free_files (&s);
+}
+
+/* Nothing is written at all. */
+static void
+test_unsound (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int i = OVERLAY; i <= BASE; i++) {
+      uint64_t overlay, base;
+      struct session s;
+      struct model m;
+
+      if (i == BASE && kind < QED)
+        continue;
+      make (&s, (enum kind) kind);
+      CHECK (model_open (&m, s.files[i]));
+      model_set (&m, 7, 12345);
+      overlay = mem_hash (s.files[OVERLAY]);
+      base = mem_hash (s.files[BASE]);
+      CHECK_FAILS (commit (&s), EIO, "0x3039", "check -r all");
+      CHECK_EQ (mem_hash (s.files[OVERLAY]), overlay);
+      CHECK_EQ (mem_hash (s.files[BASE]), base);
+      free_files (&s);
+    }
+}
+
+/* An overlay that can't be mapped by the geometry of what is below. */
+static void
+test_too_large (void)
+{
+  struct session s;
+  struct model m;
+
+  make (&s, QED);
+  CHECK (model_open (&m, s.files[OVERLAY]));
+  m.h.table_size = 2;
+  model_create (&m, s.files[OVERLAY], CS, 2, (1 << 30) + 512);
+  model_name_backing (&m);
+  CHECK_FAILS (commit (&s), EINVAL, "at most 1073741824");
+  free_files (&s);
+}
+
+/* Valgrind is slow. */
+static unsigned
+step (void)
+{
+  return getenv ("NBDKIT_VALGRIND") ? 7 : 1;
+}
+
+/* Each operation on each of the files fails, once or from then on. */
+static void
+fail_all (enum kind kind, int file, bool once)
+{
+  for (uint64_t k = 1;; k += step ()) {
+    const struct mem_faults fault = {
+      .op = MEM_ANY, .first = k, .count = once ? 1 : UINT64_MAX, .err = EIO,
+    };
+    struct session s;
+    uint64_t calls;
+    int r;
+
+    CONTEXT ("kind %d, file %d, call %" PRIu64, kind, file, k);
+    make (&s, kind);
+    mem_set_faults (s.files[file], &fault);
+    r = commit (&s);
+    calls = mem_calls (s.files[file], MEM_ANY);
+    mem_set_faults (s.files[file], NULL);
+    if (r == 0)
+      check_committed (&s, false);
+    else {
+      CHECK_EQ (errno, EIO);
+      check_disk (&s);
+      CHECK_EQ (commit (&s), 0);
+      check_committed (&s, true);
+    }
+    free_files (&s);
+    if (calls < k) {
+      CHECK_EQ (r, 0);
+      CHECK_OP (k, >, 10);
+      break;
+    }
+  }
+}
+
+static void
+test_faults (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int file = OVERLAY; file <= BASE; file++)
+      for (int once = 0; once < 2; once++)
+        fail_all ((enum kind) kind, file, once);
+}
+
+/* ---- power failures ---- */
+
+static uint64_t states;
+
+/* A state that a crash leaves: it reads as before, and can be committed. */
+static void
+check_state (const struct session *s, size_t overlay, size_t base,
+             enum recorder_keep keep_overlay, enum recorder_keep keep_base,
+             struct rng *rng)
+{
+  struct session now = *s;
+
+  CONTEXT ("kind %d, cuts %zu and %zu, kept %d and %d", s->kind, overlay,
+           base, keep_overlay, keep_base);
+  memset (now.recorders, 0, sizeof now.recorders);
+  now.files[OVERLAY] = mem_file_new ();
+  now.files[BASE] = mem_file_new ();
+  recorder_rebuild (s->recorders[OVERLAY], overlay, keep_overlay, rng,
+                    now.files[OVERLAY]);
+  recorder_rebuild (s->recorders[BASE], base, keep_base, rng,
+                    now.files[BASE]);
+  check_disk (&now);
+  CHECK_EQ (commit (&now), 0);
+  check_committed (&now, true);
+  mem_file_free (now.files[OVERLAY]);
+  mem_file_free (now.files[BASE]);
+  states++;
+}
+
+static void
+check_cuts (const struct session *s, size_t overlay, size_t base,
+            struct rng *rng)
+{
+  for (int i = 0; i < 4; i++)
+    check_state (s, overlay, base, i & 1 ? KEEP_ALL : KEEP_NOTHING,
+                 i & 2 ? KEEP_ALL : KEEP_NOTHING, rng);
+  for (int i = 0; i < 4; i++)
+    check_state (s, overlay, base, KEEP_SOME, KEEP_SOME, rng);
+}
+
+/* All cuts through both logs. */
+static void
+test_crash (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++) {
+    struct session s;
+    struct rng rng = { (uint64_t) kind };
+
+    make (&s, (enum kind) kind);
+    s.recorders[OVERLAY] = recorder_new (s.files[OVERLAY], LIE_NONE);
+    s.recorders[BASE] = recorder_new (s.files[BASE], LIE_NONE);
+    recorded = &s;
+    nr_moments = 0;
+    CHECK_EQ (commit (&s), 0);
+    note_moment ();
+
+    for (size_t i = 0; i + 1 < nr_moments; i += step ()) {
+      const struct moment *m = &moments[i];
+
+      check_cuts (&s, m->overlay, m->base, &rng);
+      /* In the midst of an operation that the log has more of. */
+      for (size_t cut = m->overlay + 1; cut < m[1].overlay; cut++)
+        check_cuts (&s, cut, m->base, &rng);
+      for (size_t cut = m->base + 1; cut < m[1].base; cut++)
+        check_cuts (&s, m->overlay, cut, &rng);
+    }
+    check_cuts (&s, moments[nr_moments - 1].overlay,
+                moments[nr_moments - 1].base, &rng);
+    recorder_free (s.recorders[OVERLAY]);
+    recorder_free (s.recorders[BASE]);
+    s.recorders[OVERLAY] = s.recorders[BASE] = NULL;
+    check_committed (&s, false);
+    free_files (&s);
+  }
+  printf ("  %" PRIu64 " states\n", states);
+}
+
+/* ---- real files ---- */
+
+/* The locked bytes of the file from 100 and 200 on: DESIGN.md, Locking. */
+static unsigned
+locks_of (const char *name)
+{
+  int fd = open (name, O_RDWR);
+  unsigned r = 0;
+
+  CHECK (fd >= 0);
+  for (int i = 0; i < 8; i++) {
+    struct flock fl = {
+      .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1,
+      .l_start = i < 4 ? 100 + i : 200 + i - 4,
+    };
+
+    CHECK (fcntl (fd, F_OFD_GETLK, &fl) == 0);
+    r |= fl.l_type == F_UNLCK ? 0 : 1U << i;
+  }
+  close (fd);
+  return r;
+}
+
+/* Who writes a raw backing file has the locks of a writer, and before that of
+ * who reads one.
+ */
+static void
+test_locks (void)
+{
+  const unsigned reader = 0xa1, raw_reader = 0x01, writer = 0xab;
+  char dir[] = "test-commit.XXXXXX";
+  const struct qed_create_options create = {
+    .image_size = 1 << 20, .backing = "base.raw", .backing_raw = true,
+  };
+  struct qed_chain_options opts = {
+    .lock = true, .cache_size = QED_MIN_CACHE_SIZE,
+  };
+  struct qed_pair pair;
+  int fd;
+
+  CHECK (mkdtemp (dir) != NULL);
+  CHECK (chdir (dir) == 0);
+  fd = open ("base.raw", O_WRONLY | O_CREAT, 0666);
+  CHECK (fd >= 0 && ftruncate (fd, 1 << 20) == 0);
+  close (fd);
+  CHECK_EQ (qed_create ("x.qed", &create), 0);
+
+  CHECK_EQ (qed_open_pair ("x.qed", &opts, &pair), 0);
+  CHECK (pair.img && pair.raw && !pair.base);
+  if (locks_of ("x.qed") == 0)
+    printf ("no locks on this filesystem\n");
+  else {
+    CHECK_EQ (locks_of ("x.qed"), reader);
+    CHECK_EQ (locks_of ("base.raw"), raw_reader);
+    CHECK_EQ (pair.raw->ops->make_writable (pair.raw), 0);
+    CHECK_EQ (locks_of ("base.raw"), writer);
+    pair.raw->ops->make_readonly (pair.raw);
+    CHECK_EQ (locks_of ("base.raw"), raw_reader);
+  }
+  qed_close_pair (&pair);
+  CHECK_EQ (locks_of ("base.raw"), 0);
+
+  CHECK_EQ (qed_commit ("x.qed", &opts, false, NULL), 0);
+  CHECK (unlink ("base.raw") == 0 && unlink ("x.qed") == 0);
+  CHECK (chdir ("..") == 0 && rmdir (dir) == 0);
+}
+
+HARNESS_MAIN (
+  TEST (test_commit),
+  TEST (test_keep),
+  TEST (test_no_holes),
+  TEST (test_holes),
+  TEST (test_unsound),
+  TEST (test_too_large),
+  TEST (test_faults),
+  TEST (test_crash),
+  TEST (test_locks),
+)

@@ -1,0 +1,119 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+
+/* qed-img commit. */
+
+#include <config.h>
+
+#include "qed-img.h"
+
+struct args {
+  const char *file;
+  bool keep;                    /* -d: don't empty it */
+  bool progress, quiet;
+};
+
+static void
+parse_args (int argc, char *argv[], struct args *args,
+            struct qed_chain_options *opts)
+{
+  enum { BACKING_DIR = 256 };
+  static const struct option longs[] = {
+    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    { "format", required_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { NULL, 0, NULL, 0 }
+  };
+  int c;
+
+  while ((c = next_option (argc, argv, ":df:hpq", longs)) != -1)
+    switch (c) {
+    case BACKING_DIR:
+      option_backing_dir (opts, optarg);
+      break;
+    case 'd':
+      args->keep = true;
+      break;
+    case 'f':
+      option_format (optarg);
+      break;
+    case 'p':
+      args->progress = true;
+      break;
+    case 'q':
+      args->quiet = true;
+      break;
+    }
+  if (argc - optind != 1)
+    usage_error ("one file name is wanted");
+  args->file = argv[optind];
+}
+
+static int
+commit (int argc, char *argv[])
+{
+  struct args args = { .file = NULL };
+  struct qed_chain_options opts = {
+    .qed_img = true, .lock = true, .cache_size = QED_DEFAULT_CACHE_SIZE,
+  };
+  struct progress p;
+  int r;
+
+  parse_args (argc, argv, &args, &opts);
+  r = qed_commit (args.file, &opts, args.keep,
+                  progress_start (&p, args.progress && !args.quiet));
+  progress_end (&p);
+  if (r == -1) {
+    complain ("%s", qed_get_error ());
+    return EXIT_FAILURE;
+  }
+  if (!args.quiet)
+    say (stdout, "Image committed.");
+  return EXIT_SUCCESS;
+}
+
+const struct verb verb_commit = {
+  "commit", commit,
+  "[-p] [-q] [-d] FILE",
+
+  "Write what an image has into its backing file, then empty the image.\n"
+  "\n"
+  "  -d                 don't empty it\n"
+  "  --backing-dir=DIR  the backing file may be beneath DIR, too; may be\n"
+  "                     repeated\n"
+  "  -f, --format=qed   the format of FILE, the only one\n"
+  "  -p                 show progress, on a terminal\n"
+  "  -q                 print errors only\n"
+  "\n"
+  "This changes the backing file: any other image on top of it is spoilt.\n"
+};
