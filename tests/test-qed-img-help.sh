@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+
+# Each verb has its --help, which the command line agrees with; and the man
+# page describes each option of it in the section of the verb.
+pod="$abs_top_srcdir/tools/qed-img.pod"
+qed-img --help >$d/help
+verbs=$(sed -n 's/^  qed-img \([a-z]*\) .*/\1/p' $d/help)
+test "$(echo $verbs)" = "create info check map resize rebase commit"
+
+for v in $verbs; do
+    qed-img $v --help >$d/$v
+    head -n 1 $d/$v | sed 's/^Usage:/ /' | cmp - <(grep "qed-img $v " $d/help)
+    qed-img $v -h | cmp - $d/$v
+    qed-img $v nothing --help some | cmp - $d/$v
+    if [ "$(awk 'NR > 1 && length > 79' $d/$v | wc -l)" -gt 0 ]; then
+        fail "$v: the help has too long lines"
+    fi
+    # Lines such as "  -r, --repair=leaks|all    what it does".
+    sed -n 's/^  \(-.*\)/\1/p' $d/$v | sed 's/  .*//' | tr ', ' '\n\n' |
+        grep -o -E -e '^--?[a-zA-Z][-a-z]*' | sort >$d/$v.options
+    test -s $d/$v.options
+    # Those in the first line stand below it, too.
+    head -n 1 $d/$v | grep -o -E -e '[ []--?[a-zA-Z][-a-z]*' |
+        tr -d ' [' >$d/synopsis || :
+    for o in $(cat $d/synopsis); do
+        grep -x -F -e "$o" $d/$v.options
+    done
+done
+
+for v in $verbs; do
+    awk -v head="=head2 qed-img $v" '
+        /^=head/ { inside = ($0 == head) } inside' $pod >$d/section
+    test -s $d/section || fail "qed-img.pod has no section about $v"
+    grep -E "^ \\\$ .*qed-img $v " $pod ||
+        fail "qed-img.pod has no example of $v"
+    for o in $(cat $d/$v.options); do
+        grep -F -e "B<$o" $d/section ||
+            fail "qed-img.pod doesn't describe $v $o"
+    done
+    # All that the verb takes is in its help, and the other way round.
+    listed=" $(paste -s -d ' ' $d/$v.options) "
+    set +x
+    for o in $({ printf -- '-%s\n' {a..g} {i..z}; cat $d/*.options; } |
+                   sort -u); do
+        qed-img $v $o >$d/out 2>$d/err </dev/null && fail "$v $o: status 0"
+        if [[ $(<$d/err) = *'is unknown or takes no value'* ]]; then
+            [[ $listed != *" $o "* ]] || fail "$v: there is no $o"
+        else
+            [[ $listed = *" $o "* ]] || fail "$v: $o isn't in its help"
+        fi
+    done
+    set -x
+done
