@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+
+# Completion in bash: of qed-img all that --help lists, and of "nbdkit qed" the
+# parameters and their values, with the rest left to nbdkit's own.
+for lib in "$(pkg-config --variable=datadir bash-completion)" /usr/share; do
+    lib+=/bash-completion/bash_completion
+    if [ -r "$lib" ]; then break; fi
+done
+if [ ! -r "$lib" ]; then missing "bash-completion is not installed"; fi
+
+cd $d
+mkdir dir
+touch disk.qed disk.raw
+cat >try.sh <<'END'
+source "$1"
+source "$2/qed-img"
+source "$2/nbdkit-qed"
+# Only readline's: it isn't here.
+compopt () { compopt+=" $*"; }
+
+# complete LINE: print what it could go on with, as bash would ask for it.
+complete_line ()
+{
+    local words=${1//=/ = } function compopt=
+    read -r -a COMP_WORDS <<<"$words"
+    if [[ $1 = *' ' ]]; then COMP_WORDS+=(''); fi
+    COMP_LINE=$1
+    COMP_POINT=${#1}
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    COMPREPLY=()
+    function=$(complete -p "${COMP_WORDS[0]##*/}")
+    function=${function##*-F }
+    ${function%% *} "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}" \
+        "${COMP_WORDS[COMP_CWORD - 1]}"
+    printf '%s\n' "${COMPREPLY[@]}" | sort | paste -s -d ' '
+    if [[ $compopt = *nospace* ]]; then echo nospace; fi
+}
+complete_line "$3"
+END
+
+# completes LINE WANTED [nospace]
+completes ()
+{
+    bash try.sh "$lib" "$abs_top_srcdir/completion" "$1" >got 2>err
+    test ! -s err || fail "$(cat err)"
+    printf '%s\n' "$2" ${3+"$3"} | cmp - got ||
+        fail "'$1' becomes '$(cat got)' where '$2 ${3-}' was expected"
+}
+
+verbs=$(qed-img --help | sed -n 's/^  qed-img \([a-z]*\) .*/\1/p' | sort)
+completes 'qed-img ' "--help --version $(echo $verbs)"
+completes 'qed-img cr' 'create'
+completes 'qed-img --v' '--version'
+completes 'qed-img check --outp' '--output=' nospace
+completes 'qed-img check --output=' 'human json'
+completes 'qed-img check --output=j' 'json'
+completes 'qed-img check --output j' 'json'
+completes 'qed-img check -r ' 'all leaks'
+completes 'qed-img check --repair=l' 'leaks'
+completes 'qed-img check -p d' 'dir disk.qed disk.raw'
+completes 'qed-img create -b disk.' 'disk.qed disk.raw'
+completes 'qed-img create -F ' 'qed raw'
+completes 'qed-img create -f ' 'qed'
+completes 'qed-img create -o clu' 'cluster_size=' nospace
+completes 'qed-img rebase --backing-dir=d' 'dir'
+completes 'qed-img frobnicate -' ''
+for v in $verbs; do
+    # What can be typed after a dash is in the help, and the other way round.
+    qed-img $v --help >help
+    bash try.sh "$lib" "$abs_top_srcdir/completion" "qed-img $v -" >got 2>err
+    test ! -s err
+    for o in $(sed '/^nospace/d' got); do
+        grep -E -e "^( |.*[[ ,|])${o%=}([], =]|\$)" help || test $o = --help
+    done
+    for o in $(sed -n 's/^  \(-.*\)/\1/p' help | sed 's/  .*//' |
+                   grep -o -E -e '(^|[ ,])--?[a-zA-Z][-a-z]*'); do
+        grep -F -e "$o" got
+    done
+done
+
+completes 'nbdkit qed back' \
+          'backing-dir= backing-format= backing-uri= backing=' nospace
+completes 'nbdkit -r qed disk.qed backing-f' 'backing-format=' nospace
+completes 'nbdkit qed disk.' 'disk.qed disk.raw'
+completes 'nbdkit qed file=disk.' 'disk.qed disk.raw'
+completes 'nbdkit qed disk.qed backing=d' 'dir disk.qed disk.raw'
+completes 'nbdkit qed disk.qed backing=n' 'none'
+completes 'nbdkit qed disk.qed backing-dir=' 'dir'
+completes 'nbdkit qed disk.qed backing-format=' 'auto qed raw'
+completes 'nbdkit qed disk.qed check=' 'auto never'
+completes 'nbdkit qed disk.qed lock=f' 'false'
+completes './nbdkit -U - qed disk.qed backing-uri=' 'false true'
+# The parameters are those that the plugin has.
+params=$(nbdkit qed --help | sed -n '/^plugin:/,$p' |
+             grep -o -E '^\[?[a-z-]+=' | tr -d '[' | sort)
+completes 'nbdkit qed ' "$(echo $params)" nospace
+
+# nbdkit's own completion, where it is installed.
+if [ -r "${lib%/*}/completions/nbdkit" ]; then
+    completes 'nbdkit --filter=parti' 'partition'
+    completes 'nbdkit --read-o' '--read-only'
+    completes 'nbdkit memory si' 'size='
+fi
