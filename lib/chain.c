@@ -344,7 +344,7 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
   if (is_allowed (c, image, file))
     return 0;
   slash = strrchr (file, '/');
-  return qed_error (EPERM, "%s: is the file %s, %s%s: if it may be read add "
+  return qed_error (EPERM, "%s: is the file %s, %s%s: if that is wanted add "
                     "%s=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
                     "and an image in a device has no directory for such files",

@@ -35,15 +35,16 @@
  * entry only.
  *
  * A bitmap over a window of the file has a bit for each cluster that is in
- * use: for nearly all images there is one window; else the tables are read once
- * more for each window that anything refers to.  So memory is bounded (32 MiB),
- * and the parts of the bitmap that nothing refers to take none.  A second one,
- * of the clusters of L2 tables, is made only when a cluster has two owners.
+ * use: for nearly all images there is one window; else the tables are read
+ * once more for each window that anything refers to.  So memory is bounded
+ * (32 MiB), and the parts of the bitmap that nothing refers to take none.  A
+ * second one, of the clusters of L2 tables, is made only when a cluster has
+ * two owners.
  *
- * There are two rounds over all windows.  The first one, over the L1 table only,
- * finds the L1 entries that may not be followed: unsound ones, and those to a
- * table that overlaps with an earlier one.  The second one marks the other L2
- * tables as used and looks at their entries.
+ * There are two rounds over all windows.  The first one, over the L1 table
+ * only, finds the L1 entries that may not be followed: unsound ones, and
+ * those to a table that overlaps with an earlier one.  The second one marks
+ * the other L2 tables as used and looks at their entries.
  *
  *     an entry out of range            unsound: reading through it fails
  *     an L2 table that overlaps        shared table
@@ -96,8 +97,8 @@ struct checker {
 
 /* ---- damages ---- */
 
-/* Tell of the guest range that an entry maps: COUNT clusters of 1 << SHIFT bytes
- * from number INDEX on, cut at the end of the disk.
+/* Tell of the guest range that an entry maps: COUNT clusters of 1 << SHIFT
+ * bytes from number INDEX on, cut at the end of the disk.
  */
 static void
 tell (struct checker *c, enum qed_damage damage, uint64_t index,

@@ -55,8 +55,8 @@ struct qed_walk {
    */
   const uint8_t *skip;
 
-  /* For speed; or NULL.  How many of the first of N entries at PIECE, as they are
-   * in the file, need not go to the function, which OPAQUE is that of?
+  /* For speed; or NULL.  How many of the first of N entries at PIECE, as they
+   * are in the file, need not go to the function, which OPAQUE is that of?
    */
   uint64_t (*bulk) (void *opaque, const uint64_t *piece, uint64_t n);
 
@@ -117,8 +117,8 @@ qed_set_bit (uint8_t *bitmap, uint64_t i)
 /* ---- check.c ---- */
 
 /* As qed_check, of an image with the valid header H in a file of FILE_SIZE
- * bytes.  Entries with a damage in the set CLEAR (of 1U << QED_DAMAGE_...) become
- * 0, not durably.
+ * bytes.  Entries with a damage in the set CLEAR (of 1U << QED_DAMAGE_...)
+ * become 0, not durably.
  */
 extern int qed_check_tables (struct qed_storage *st,
                              const struct qed_header *h, uint64_t file_size,
@@ -132,8 +132,8 @@ extern int qed_check_tables (struct qed_storage *st,
 extern int qed_find_shared (struct qed_walk *w, bool in_tables,
                             qed_entry_fn *fn, void *opaque);
 
-/* Set *SKIP to a new bitmap of the L1 entries (1 << table_bits) that may not be
- * followed, or that point to a table that overlaps with an earlier one.
+/* Set *SKIP to a new bitmap of the L1 entries (1 << table_bits) that may not
+ * be followed, or that point to a table that overlaps with an earlier one.
  */
 extern int qed_find_shared_tables (struct qed_walk *w, uint8_t **skip);
 
@@ -156,11 +156,11 @@ extern int qed_find_past_end (struct qed_storage *st,
 /* ---- repair.c ---- */
 
 /* Take leaked space back: move what is at the end of the file into it and cut
- * the file.  The image in ST, with H, has no corruption, is open for writing and
- * marked NEED_CHECK durably, and all is durable.  H->l1_table_offset may change
- * (in the file too); H->features is kept as the file has it.  *FILE_SIZE is
- * brought up to date, *FREED, if not NULL, is how many clusters were leaked.
- * All is durable afterwards but the file's last length.
+ * the file.  The image in ST, with H, has no corruption, is open for writing
+ * and marked NEED_CHECK durably, and all is durable.  H->l1_table_offset may
+ * change (in the file too); H->features is kept as the file has it.
+ * *FILE_SIZE is brought up to date, *FREED, if not NULL, is how many clusters
+ * were leaked.  All is durable afterwards but the file's last length.
  */
 extern int qed_reclaim (struct qed_storage *st, struct qed_header *h,
                         uint64_t *file_size,

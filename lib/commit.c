@@ -121,8 +121,8 @@ make_writable (struct qed_image *img)
 }
 
 /* Let the file of BASE, a disk of SIZE bytes at least, be long enough for
- * CLUSTERS more and all tables, durably, before there are entries for them.  As
- * an overlay's backing file it is read as it is: after a power failure too,
+ * CLUSTERS more and all tables, durably, before there are entries for them.
+ * As an overlay's backing file it is read as it is: after a power failure too,
  * with no repair.  If it can't be as long then that has to do.
  */
 static int

@@ -658,9 +658,9 @@ struct qed_check_options {
 };
 
 /* Check the image in ST, which is open for reading at least, and change
- * nothing.  Memory: a bit for each cluster of the file, but of 2^28 of them at
- * a time (32 MiB), the tables being read again for the next ones; twice that if
- * clusters are shared; and a bit for each L1 entry.
+ * nothing.  Memory: a bit for each cluster of the file, but of 2^28 of them
+ * at a time (32 MiB), the tables being read again for the next ones; twice
+ * that if clusters are shared; and a bit for each L1 entry.
  */
 extern int qed_check (struct qed_storage *st,
                       const struct qed_check_options *opts,

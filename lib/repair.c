@@ -42,29 +42,32 @@
  *     unshare   L2 tables that overlap with earlier ones are copied to the end
  *               of the file, then data clusters in tables, then those that
  *               another entry has already
- *     reclaim   what is behind the length that the file will have is moved into
- *               the holes before it; the file is cut
+ *     reclaim   what is behind the length that the file will have is moved
+ *               into the holes before it; the file is cut
  *
  * A move is a copy, a sync, the write of the entry that points to it, and
  * a sync; nothing is written to where it was before that.  Many moves share
  * the syncs (batches).  So a crash leaves each entry with the old or the new
  * place, both good, and more or fewer leaks.
  *
- * Which of two owners is right can't be told, and a table may be one by mistake:
- * then it is in truth a range's data, which must not be changed before that
- * range has its copy.  So at first only tables are cleared that nothing else
- * refers to, the copy of a table is cleared instead of the table, and other
- * tables are when all is unshared.  For that time the file is extended only
- * behind what unsound entries point to, and leaves a gap there (space.c).
+ * Which of two owners is right can't be told, and a table may be one by
+ * mistake: then it is in truth a range's data, which must not be changed
+ * before that range has its copy.  So at first only tables are cleared that
+ * nothing else refers to, the copy of a table is cleared instead of the
+ * table, and other tables are when all is unshared.  For that time the file
+ * is extended only behind what unsound entries point to, and leaves a gap
+ * there (space.c): an interruption may turn a range that couldn't be read
+ * into one of zeros.
  *
  * Where the owner of a cluster is noted isn't known from the cluster, and
  * memory is bounded, so for each batch all tables are read, and the entries
  * that point to what has to move are collected.
  *
  * Tables need contiguous clusters, so they are moved first: into holes large
- * enough; else data clusters make room for them; else, if what is in the way is
- * tables only, all of them leave the part of the file that stays, and come back
- * in line.  The last two take space at the end of the file for the time being.
+ * enough; else data clusters make room for them; else, if what is in the way
+ * is tables only, all of them leave the part of the file that stays, and come
+ * back in line.  The last two take space at the end of the file for the time
+ * being.
  */
 
 #include <config.h>
@@ -87,8 +90,8 @@ struct move {
   uint64_t from, to;
 };
 
-/* A batch: as many bytes, but at least so many moves, which are more than a table
- * has clusters.
+/* A batch: as many bytes, but at least so many moves, which are more than a
+ * table has clusters.
  */
 #define BATCH_BYTES (UINT64_C (4) << 30)
 #define MIN_MOVES 64
@@ -181,7 +184,7 @@ make_zero (struct repair *r, uint64_t offset, uint64_t length)
 
   if (offset >= r->fresh)
     return 0;
-  /* Where leaked space is a hole already, punching takes longer than asking. */
+  /* Punching where there is a hole already takes longer than asking. */
   if (find_hole (r, offset, length, &hole) == length && hole)
     return 0;
   if (qed_storage_punch (r->st, offset, length) == 0)
@@ -370,9 +373,9 @@ extend (struct repair *r, uint64_t bytes, uint64_t *offset)
   *offset = r->fresh < r->gap_end ? r->gap_end : r->fresh;
   if (*offset > r->limit || bytes > r->limit - *offset)
     return qed_error (EFBIG, "%s: the file can't be extended by %" PRIu64
-                      " bytes at %" PRIu64 ": files end, or an entry that can't "
-                      "be cleared yet points to, %" PRIu64, r->st->name, bytes,
-                      *offset, r->limit);
+                      " bytes at %" PRIu64 ": files end, or an entry that "
+                      "can't be cleared yet points to, %" PRIu64, r->st->name,
+                      bytes, *offset, r->limit);
   /* What follows the last cluster isn't zeros. */
   if (r->file_size != r->fresh && set_size (r, r->fresh) == -1)
     return -1;
@@ -411,8 +414,8 @@ move_to_end (struct repair *r, uint64_t bytes)
 
 /* ---- clearing ---- */
 
-/* The clusters that R->shared is for, at most, for 32 MiB of memory: those of a
- * file of 1 TiB at least.  Others are taken for shared.
+/* The clusters that R->shared is for, at most, for 32 MiB of memory: those
+ * of a file of 1 TiB at least.  Others are taken for shared.
  */
 #define MAX_SHARED (UINT64_C (1) << 28)
 
@@ -537,7 +540,8 @@ clear_first (struct repair *r, uint64_t *fixed)
     return -1;
   *fixed += c.count;
   c.skip = skip;
-  if (begin_shared (r) == 0 && qed_walk_l1 (&r->w, note_shared_table, &c) == 0 &&
+  if (begin_shared (r) == 0 &&
+      qed_walk_l1 (&r->w, note_shared_table, &c) == 0 &&
       qed_walk_l2 (&r->w, note_data, r) == 0)
     result = clear_tables (r, skip, fixed);
   end_shared (r);
@@ -547,8 +551,9 @@ clear_first (struct repair *r, uint64_t *fixed)
 
 /* ---- unsharing ---- */
 
-/* Do the batch, if the copies in this and later ones won't fill the filesystem:
- * what a hostile image has in a few bytes may be terabytes when it's unshared.
+/* Do the batch, if the copies in this and later ones won't fill the
+ * filesystem: what a hostile image has in a few bytes may be terabytes when
+ * it's unshared.
  */
 static int
 unshare_batch (struct repair *r, uint64_t bytes, uint64_t *fixed)
@@ -1027,8 +1032,8 @@ move_all_down (struct repair *r)
   return result;
 }
 
-/* R->h, file_size and the walk are set, and there is no corruption.  *FREED: the
- * clusters that were leaked.
+/* R->h, file_size and the walk are set, and there is no corruption.  *FREED:
+ * the clusters that were leaked.
  */
 static int
 reclaim (struct repair *r, uint64_t *freed)

@@ -41,8 +41,8 @@
  * The file is asked where a large table has holes, because one of 1 GiB in a
  * sparse file may well be a hole.
  *
- * I9: an L2 table is followed only if the L1 entry is sound, and not twice from
- * the same piece of the L1 table.
+ * I9: an L2 table is followed only if the L1 entry is sound, and not twice
+ * from the same piece of the L1 table.
  */
 
 #include <config.h>
@@ -62,7 +62,7 @@
  */
 #define PIECE_ENTRIES (UINT64_C (1) << 15)
 
-/* In a larger table, in bytes, looking for a hole costs less than reading it. */
+/* In a larger table, in bytes, looking for a hole costs less than reading. */
 #define LARGE_TABLE (UINT64_C (32) << 10)
 
 /* Bytes of tables that the kernel reads ahead. */
@@ -104,8 +104,8 @@ qed_bitmap_free (uint8_t *bitmap, uint64_t bits)
 
 /* ---- one table ---- */
 
-/* Call FN for N entries at PIECE, which are those from INDEX on, and write back
- * what it changes.
+/* Call FN for N entries at PIECE, which are those from INDEX on, and write
+ * back what it changes.
  */
 static int
 look_at_piece (struct qed_walk *w, uint64_t *piece, uint64_t index,
