@@ -409,19 +409,18 @@ check_state (const struct run *run, struct mem_file *f)
 
 static uint64_t states_checked;
 
-/* All cuts, each with several choices of what is left. */
+/* All cuts, each with several choices of what is left; or FEW of both. */
 static const char *
 check_states (const struct run *run, struct recorder *r, uint64_t seed,
-              size_t *bad)
+              bool few, size_t *bad)
 {
   static const enum recorder_keep keeps[] = {
     KEEP_NOTHING, KEEP_ALL, KEEP_SOME, KEEP_SOME, KEEP_SOME,
   };
-  size_t n_keeps = getenv ("NBDKIT_VALGRIND") ? 2 :
-    sizeof keeps / sizeof keeps[0];
+  size_t n_keeps = few ? 2 : sizeof keeps / sizeof keeps[0];
   struct rng rng = { seed };
 
-  for (*bad = 0; *bad <= recorder_length (r); ++*bad)
+  for (*bad = 0; *bad <= recorder_length (r); *bad += few ? 3 : 1)
     for (size_t i = 0; i < n_keeps && !recorder_same_as_next (r, *bad); i++) {
       struct mem_file *f = mem_file_new ();
       const char *why;
@@ -444,6 +443,7 @@ crash (const struct amendment *a, enum recorder_lie lie)
   struct recorder *r;
   struct run run;
   const char *why = NULL;
+  bool few = getenv ("NBDKIT_VALGRIND");
   size_t bad;
 
   CONTEXT ("%s, on %d", a->title, a->below);
@@ -457,7 +457,7 @@ crash (const struct amendment *a, enum recorder_lie lie)
     harness_fail (__FILE__, __LINE__, "%s", why);
   /* What is to be found may take some choices. */
   for (uint64_t seed = 1; !why && seed <= (lie == LIE_NONE ? 1 : 100); seed++)
-    why = check_states (&run, r, seed, &bad);
+    why = check_states (&run, r, seed, few, &bad);
   if (why && lie == LIE_NONE) {
     recorder_print (r, bad, stderr);
     harness_fail (__FILE__, __LINE__, "crash at %zu: %s", bad, why);
@@ -637,6 +637,9 @@ test_lie_sync (void)
     "grow over what is there", "shrink", "empty",
   };
 
+  /* It may take many states, and then minutes. */
+  if (getenv ("NBDKIT_VALGRIND"))
+    return;
   make_belows ();
   no_punch = true; /* which would keep an order */
   for (size_t i = 0; i < sizeof titles / sizeof titles[0]; i++)
