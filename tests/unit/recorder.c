@@ -473,6 +473,16 @@ recorder_same_as_next (struct recorder *r, size_t cut)
                         r->events[cut].type == SYNC_BEGIN);
 }
 
+uint64_t
+recorder_states_wanted (unsigned percent)
+{
+  const char *s = getenv ("QED_CRASH_STATES");
+  uint64_t n = s ? strtoull (s, NULL, 0) :
+    getenv ("NBDKIT_VALGRIND") ? 300 : 20000;
+
+  return n * percent / 100 + 1;
+}
+
 void
 recorder_print (struct recorder *r, size_t cut, FILE *fp)
 {

@@ -117,6 +117,11 @@ extern uint64_t recorder_rebuild (struct recorder *r, size_t cut,
                                   enum recorder_keep keep, struct rng *rng,
                                   struct mem_file *out);
 
+/* How many states a test is to look at, which gets PERCENT of all: those that
+ * QED_CRASH_STATES in the environment says.
+ */
+extern uint64_t recorder_states_wanted (unsigned percent);
+
 /* Print the log up to CUT. */
 extern void recorder_print (struct recorder *r, size_t cut, FILE *fp);
 

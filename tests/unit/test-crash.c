@@ -635,17 +635,6 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
 
 static uint64_t states_checked;
 
-/* How many states each of some tests is to look at. */
-static uint64_t
-states_wanted (unsigned percent)
-{
-  const char *s = getenv ("QED_CRASH_STATES");
-  uint64_t n = s ? strtoull (s, NULL, 0) :
-    getenv ("NBDKIT_VALGRIND") ? 300 : 20000;
-
-  return n * percent / 100 + 1;
-}
-
 static void
 report_states (void)
 {
@@ -778,13 +767,13 @@ all_sequences (uint64_t wanted, enum below_kind first, enum below_kind last)
 static void
 test_all_sequences (void)
 {
-  all_sequences (states_wanted (50), NO_OVERLAY);
+  all_sequences (recorder_states_wanted (50), NO_OVERLAY);
 }
 
 static void
 test_overlay_all_sequences (void)
 {
-  all_sequences (states_wanted (50), OVERLAY);
+  all_sequences (recorder_states_wanted (50), OVERLAY);
 }
 
 /* For random tests, in turn. */
@@ -835,25 +824,25 @@ random_sequences (uint64_t wanted, bool failures, enum below_kind first,
 static void
 test_random_sequences (void)
 {
-  random_sequences (states_wanted (15), false, NO_OVERLAY);
+  random_sequences (recorder_states_wanted (15), false, NO_OVERLAY);
 }
 
 static void
 test_overlay_random_sequences (void)
 {
-  random_sequences (states_wanted (20), false, OVERLAY);
+  random_sequences (recorder_states_wanted (20), false, OVERLAY);
 }
 
 static void
 test_failed_writes (void)
 {
-  random_sequences (states_wanted (10), true, NO_OVERLAY);
+  random_sequences (recorder_states_wanted (10), true, NO_OVERLAY);
 }
 
 static void
 test_overlay_failed_writes (void)
 {
-  random_sequences (states_wanted (10), true, OVERLAY);
+  random_sequences (recorder_states_wanted (10), true, OVERLAY);
 }
 
 #define THREADS 4
@@ -917,26 +906,26 @@ parallel (uint64_t wanted, bool pauses, uint64_t max,
 static void
 test_parallel (void)
 {
-  parallel (states_wanted (15), false, 100, NO_OVERLAY);
+  parallel (recorder_states_wanted (15), false, 100, NO_OVERLAY);
 }
 
 static void
 test_overlay_parallel (void)
 {
-  parallel (states_wanted (20), false, 100, OVERLAY);
+  parallel (recorder_states_wanted (20), false, 100, OVERLAY);
 }
 
 /* With pauses in which the image is marked as clean, or links committed. */
 static void
 test_parallel_idle (void)
 {
-  parallel (states_wanted (10), true, 30, NO_OVERLAY);
+  parallel (recorder_states_wanted (10), true, 30, NO_OVERLAY);
 }
 
 static void
 test_overlay_parallel_idle (void)
 {
-  parallel (states_wanted (15), true, 30, OVERLAY);
+  parallel (recorder_states_wanted (15), true, 30, OVERLAY);
 }
 
 /* With a storage that lies the check says so, in words that begin with WORDS,

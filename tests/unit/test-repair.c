@@ -346,9 +346,9 @@ test_data_in_shared_table (void)
   mem_file_free (f);
 }
 
-/* L1 entries that point to data clusters, of which one has an entry that points
- * to another: all of them keep their content.  Data looks like unsound entries,
- * and here partly like sound ones.
+/* L1 entries that point to data clusters, of which one has an entry that
+ * points to another: all of them keep their content.  Data looks like unsound
+ * entries, and here partly like sound ones.
  */
 static void
 test_data_taken_for_table (void)
@@ -782,17 +782,6 @@ test_no_memory (void)
 
 static uint64_t states_checked;
 
-/* How many states each of some tests is to look at. */
-static uint64_t
-states_wanted (unsigned percent)
-{
-  const char *s = getenv ("QED_CRASH_STATES");
-  uint64_t n = s ? strtoull (s, NULL, 0) :
-    getenv ("NBDKIT_VALGRIND") ? 300 : 20000;
-
-  return n * percent / 100 + 1;
-}
-
 static void
 report_states (void)
 {
@@ -901,26 +890,27 @@ crashes (uint64_t wanted, unsigned damages, enum qed_repair what)
 static void
 test_crash_leaks (void)
 {
-  crashes (states_wanted (10), 0, QED_REPAIR_LEAKS);
+  crashes (recorder_states_wanted (10), 0, QED_REPAIR_LEAKS);
 }
 
 static void
 test_crash_unsound (void)
 {
-  crashes (states_wanted (5), 1U << QED_DAMAGE_UNSOUND, QED_REPAIR_ALL);
+  crashes (recorder_states_wanted (5), 1U << QED_DAMAGE_UNSOUND,
+           QED_REPAIR_ALL);
 }
 
 static void
 test_crash_tables (void)
 {
-  crashes (states_wanted (10), 1U << QED_DAMAGE_SHARED_TABLE |
+  crashes (recorder_states_wanted (10), 1U << QED_DAMAGE_SHARED_TABLE |
            1U << QED_DAMAGE_IN_TABLE, QED_REPAIR_ALL);
 }
 
 static void
 test_crash_all (void)
 {
-  crashes (states_wanted (10), ALL_DAMAGES, QED_REPAIR_ALL);
+  crashes (recorder_states_wanted (10), ALL_DAMAGES, QED_REPAIR_ALL);
 }
 
 /* While the file grows for the copy of a table that isn't followed entries of
@@ -952,7 +942,7 @@ test_crash_growing (void)
     if (i / 2)
       model_set_l1 (&m, 2, table);
     all_states_are_good (record (f, &b, QED_REPAIR_ALL, LIE_NONE), &b,
-                         states_wanted (10), i);
+                         recorder_states_wanted (10), i);
     mem_file_free (f);
   }
   report_states ();
@@ -971,7 +961,7 @@ test_crash_clearing (void)
   for (unsigned i = 0; i < 4; i++)
     model_set (&m, 10 + i, mem_size (f) + i * CLUSTER);
   all_states_are_good (record (f, &b, QED_REPAIR_ALL, LIE_NONE), &b,
-                       states_wanted (10), 0);
+                       recorder_states_wanted (10), 0);
   mem_file_free (f);
   report_states ();
 }
@@ -989,7 +979,7 @@ test_crash_no_hole (void)
     CONTEXT ("%u", i);
     make_no_hole (&m, f, 1 + i % 2, 8, l1);
     all_states_are_good (record (f, &b, QED_REPAIR_LEAKS, LIE_NONE), &b,
-                         states_wanted (1), i);
+                         recorder_states_wanted (1), i);
     mem_file_free (f);
   }
   report_states ();
