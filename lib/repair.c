@@ -1101,6 +1101,8 @@ qed_reclaim (struct qed_storage *st, struct qed_header *h,
   r.h.features |= QED_F_NEED_CHECK;
   begin_stage (&r, 1000);
   result = reclaim (&r, freed ? freed : &ignored);
+  if (result == 0)
+    report (&r, 1, 1);
   h->l1_table_offset = r.h.l1_table_offset;
   *file_size = r.file_size;
   destroy (&r);

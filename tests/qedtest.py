@@ -35,6 +35,7 @@ import collections
 import contextlib
 import errno
 import os
+import pty
 import random
 import re
 import shlex
@@ -200,6 +201,25 @@ def wait_until(what, seconds=60):
     while not what():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def on_terminal(*args):
+    """Run qed-img with stdout on a terminal; its exit code and what it wrote."""
+    master, slave = pty.openpty()
+    p = subprocess.Popen([*shlex.split(os.environ["QED_IMG"]), *args],
+                         stdin=subprocess.DEVNULL, stdout=slave)
+    os.close(slave)
+    out = b""
+    while True:
+        try:
+            b = os.read(master, 65536)
+        except OSError:         # EIO: it has ended
+            break
+        if not b:
+            break
+        out += b
+    os.close(master)
+    return p.wait(), out.decode()
 
 
 def qed_img(*args, status=0):

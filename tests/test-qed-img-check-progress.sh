@@ -37,28 +37,10 @@ requires_nbd
 
 # With -p there is progress on a terminal, and only there.
 "$PYTHON" - <<'END'
-import os, pty, re, shlex, subprocess
+import re
 import qedimg, qedtest
 
 path = qedtest.TMP + "/r.qed"
-
-def on_terminal(*args):
-    master, slave = pty.openpty()
-    p = subprocess.Popen([*shlex.split(os.environ["QED_IMG"]), "check",
-                          *args, path], stdin=subprocess.DEVNULL,
-                         stdout=slave)
-    os.close(slave)
-    out = b""
-    while True:
-        try:
-            b = os.read(master, 65536)
-        except OSError:         # EIO: it has ended
-            break
-        if not b:
-            break
-        out += b
-    os.close(master)
-    return p.wait(), out.decode()
 
 def build():
     img = qedimg.Image(64 << 20, 4096, 4)
@@ -72,7 +54,7 @@ step = r"    \((\d+\.\d\d)/100%\)\r"
 for args, status in (([], 3), (["--output=json"], 3),
                      (["-r", "leaks"], 0), (["-r", "all"], 0)):
     build()
-    got, out = on_terminal("-p", *args)
+    got, out = qedtest.on_terminal("check", "-p", *args, path)
     assert got == status, (got, out)
     # The terminal makes "\r\n" of a newline.
     m = re.match(f"((?:{step})+)\r\n", out)
@@ -84,10 +66,10 @@ for args, status in (([], 3), (["--output=json"], 3),
         assert out[m.end():].startswith("{\r\n"), out
 
     build()
-    assert "%)" not in on_terminal(*args)[1]
+    assert "%)" not in qedtest.on_terminal("check", *args, path)[1]
     build()
     out, err = qedtest.qed_img("check", "-p", *args, path, status=status)
     assert "%)" not in out + err, out + err
     build()
-    assert on_terminal("-p", "-q", *args) == (status, "")
+    assert qedtest.on_terminal("check", "-p", "-q", *args, path) == (status, "")
 END
