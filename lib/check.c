@@ -34,23 +34,17 @@
 /* Consistency check: which clusters are referenced, and whether each is by one
  * entry only.
  *
- * A bitmap over a window of the file has a bit for each cluster that is in
- * use: for nearly all images there is one window; else the tables are read
- * once more for each window that anything refers to.  So memory is bounded
- * (32 MiB), and the parts of the bitmap that nothing refers to take none.  A
- * second one, of the clusters of L2 tables, is made only when a cluster has
- * two owners.
- *
- * There are two rounds over all windows.  The first one, over the L1 table
- * only, finds the L1 entries that may not be followed: unsound ones, and
- * those to a table that overlaps with an earlier one.  The second one marks
- * the other L2 tables as used and looks at their entries.
+ * Two sets (bitmap.h) have the clusters of the file that are in use, and those
+ * of them that L2 tables take.  Both rounds read each table once at most.  The
+ * first one, over the L1 table only, finds the L1 entries that are unsound, and
+ * those to a table that overlaps with an earlier one.  The other tables are
+ * disjoint.  The second round looks at their entries.
  *
  *     an entry out of range            unsound: reading through it fails
  *     an L2 table that overlaps        shared table
  *     a data cluster inside a table    in table: no guest data is in there
- *     a data cluster marked already    shared data: the owner can't be told
- *     a cluster never marked           leak: only space is lost
+ *     a data cluster in use already    shared data: the owner can't be told
+ *     a cluster never referenced       leak: only space is lost
  *
  * All table entries are looked at, those beyond the end of the disk too.
  * I9: an entry is followed only if it is sound, and a table only once.
@@ -68,24 +62,17 @@
 #include "format.h"
 #include "storage.h"
 
-/* Clusters, a power of 2; and of how many windows a file that isn't made to
- * annoy us can have data in.
- */
-#define WINDOW (UINT64_C (1) << 28)
-#define MAX_WINDOWS 64
-
 struct checker {
   struct qed_walk *w;
   const struct qed_check_options *opts;
   unsigned clear;               /* damages whose entries become 0 */
   struct qed_check_result *result;
-  uint8_t *skip;                /* L1 entries that may not be followed */
+  uint8_t *skip;                /* L1 entries whose table overlaps with that
+                                   of an earlier one */
   uint64_t used;                /* clusters of tables and data */
 
-  uint64_t start, end;          /* the window, in clusters */
-  uint64_t next;                /* least cluster referenced behind it */
-  uint8_t *marks;               /* bitmap of the window */
-  uint8_t *tables;              /* the same of L2 tables only, or NULL */
+  struct qed_set marks;         /* the clusters that have an owner */
+  struct qed_set tables;        /* of these, those of L2 tables */
 
   uint64_t l1_index, expected;  /* where the data after the last entry is, if
                                    that was in the same table */
@@ -138,24 +125,15 @@ damaged (struct checker *c, enum qed_damage damage, bool l1, uint64_t index,
 
 /* ---- marks ---- */
 
-/* Is CLUSTER of the file in the window?  If it's behind remember that. */
-static bool
-in_window (struct checker *c, uint64_t cluster)
-{
-  if (cluster >= c->end && cluster < c->next)
-    c->next = cluster;
-  return cluster >= c->start && cluster < c->end;
-}
-
-static void
+static int
 mark (struct checker *c, uint64_t cluster)
 {
   uint64_t end = (cluster + 1) << c->w->g.cluster_bits;
 
-  qed_set_bit (c->marks, cluster - c->start);
   c->used++;
   if (end > c->result->end)
     c->result->end = end;
+  return qed_set_add (&c->marks, cluster);
 }
 
 /* ---- first round: L1 entries ---- */
@@ -168,90 +146,32 @@ look_at_l1_entry (void *opaque, uint64_t index, uint64_t *entry)
   const uint64_t count = g->table_bytes >> g->cluster_bits;
   const uint64_t first = *entry >> g->cluster_bits;
 
-  if (qed_bit (c->skip, index))
-    return 0;
-  if (!qed_entry_sound (g, *entry, g->table_bytes, c->w->file_end, 0)) {
-    qed_set_bit (c->skip, index);
+  if (!qed_entry_sound (g, *entry, g->table_bytes, c->w->file_end, 0))
     return damaged (c, QED_DAMAGE_UNSOUND, true, index, entry);
-  }
   for (uint64_t i = 0; i < count; ++i)
-    if (in_window (c, first + i) && qed_bit (c->marks, first + i - c->start)) {
+    if (qed_set_has (&c->tables, first + i)) {
       qed_set_bit (c->skip, index);
       return damaged (c, QED_DAMAGE_SHARED_TABLE, true, index, entry);
     }
   for (uint64_t i = 0; i < count; ++i)
-    if (in_window (c, first + i))
-      mark (c, first + i);
+    if (qed_set_add (&c->tables, first + i) == -1 ||
+        mark (c, first + i) == -1)
+      return -1;
   return 0;
 }
 
-static int
-look_at_l1 (struct checker *c)
-{
-  return qed_walk_l1 (c->w, look_at_l1_entry, c);
-}
+/* ---- second round: entries of L2 tables ---- */
 
-/* ---- second round: L2 tables and their entries ---- */
-
-/* Mark the L2 tables that are followed. */
-static int
-mark_l1_entry (void *opaque, uint64_t index, uint64_t *entry)
-{
-  struct checker *c = opaque;
-  const struct qed_geometry *g = &c->w->g;
-  const uint64_t count = g->table_bytes >> g->cluster_bits;
-
-  if (qed_bit (c->skip, index) ||
-      !qed_entry_sound (g, *entry, g->table_bytes, c->w->file_end, 0))
-    return 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    uint64_t cluster = (*entry >> g->cluster_bits) + i;
-
-    if (in_window (c, cluster))
-      mark (c, cluster);
-  }
-  return 0;
-}
-
-/* Set C->tables. */
-static int
-find_tables (struct checker *c)
-{
-  struct qed_check_result ignored = { .end = 0 };
-  struct checker t = *c;
-  /* C's buffers are in use. */
-  struct qed_walk w = *c->w;
-  int r = -1;
-
-  w.bulk = NULL;
-  t.w = &w;
-  t.result = &ignored;
-  t.marks = qed_bitmap_new (c->end - c->start, w.st->name);
-  if (t.marks && qed_walk_own_buffers (&w) == 0) {
-    r = qed_walk_l1 (&w, mark_l1_entry, &t);
-    qed_walk_free (&w);
-  }
-  if (r == 0)
-    c->tables = t.marks;
-  else
-    qed_bitmap_free (t.marks, c->end - c->start);
-  return r;
-}
-
-/* An entry whose CLUSTER, in the window, is marked already. */
+/* An entry whose CLUSTER has an owner already. */
 static int
 second_owner (struct checker *c, uint64_t cluster, uint64_t index,
               uint64_t *entry)
 {
-  bool in_table;
+  const bool in_table = qed_set_has (&c->tables, cluster);
 
-  if (c->shared && !c->in_tables)
-    return c->shared (c->opaque, index, entry);
-  if (c->tables == NULL && find_tables (c) == -1)
-    return -1;
-  in_table = qed_bit (c->tables, cluster - c->start);
   if (c->shared)
-    return in_table ? c->shared (c->opaque, index, entry) : 0;
+    return in_table || !c->in_tables ?
+      c->shared (c->opaque, index, entry) : 0;
   return damaged (c, in_table ? QED_DAMAGE_IN_TABLE : QED_DAMAGE_SHARED_DATA,
                   false, index, entry);
 }
@@ -273,26 +193,20 @@ look_at_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
   struct checker *c = opaque;
   const struct qed_geometry *g = &c->w->g;
   const uint64_t cluster = *entry >> g->cluster_bits;
-  const bool first = c->start == 0;
 
   if (*entry == QED_ENTRY_ZERO)
     return 0;
   if (!qed_entry_sound (g, *entry, g->cluster_size, c->w->file_end,
                         c->w->table))
-    return first ?
-      damaged (c, QED_DAMAGE_UNSOUND, false, index, entry) : 0;
-  if (first)
-    count_allocated (c, *entry);
-  if (!in_window (c, cluster))
-    return 0;
-  if (qed_bit (c->marks, cluster - c->start))
-    return second_owner (c, cluster, index, entry);
-  mark (c, cluster);
-  return 0;
+    return damaged (c, QED_DAMAGE_UNSOUND, false, index, entry);
+  count_allocated (c, *entry);
+  return qed_set_has (&c->marks, cluster) ?
+    second_owner (c, cluster, index, entry) : mark (c, cluster);
 }
 
 /* The same for the entries up to the first one that is anything but sound, in
- * the window and not marked yet, which is nearly all there are.
+ * the flat part of the set and without an owner, which is nearly all there
+ * are.
  */
 static uint64_t
 take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)
@@ -300,13 +214,11 @@ take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)
   struct checker *c = opaque;
   const struct qed_geometry g = c->w->g;
   const uint64_t file_end = c->w->file_end, table = c->w->table;
-  const uint64_t start = c->start, clusters = c->end - start;
-  uint8_t *const marks = c->marks;
+  const uint64_t clusters = c->marks.flat_clusters;
+  uint8_t *const marks = c->marks.flat;
   uint64_t allocated = 0, fragmented = 0, last = 0, i;
   uint64_t expected = c->l1_index == c->w->l1_index ? c->expected : 0;
 
-  if (start > 0)
-    return 0;
   for (i = 0; i < n; ++i) {
     const uint64_t entry = le64toh (piece[i]);
     const uint64_t cluster = entry >> g.cluster_bits;
@@ -341,49 +253,12 @@ look_at_l2 (struct checker *c)
   int r;
 
   c->l1_index = UINT64_MAX;
-  if (qed_walk_l1 (c->w, mark_l1_entry, c) == -1)
-    return -1;
+  c->w->skip = c->skip;
   c->w->bulk = take_sound_entries;
   r = qed_walk_l2 (c->w, look_at_l2_entry, c);
   c->w->bulk = NULL;
+  c->w->skip = NULL;
   return r;
-}
-
-/* ---- windows ---- */
-
-static int
-look_at_window (struct checker *c, int (*look) (struct checker *c))
-{
-  const uint64_t clusters = c->w->file_end >> c->w->g.cluster_bits;
-  int r;
-
-  c->end = clusters - c->start < WINDOW ? clusters : c->start + WINDOW;
-  c->next = UINT64_MAX;
-  c->tables = NULL;
-  c->marks = qed_bitmap_new (c->end - c->start, c->w->st->name);
-  if (c->marks == NULL)
-    return -1;
-  r = look (c);
-  qed_bitmap_free (c->marks, c->end - c->start);
-  qed_bitmap_free (c->tables, c->end - c->start);
-  return r;
-}
-
-/* One round. */
-static int
-look_at_windows (struct checker *c, int (*look) (struct checker *c))
-{
-  c->start = c->used = 0;
-  for (int i = 0; i < MAX_WINDOWS; ++i) {
-    if (look_at_window (c, look) == -1)
-      return -1;
-    if (c->next == UINT64_MAX)
-      return 0;
-    c->start = c->next;
-  }
-  return qed_error (EFBIG, "%s: its clusters are spread over too large a "
-                    "file, of %" PRIu64 " bytes, to check it: it can only be "
-                    "read", c->w->st->name, c->w->file_end);
 }
 
 /* ---- entries past the end ---- */
@@ -456,25 +331,40 @@ qed_find_past_end (struct qed_storage *st, const struct qed_header *h,
 
 /* ---- calls ---- */
 
-/* Both rounds; C has the walk, the rest of it may be zeros. */
+/* The first round; C has the walk, the rest of it may be zeros.  Afterwards,
+ * also if it failed, end_rounds has to be called.
+ */
+static int
+look_at_l1 (struct checker *c)
+{
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t clusters = c->w->file_end >> g->cluster_bits;
+  uint64_t l1_end = g->l1_offset + g->table_bytes;
+
+  c->result->end = g->header_bytes > l1_end ? g->header_bytes : l1_end;
+  c->skip = qed_bitmap_new (UINT64_C (1) << g->table_bits, c->w->st->name);
+  if (c->skip == NULL ||
+      qed_set_init (&c->marks, clusters, c->w->st->name) == -1 ||
+      qed_set_init (&c->tables, clusters, c->w->st->name) == -1)
+    return -1;
+  return qed_walk_l1 (c->w, look_at_l1_entry, c);
+}
+
+static void
+end_rounds (struct checker *c)
+{
+  qed_set_destroy (&c->tables);
+  qed_set_destroy (&c->marks);
+  qed_bitmap_free (c->skip, UINT64_C (1) << c->w->g.table_bits);
+}
+
+/* Both rounds. */
 static int
 look_at_all (struct checker *c)
 {
-  const struct qed_geometry *g = &c->w->g;
-  const uint64_t l1_entries = UINT64_C (1) << g->table_bits;
-  uint64_t l1_end = g->l1_offset + g->table_bytes;
-  int r;
+  int r = look_at_l1 (c) == -1 ? -1 : look_at_l2 (c);
 
-  c->result->end = g->header_bytes > l1_end ? g->header_bytes : l1_end;
-  c->skip = qed_bitmap_new (l1_entries, c->w->st->name);
-  if (c->skip == NULL)
-    return -1;
-  r = look_at_windows (c, look_at_l1);
-  c->w->skip = c->skip;
-  if (r == 0)
-    r = look_at_windows (c, look_at_l2);
-  c->w->skip = NULL;
-  qed_bitmap_free (c->skip, l1_entries);
+  end_rounds (c);
   return r;
 }
 
@@ -494,19 +384,16 @@ qed_find_shared (struct qed_walk *w, bool in_tables, qed_entry_fn *fn,
 int
 qed_find_shared_tables (struct qed_walk *w, uint8_t **skip)
 {
-  const uint64_t l1_entries = UINT64_C (1) << w->g.table_bits;
   struct qed_check_result result = { .end = 0 };
   struct checker c = { .w = w, .result = &result };
-  int r;
+  int r = look_at_l1 (&c);
 
-  c.skip = qed_bitmap_new (l1_entries, w->st->name);
-  if (c.skip == NULL)
-    return -1;
-  r = look_at_windows (&c, look_at_l1);
-  if (r == 0)
+  if (r == 0) {
     *skip = c.skip;
-  else
-    qed_bitmap_free (c.skip, l1_entries);
+    c.skip = NULL;
+    r = result.damages[QED_DAMAGE_SHARED_TABLE] > 0;
+  }
+  end_rounds (&c);
   return r;
 }
 

@@ -118,6 +118,13 @@ extern void (*qed_debug) (const char *fmt, ...)
   __attribute__ ((format (printf, 1, 2)));
 extern bool qed_trace_tables;
 
+/* If it isn't NULL, calls that read all tables of an image (the check of
+ * qed_make_writable, the first allocation, qed_check and what builds on it)
+ * ask this now and then, in their thread: true lets them fail with ESHUTDOWN.
+ * What they have changed by then is as safe as after a crash.
+ */
+extern bool (*qed_interrupted) (void);
+
 /* ---- format: see format.c ---- */
 
 /* Limits of the format: QED-FORMAT.md, Header. */
@@ -602,6 +609,10 @@ struct qed_map_entry {
   bool present;                 /* some layer has something there */
   bool zero, data;              /* reads as zeros; takes space */
   bool unsound;                 /* an entry that may not be followed */
+  bool shared;                  /* the clusters at FILE_OFFSET are those of
+                                   another range too, or of a table; without
+                                   HAS_OFFSET: the L2 table is another range's,
+                                   and what it maps isn't told here again */
   bool has_offset;
   uint64_t file_offset;         /* HAS_OFFSET: in the file ... */
   const char *filename;         /* ... of this name, of the layer; or NULL */
