@@ -61,7 +61,9 @@
  *
  * Where the owner of a cluster is noted isn't known from the cluster, and
  * memory is bounded, so for each batch all tables are read, and the entries
- * that point to what has to move are collected.
+ * that point to what has to move are collected.  A batch has a million moves,
+ * each of which costs more than its share of the reading: so the work is in
+ * proportion to the tables (walk.c), whatever a stranger's image is made of.
  *
  * Tables need contiguous clusters, so they are moved first: into holes large
  * enough; else data clusters make room for them; else, if what is in the way
@@ -90,11 +92,19 @@ struct move {
   uint64_t from, to;
 };
 
-/* A batch: as many bytes, but at least so many moves, which are more than a
- * table has clusters.
+/* The moves of a batch, at most: 24 MiB. */
+#define MAX_MOVES (UINT64_C (1) << 20)
+
+/* After so many bytes that weren't holes a batch is made durable in part, so
+ * that an interruption loses no more.
  */
-#define BATCH_BYTES (UINT64_C (4) << 30)
-#define MIN_MOVES 64
+#define SYNC_BYTES (UINT64_C (4) << 30)
+
+/* What is in tables is copied in the order in which nothing is lost at a crash
+ * so many times, and then, if there is still something, at once.  Only an
+ * image made for that has as many tables which are data of one another.
+ */
+#define MAX_ROUNDS 16
 
 /* Bytes that are copied at once; zeros of that size become a hole. */
 #define CHUNK (UINT64_C (64) << 10)
@@ -106,7 +116,7 @@ struct repair {
   uint64_t file_size;
 
   struct move *moves;           /* the batch */
-  size_t nr_moves, max_moves, allocated;
+  size_t nr_moves, allocated;
   uint64_t wanted_moves;        /* those in the batch and for later ones */
   uint64_t fresh;               /* from here on the file reads as zeros */
   uint64_t gap, gap_end;        /* while there are unsound entries: from the
@@ -118,6 +128,8 @@ struct repair {
                                    tables may be among them; or NULL */
   uint64_t nr_shared;           /* its bits */
   uint8_t *chunk;
+  uint64_t copied;              /* bytes, since the last sync */
+  struct qed_stretch_seen seen; /* of what is copied, which nothing changes */
 
   /* Of reclaiming: */
   uint64_t end;                 /* clusters that the file will have */
@@ -166,14 +178,9 @@ is_zero (const uint8_t *buf, size_t n)
 static uint64_t
 find_hole (struct repair *r, uint64_t offset, uint64_t length, bool *hole)
 {
-  int64_t end;
+  struct qed_stretch_seen seen = { .end = 0 };
 
-  end = r->st->ops->next_extent (r->st, offset, hole);
-  if (end == -1 || (uint64_t) end <= offset) {
-    *hole = false;
-    return length;
-  }
-  return (uint64_t) end - offset < length ? (uint64_t) end - offset : length;
+  return qed_bytes_alike (r->st, &seen, offset, length, hole);
 }
 
 /* Let LENGTH bytes at OFFSET, whatever they are, be zeros. */
@@ -231,9 +238,8 @@ static int
 copy (struct repair *r, uint64_t from, uint64_t to, uint64_t length)
 {
   while (length > 0) {
-    bool hole = false;
-    uint64_t left = length <= CHUNK ? length :
-      find_hole (r, from, length, &hole);
+    bool hole;
+    uint64_t left = qed_bytes_alike (r->st, &r->seen, from, length, &hole);
 
     length -= left;
     if (hole) {
@@ -248,6 +254,7 @@ copy (struct repair *r, uint64_t from, uint64_t to, uint64_t length)
 
       if (qed_storage_read (r->st, r->chunk, n, from) == -1)
         return -1;
+      r->copied += n;
       if (r->copying_tables)
         clear_chunk (r, n);
       if ((is_zero (r->chunk, n) ? make_zero (r, to, n) :
@@ -263,13 +270,10 @@ copy (struct repair *r, uint64_t from, uint64_t to, uint64_t length)
 
 /* ---- moves ---- */
 
-/* An empty batch of moves of BYTES each. */
 static void
-begin_batch (struct repair *r, uint64_t bytes)
+begin_batch (struct repair *r)
 {
   r->nr_moves = r->wanted_moves = 0;
-  r->max_moves = BATCH_BYTES / bytes > MIN_MOVES ?
-    BATCH_BYTES / bytes : MIN_MOVES;
 }
 
 /* Add the move of what PLACE points to.  What there isn't room for in the
@@ -279,7 +283,7 @@ static int
 add_move (struct repair *r, uint64_t place, uint64_t from)
 {
   r->wanted_moves++;
-  if (r->nr_moves == r->max_moves)
+  if (r->nr_moves == MAX_MOVES)
     return 0;
   if (r->nr_moves == r->allocated) {
     size_t n = r->allocated ? 2 * r->allocated : 1024;
@@ -310,43 +314,66 @@ sort_moves (struct repair *r)
     qsort (r->moves, r->nr_moves, sizeof *r->moves, compare_moves);
 }
 
-static int
-copy_all (struct repair *r, uint64_t bytes)
+/* Copy what the moves from number I on want, durably, until BYTES_AT_ONCE were
+ * read.  Returns the number of the first one that wasn't done, or -1.
+ */
+static ssize_t
+copy_some (struct repair *r, size_t i, uint64_t bytes, uint64_t bytes_at_once)
 {
-  for (size_t i = 0, n; i < r->nr_moves; i += n) {
+  r->copied = 0;
+  r->seen.end = 0;
+  for (size_t n; i < r->nr_moves && r->copied < bytes_at_once; i += n) {
     const struct move *m = r->moves + i;
 
     n = 1;
     r->copied_table = m->from;
     while (i + n < r->nr_moves && !r->copying_tables &&
+           n * bytes < bytes_at_once &&
            m[n].from == m->from + n * bytes && m[n].to == m->to + n * bytes)
       n++;
     if (copy (r, m->from, m->to, n * bytes) == -1)
       return -1;
     report (r, i + n, r->nr_moves);
   }
-  return qed_storage_sync (r->st);
+  return qed_storage_sync (r->st) == -1 ? -1 : (ssize_t) i;
 }
 
-/* Let the entries point to the copies, which are durable. */
+/* Let the entries of the moves FIRST .. END - 1 point to the copies, which are
+ * durable.  Entries that stand side by side are written at once.
+ */
 static int
-link_all (struct repair *r)
+link_some (struct repair *r, size_t first, size_t end)
 {
-  for (size_t i = 0; i < r->nr_moves; ++i) {
-    uint64_t entry = htole64 (r->moves[i].to);
+  uint64_t entries[512];
+  const size_t max = sizeof entries / sizeof entries[0];
 
-    if (qed_storage_write (r->st, &entry, sizeof entry,
-                           r->moves[i].place) == -1)
+  for (size_t i = first, n; i < end; i += n) {
+    const struct move *m = r->moves + i;
+
+    for (n = 0; n < max && i + n < end &&
+           m[n].place == m->place + n * sizeof entries[0]; ++n)
+      entries[n] = htole64 (m[n].to);
+    if (qed_storage_write (r->st, entries, n * sizeof entries[0],
+                           m->place) == -1)
       return -1;
   }
   return qed_storage_sync (r->st);
 }
 
-/* Do the batch.  All before it is durable, and so is it afterwards. */
+/* Do the batch, no move of which is about what another one changes.  All before
+ * it is durable, and so is it afterwards.
+ */
 static int
 do_moves (struct repair *r, uint64_t bytes)
 {
-  return copy_all (r, bytes) == -1 ? -1 : link_all (r);
+  for (size_t i = 0; i < r->nr_moves; ) {
+    ssize_t end = copy_some (r, i, bytes, SYNC_BYTES);
+
+    if (end == -1 || link_some (r, i, (size_t) end) == -1)
+      return -1;
+    i = (size_t) end;
+  }
+  return 0;
 }
 
 /* ---- the file's length ---- */
@@ -395,7 +422,9 @@ undo_extend (struct repair *r)
   errno = err;
 }
 
-/* Copy what is to be moved to the end of the file. */
+/* Copy what is to be moved to the end of the file: all of it before the first
+ * entry changes, which may stand in what is copied.
+ */
 static int
 move_to_end (struct repair *r, uint64_t bytes)
 {
@@ -405,11 +434,11 @@ move_to_end (struct repair *r, uint64_t bytes)
     return -1;
   for (size_t i = 0; i < r->nr_moves; ++i)
     r->moves[i].to = to + i * bytes;
-  if (copy_all (r, bytes) == -1) {
+  if (copy_some (r, 0, bytes, UINT64_MAX) == -1) {
     undo_extend (r);
     return -1;
   }
-  return link_all (r);
+  return link_some (r, 0, r->nr_moves);
 }
 
 /* ---- clearing ---- */
@@ -514,13 +543,17 @@ note_shared_table (void *opaque, uint64_t index, uint64_t *entry)
   return 0;
 }
 
+/* Where the next table overlaps with this one, the entry is also its own, and
+ * may point into this one there.
+ */
 static int
-note_data (void *opaque, uint64_t index __attribute__ ((unused)),
-           uint64_t *entry)
+note_data (void *opaque, uint64_t index, uint64_t *entry)
 {
   struct repair *r = opaque;
+  uint64_t table = qed_entry_place (&r->w, index) < r->w.next_table ?
+    r->w.table : 0;
 
-  if (*entry != QED_ENTRY_ZERO && is_sound (r, *entry, r->w.table))
+  if (*entry != QED_ENTRY_ZERO && is_sound (r, *entry, table))
     note_shared (r, *entry, r->w.g.cluster_size);
   return 0;
 }
@@ -598,7 +631,7 @@ unshare_tables (struct repair *r, uint64_t *fixed)
     struct shared_tables u = { .r = r };
     int result;
 
-    begin_batch (r, bytes);
+    begin_batch (r);
     if (qed_find_shared_tables (&r->w, &u.skip) == -1)
       return -1;
     result = qed_walk_l1 (&r->w, collect_shared_table, &u);
@@ -624,7 +657,7 @@ unshare_data (struct repair *r, uint64_t *fixed)
   const uint64_t bytes = r->w.g.cluster_size;
 
   do {
-    begin_batch (r, bytes);
+    begin_batch (r);
     if (qed_find_shared (&r->w, false, collect_shared_data, r) == -1)
       return -1;
     sort_moves (r);
@@ -643,16 +676,16 @@ collect_data_in_table (void *opaque, uint64_t index, uint64_t *entry)
     collect_shared_data (r, index, entry);
 }
 
-/* A batch of data in tables.  An entry that is in somebody's data itself is
- * changed only when that has its copy, unless they go in circles.
+/* A batch of data in tables.  IN_ORDER: an entry that is in somebody's data
+ * itself is changed only when that has its copy, unless they go in circles.
  */
 static int
-collect_from_tables (struct repair *r)
+collect_from_tables (struct repair *r, bool in_order)
 {
-  int result = -1;
+  int result = in_order ? -1 : 0;
 
-  begin_batch (r, r->w.g.cluster_size);
-  if (begin_shared (r) == 0 &&
+  begin_batch (r);
+  if (in_order && begin_shared (r) == 0 &&
       qed_find_shared (&r->w, true, note_data, r) == 0)
     result = qed_find_shared (&r->w, true, collect_data_in_table, r);
   end_shared (r);
@@ -665,8 +698,10 @@ collect_from_tables (struct repair *r)
 static int
 unshare_data_in_tables (struct repair *r, uint64_t *fixed)
 {
+  int rounds = 0;
+
   do
-    if (collect_from_tables (r) == -1 ||
+    if (collect_from_tables (r, rounds++ < MAX_ROUNDS) == -1 ||
         unshare_batch (r, r->w.g.cluster_size, fixed) == -1)
       return -1;
   while (r->nr_moves > 0);
@@ -823,6 +858,7 @@ move_l1 (struct repair *r, uint64_t to)
 {
   const uint64_t from = r->w.g.l1_offset;
 
+  r->seen.end = 0;
   if (copy (r, from, to, r->w.g.table_bytes) == -1 ||
       qed_storage_sync (r->st) == -1)
     return -1;
@@ -850,7 +886,7 @@ move_tables_away (struct repair *r)
       (extend (r, bytes, &to) == -1 || move_l1 (r, to) == -1))
     return -1;
   do {
-    begin_batch (r, bytes);
+    begin_batch (r);
     if (qed_walk_l1 (&r->w, collect_table_in_the_way, r) == -1 ||
         (r->nr_moves > 0 && move_to_end (r, bytes) == -1))
       return -1;
@@ -915,9 +951,9 @@ make_room (struct repair *r, uint64_t count)
   int64_t n;
   int result;
 
-  begin_batch (r, r->w.g.cluster_size);
-  if (count > r->max_moves / table_clusters (r))
-    count = r->max_moves / table_clusters (r);
+  begin_batch (r);
+  if (count > MAX_MOVES / table_clusters (r))
+    count = MAX_MOVES / table_clusters (r);
   n = choose_wanted (r, count);
   if (n > 0)
     result = vacate (r);
@@ -956,7 +992,7 @@ move_tables_down (struct repair *r)
   do {
     if (move_l1_down (r) == -1)
       return -1;
-    begin_batch (r, bytes);
+    begin_batch (r);
     if (qed_walk_l1 (&r->w, collect_high_table, r) == -1)
       return -1;
     sort_moves (r);
@@ -995,7 +1031,7 @@ move_data_down (struct repair *r)
   do {
     uint64_t free_cluster = 0;
 
-    begin_batch (r, bytes);
+    begin_batch (r);
     if (qed_walk_l2 (&r->w, collect_high_data, r) == -1)
       return -1;
     sort_moves (r);
@@ -1006,10 +1042,10 @@ move_data_down (struct repair *r)
                           r->st->name, r->end);
       r->moves[i].to = free_cluster++ << r->w.g.cluster_bits;
     }
-    if (r->nr_moves > 0 && do_moves (r, bytes) == -1)
+    if (do_moves (r, bytes) == -1)
       return -1;
     mark_moved (r, bytes);
-  } while (r->nr_moves > 0);
+  } while (r->wanted_moves > r->nr_moves);
   return 0;
 }
 
