@@ -174,19 +174,27 @@ read_ahead (const struct ahead *a, uint8_t *buf, uint64_t count,
   return n == 0 ? 0 : a->b->ops->pread (a->b, buf, n, offset);
 }
 
-/* ---- grow ---- */
-
+/* An L2 table or a cluster that both sides of the end share must not be zeroed
+ * for, or taken from, one of them.
+ */
 static int
-unsound (struct qed_image *img, uint64_t offset)
+refuse_corrupt (struct qed_image *img)
 {
-  char *why;
+  struct qed_writer *w = img->writer;
+  struct qed_check_result result;
 
-  (void) qed_unsound_error (img, offset);
-  why = strdup (qed_get_error ());
-  qed_error (EIO, "%s: run qed-img check -r all", why ? why : img->st->name);
-  free (why);
-  return -1;
+  if (qed_sync_all (img) == -1 ||
+      qed_check_tables (img->st, &w->h, w->file_size, NULL, 0, &result) == -1)
+    return -1;
+  if (result.corruptions == 0)
+    return 0;
+  atomic_store (&img->corrupt, true);
+  return qed_error (EIO, "%s: %" PRIu64 " entries of its tables are "
+                    "corrupt, so its size isn't changed: run qed-img check "
+                    "-r all", img->st->name, result.corruptions);
 }
+
+/* ---- grow ---- */
 
 /* A range that isn't allocated becomes zero clusters where there may be
  * something below.
@@ -238,7 +246,7 @@ zero_beyond (struct qed_image *img, uint64_t offset,
     else if (run.type == QED_RUN_UNALLOCATED)
       r = cover_below (img, offset, run.length);
     else if (run.type == QED_RUN_UNSOUND)
-      r = unsound (img, offset);
+      r = qed_unsound_error (img, offset);
     if (r == -1)
       return -1;
     offset += run.length;
@@ -267,6 +275,8 @@ grow (struct qed_image *img, uint64_t size,
   struct qed_claim claim;
   int r;
 
+  if (refuse_corrupt (img) == -1)
+    return -1;
   img->g.image_size = size; /* for the calls that it takes */
   r = zero_beyond (img, old, progress);
   if (r == 0)
@@ -281,26 +291,6 @@ grow (struct qed_image *img, uint64_t size,
 }
 
 /* ---- shrink ---- */
-
-/* An L2 table or a cluster that both sides of the new end share must not be
- * taken from one of them.
- */
-static int
-refuse_corrupt (struct qed_image *img)
-{
-  struct qed_writer *w = img->writer;
-  struct qed_check_result result;
-
-  if (qed_sync_all (img) == -1 ||
-      qed_check_tables (img->st, &w->h, w->file_size, NULL, 0, &result) == -1)
-    return -1;
-  if (result.corruptions == 0)
-    return 0;
-  atomic_store (&img->corrupt, true);
-  return qed_error (EIO, "%s: %" PRIu64 " entries of its tables are "
-                    "corrupt, so it can't be made smaller: run qed-img check "
-                    "-r all", img->st->name, result.corruptions);
-}
 
 /* Who grows the image may think that there is nothing in the rest of the last
  * cluster: QEMU does.
@@ -775,7 +765,9 @@ qed_copy_differing (struct qed_image *img, struct qed_backing *to,
   };
   int r, err;
 
-  if (qed_check_writable (img) == -1)
+  if (qed_check_writable (img) == -1 ||
+      qed_refuse_shared_tables (img) == -1 ||
+      (to && qed_refuse_shared_tables (to->image) == -1))
     return -1;
   c.old_bytes = malloc (2 * COMPARE_BYTES);
   if (c.old_bytes == NULL)

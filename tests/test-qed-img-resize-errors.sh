@@ -105,10 +105,11 @@ test "$(od -An -tx8 -j24 -N16 compat.qed)" = \
 
 # Corrupt images.
 cp unsound.qed x.qed
-bad 'x.qed: .*entry 0x3039 .*: run qed-img check -r all' x.qed 4M
+bad 'x.qed: 1 entries .* corrupt, .*: run qed-img check -r all' x.qed 4M
 bad 'x.qed: 1 entries .* corrupt, .*: run qed-img check -r all' \
     --shrink x.qed 512k
 cp twice.qed x.qed
+bad 'x.qed: 1 entries .* corrupt, .*: run qed-img check -r all' x.qed 4M
 bad 'x.qed: 1 entries .* corrupt, .*: run qed-img check -r all' \
     --shrink x.qed 512k
 

@@ -37,11 +37,52 @@
 
 #include <config.h>
 
+#include "damage.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
 
 /* ---- what has to be said ---- */
+
+/* What each file's entries point to, in the order of files. */
+#define MAX_LAYERS 4
+static struct {
+  const struct mem_file *file;
+  struct snapshot s;
+} owners[MAX_LAYERS];
+
+static void
+know_owners (size_t i, struct mem_file *f)
+{
+  owners[i].file = f;
+  snapshot_take (&owners[i].s, f);
+}
+
+static void
+forget_owners (void)
+{
+  for (size_t i = 0; i < MAX_LAYERS; i++)
+    if (owners[i].file) {
+      owners[i].file = NULL;
+      snapshot_free (&owners[i].s);
+    }
+}
+
+/* Has the cluster at ENTRY another owner, or is it in a table? */
+static bool
+is_shared (const struct model *m, uint64_t entry)
+{
+  const struct snapshot *s = NULL;
+  int n = 0;
+
+  for (size_t i = 0; i < MAX_LAYERS; i++)
+    if (owners[i].file == m->file)
+      s = &owners[i].s;
+  for (size_t i = 0; s && i < s->n; i++)
+    if (s->c[i].type == QED_RUN_DATA && s->c[i].file_offset == entry)
+      n += s->c[i].in_table ? 2 : 1;
+  return n > 1;
+}
 
 /* The entry that the byte at OFFSET is in, without its length. */
 static struct qed_map_entry
@@ -66,6 +107,7 @@ expected (const struct model *m, uint64_t offset)
     case QED_RUN_DATA:
       e.data = e.has_offset = true;
       e.file_offset = entry + offset % m->h.cluster_size;
+      e.shared = is_shared (m, entry);
       return e;
     case QED_RUN_ZERO:
       e.zero = true;
@@ -91,7 +133,7 @@ same (const struct qed_map_entry *a, const struct qed_map_entry *b)
 {
   return a->depth == b->depth && a->present == b->present &&
     a->zero == b->zero && a->data == b->data && a->unsound == b->unsound &&
-    a->has_offset == b->has_offset;
+    a->shared == b->shared && a->has_offset == b->has_offset;
 }
 
 struct seen {
@@ -159,8 +201,6 @@ compare (struct qed_image *img, const struct model *m, uint64_t offset,
 
 /* ---- chains ---- */
 
-#define MAX_LAYERS 4
-
 struct chain {
   struct mem_file *files[MAX_LAYERS];
   struct model models[MAX_LAYERS];
@@ -186,6 +226,9 @@ open_top (struct chain *c)
 {
   struct qed_backing *b = NULL;
 
+  for (size_t i = 0; i < c->n; i++)
+    if (!c->models[i].raw)
+      know_owners (i, c->files[i]);
   for (size_t i = 0; i < c->n - 1; i++) {
     struct qed_storage *st = mem_open (c->files[i]);
     struct qed_image *img;
@@ -206,6 +249,7 @@ static void
 close_chain (struct chain *c)
 {
   close_image (&c->top);
+  forget_owners ();
   for (size_t i = 0; i < c->n; i++)
     mem_file_free (c->files[i]);
 }
