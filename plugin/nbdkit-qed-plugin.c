@@ -124,6 +124,15 @@ library_error (void)
   return -1;
 }
 
+/* Reading all tables of a large image may take long: not beyond the end of
+ * nbdkit, nor of the connection that wants it.
+ */
+static bool
+is_ending (void)
+{
+  return nbdkit_nanosleep (0, 1) == -1;
+}
+
 /* ---- life of the plugin ---- */
 
 static void
@@ -291,6 +300,7 @@ qed_plugin_get_ready (void)
 {
   qed_debug = nbdkit_debug;
   qed_trace_tables = qed_debug_table != 0;
+  qed_interrupted = is_ending;
 
   /* A limit on file sizes is an error of the request, not our end. */
   signal (SIGXFSZ, SIG_IGN);
@@ -302,6 +312,7 @@ qed_plugin_get_ready (void)
 static void
 qed_plugin_cleanup (void)
 {
+  qed_interrupted = NULL;       /* closing takes what it takes */
   if (qed_close (image) == -1)
     library_error ();
   image = NULL;

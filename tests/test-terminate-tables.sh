@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_filter delay log
+
+# SIGTERM while all tables of a large image are being read, on a storage that
+# takes minutes for that: nbdkit ends, and the image is what it was.
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+"$PYTHON" - <<'END'
+import struct
+import qedimg, qedtest
+
+# 256 tables of 256 KiB, no page of which is a hole; marked NEED_CHECK.
+img = qedimg.Image(512 << 30, 65536, 4)
+for i in range(256):
+    img.table(i)
+path = qedtest.TMP + "/x.qed"
+img.save(path)
+with open(path, "r+b") as f:
+    f.seek(16)
+    f.write(struct.pack("<Q", 2))
+    f.seek(img.l1_at * 65536)
+    for at in struct.unpack("<256Q", f.read(8 * 256)):
+        for page in range(64):
+            f.seek(at + 4096 * page)
+            f.write(struct.pack("<Q", 1))
+END
+cp $d/x.qed $d/before.qed
+
+start_nbdkit -n slow --filter=delay --filter=log file $d/x.qed \
+             rdelay=1 logfile=$d/reads.txt
+mkdir $d/mnt
+nbdfuse -P $d/fuse.pid $d/mnt/x.qed "$uri" &
+fuse=$!
+unmount ()
+{
+    fusermount3 -u $d/mnt
+    wait $fuse
+}
+if ! wait_for 20 test -s $d/fuse.pid; then
+    kill $fuse || :
+    skip "nbdfuse can't mount here"
+fi
+cleanup_fn unmount
+
+start_nbdkit qed $d/mnt/x.qed
+nbdsh -u "$uri" -c 'h.pread(1, 0)' 2>$d/client.log &
+client=$!
+reads_tables ()
+{
+    [ "$(grep -c 'Read.*offset=0x[0-9a-f]\{6\}' $d/reads.txt)" -ge 4 ]
+}
+wait_for 50 reads_tables || fail "the tables aren't being read"
+stop_nbdkit     # waits for a minute, reading would take four at least
+if wait $client; then fail "the client was served"; fi
+grep 'x.qed: reading its tables was interrupted' $d/nbdkit.log
+cmp $d/x.qed $d/before.qed
