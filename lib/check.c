@@ -84,39 +84,37 @@ struct checker {
 
 /* ---- damages ---- */
 
-/* Tell of the guest range that an entry maps: COUNT clusters of 1 << SHIFT
- * bytes from number INDEX on, cut at the end of the disk.
+/* The guest range that entry number INDEX maps, of the L1 table or of the L2
+ * table that is being looked at, cut at the end of the disk.
  */
 static void
-tell (struct checker *c, enum qed_damage damage, uint64_t index,
-      unsigned shift)
+guest_range (const struct qed_walk *w, bool l1, uint64_t index,
+             uint64_t *offset, uint64_t *length)
 {
-  const uint64_t size = c->w->g.image_size;
-  uint64_t offset, length;
+  const struct qed_geometry *g = &w->g;
+  const unsigned shift = g->cluster_bits + (l1 ? g->table_bits : 0);
 
-  c->result->damages[damage]++;
-  c->result->corruptions++;
-  if (c->opts == NULL || c->opts->damage == NULL)
-    return;
-  offset = index > UINT64_MAX >> shift ? UINT64_MAX : index << shift;
-  length = offset >= size ? 0 : size - offset;
-  if (shift < 64 && length > UINT64_C (1) << shift)
-    length = UINT64_C (1) << shift;
-  c->opts->damage (c->opts->opaque, damage, offset, length);
+  if (!l1)
+    index += w->l1_index << g->table_bits;
+  *offset = index > UINT64_MAX >> shift ? UINT64_MAX : index << shift;
+  *length = *offset >= g->image_size ? 0 : g->image_size - *offset;
+  if (*length > UINT64_C (1) << shift)
+    *length = UINT64_C (1) << shift;
 }
 
-/* The same for an entry.  Returns whether that is cleared. */
+/* Tell of an entry.  Returns whether that is cleared. */
 static int
 damaged (struct checker *c, enum qed_damage damage, bool l1, uint64_t index,
          uint64_t *entry)
 {
-  const struct qed_geometry *g = &c->w->g;
+  c->result->damages[damage]++;
+  c->result->corruptions++;
+  if (c->opts && c->opts->damage) {
+    uint64_t offset, length;
 
-  if (l1)
-    tell (c, damage, index, g->table_bits + g->cluster_bits);
-  else
-    tell (c, damage, (c->w->l1_index << g->table_bits) + index,
-          g->cluster_bits);
+    guest_range (c->w, l1, index, &offset, &length);
+    c->opts->damage (c->opts->opaque, damage, offset, length, *entry);
+  }
   if (!(c->clear & 1U << damage))
     return 0;
   *entry = QED_ENTRY_UNALLOCATED;
@@ -329,6 +327,92 @@ qed_find_past_end (struct qed_storage *st, const struct qed_header *h,
   return r;
 }
 
+/* ---- owners ---- */
+
+struct owners {
+  struct qed_walk *w;
+  const struct qed_file_range *ranges;
+  size_t n;
+  qed_owner_fn *fn;
+  void *opaque;
+};
+
+/* Does one of the ranges overlap with LENGTH bytes of the file at ENTRY? */
+static bool
+is_wanted (const struct owners *o, uint64_t entry, uint64_t length)
+{
+  size_t first = 0, end = o->n;
+
+  /* The first range that doesn't end before it. */
+  while (first < end) {
+    size_t i = first + (end - first) / 2;
+
+    if (o->ranges[i].offset + o->ranges[i].length <= entry)
+      first = i + 1;
+    else
+      end = i;
+  }
+  return first < o->n && o->ranges[first].offset < entry + length;
+}
+
+static void
+tell_owner (const struct owners *o, bool table, uint64_t index,
+            uint64_t entry, uint64_t entry_length)
+{
+  uint64_t offset, length;
+
+  if (!is_wanted (o, entry, entry_length))
+    return;
+  guest_range (o->w, table, index, &offset, &length);
+  o->fn (o->opaque, entry, entry_length, table, offset, length);
+}
+
+static int
+look_for_l1_owner (void *opaque, uint64_t index, uint64_t *entry)
+{
+  const struct owners *o = opaque;
+  const struct qed_geometry *g = &o->w->g;
+
+  if (qed_entry_sound (g, *entry, g->table_bytes, o->w->file_end, 0))
+    tell_owner (o, true, index, *entry, g->table_bytes);
+  return 0;
+}
+
+static int
+look_for_l2_owner (void *opaque, uint64_t index, uint64_t *entry)
+{
+  const struct owners *o = opaque;
+  const struct qed_geometry *g = &o->w->g;
+
+  if (*entry != QED_ENTRY_ZERO &&
+      qed_entry_sound (g, *entry, g->cluster_size, o->w->file_end,
+                       o->w->table))
+    tell_owner (o, false, index, *entry, g->cluster_size);
+  return 0;
+}
+
+int
+qed_find_owners (struct qed_storage *st, const struct qed_file_range *ranges,
+                 size_t n, qed_owner_fn *fn, void *opaque)
+{
+  struct qed_walk w = { .st = NULL };
+  struct owners o = {
+    .w = &w, .ranges = ranges, .n = n, .fn = fn, .opaque = opaque,
+  };
+  struct qed_header h;
+  int64_t size;
+  int r = -1;
+
+  if (qed_read_header (st, &h, NULL) == -1 ||
+      (size = qed_storage_size (st)) == -1)
+    return -1;
+  if (qed_walk_init (&w, st, &h, (uint64_t) size) == 0 &&
+      qed_walk_l1 (&w, look_for_l1_owner, &o) == 0)
+    r = qed_walk_l2 (&w, look_for_l2_owner, &o);
+  qed_walk_free (&w);
+  return r;
+}
+
 /* ---- calls ---- */
 
 /* The first round; C has the walk, the rest of it may be zeros.  Afterwards,
@@ -425,6 +509,8 @@ qed_check_tables (struct qed_storage *st, const struct qed_header *h,
                      >> w.g.cluster_bits) - c.used;
   }
   qed_walk_free (&w);
+  if (r == 0 && result->corruptions > 0 && opts && opts->told)
+    r = opts->told (opts->opaque);
   return r;
 }
 

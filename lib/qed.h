@@ -661,12 +661,38 @@ struct qed_check_options {
 
   /* If not NULL: what is found, as ranges of the disk (which may be beyond its
    * end, or empty for that reason), in no particular order, neighbours not
-   * merged.
+   * merged.  FILE_OFFSET: the entry.
    */
   void (*damage) (void *opaque, enum qed_damage damage, uint64_t offset,
-                  uint64_t length);
+                  uint64_t length, uint64_t file_offset);
+
+  /* If not NULL: called after the last damage, if there was any, and before
+   * anything is repaired.  -1: fail.
+   */
+  int (*told) (void *opaque);
   void *opaque;
 };
+
+/* A range of the file, in bytes. */
+struct qed_file_range {
+  uint64_t offset, length;
+};
+
+/* An entry that points to LENGTH bytes of the file at FILE_OFFSET, and the range
+ * of the disk that it maps, cut at the end of the disk: an L1 entry, which
+ * points to an L2 TABLE, or an L2 entry.
+ */
+typedef void qed_owner_fn (void *opaque, uint64_t file_offset,
+                           uint64_t file_length, bool table, uint64_t offset,
+                           uint64_t length);
+
+/* Tell FN of all sound entries that point to what overlaps with one of N ranges
+ * of the file.  These are sorted and disjoint.  Of L2 tables that overlap the
+ * entries that they share are told once.
+ */
+extern int qed_find_owners (struct qed_storage *st,
+                            const struct qed_file_range *ranges, size_t n,
+                            qed_owner_fn *fn, void *opaque);
 
 /* Check the image in ST, which is open for reading at least, and change
  * nothing.  Memory: a bit for each cluster of the file, but of 2^28 of them

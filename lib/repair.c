@@ -1225,7 +1225,8 @@ check_and_repair (struct repair *r, enum qed_repair what,
   const struct qed_progress progress = { report, r };
   const struct qed_check_options first = {
     .progress = &progress,
-    .damage = opts ? opts->damage : NULL, .opaque = opts ? opts->opaque : NULL,
+    .damage = opts ? opts->damage : NULL, .told = opts ? opts->told : NULL,
+    .opaque = opts ? opts->opaque : NULL,
   };
 
   begin_stage (r, 300);

@@ -140,7 +140,7 @@ add_range (struct ranges *r, uint64_t offset, uint64_t length)
 
 static void
 found_damage (void *opaque, enum qed_damage damage, uint64_t offset,
-              uint64_t length)
+              uint64_t length, uint64_t file_offset __attribute__ ((unused)))
 {
   struct damages *d = opaque;
   struct ranges *r = &d->kinds[damage];

@@ -457,7 +457,8 @@ struct found {
 
 /* The range has such an entry. */
 static void
-find (void *opaque, enum qed_damage damage, uint64_t offset, uint64_t length)
+find (void *opaque, enum qed_damage damage, uint64_t offset, uint64_t length,
+      uint64_t file_offset)
 {
   struct found *f = opaque;
   uint64_t cs = f->m.h.cluster_size, entry;
@@ -473,6 +474,8 @@ find (void *opaque, enum qed_damage damage, uint64_t offset, uint64_t length)
   CHECK (length == cs || length == cs * model_entries (&f->m) ||
          length == f->m.h.image_size - offset);
   type = model_lookup (&f->m, offset / cs, &entry);
+  if (damage != QED_DAMAGE_SHARED_TABLE)
+    CHECK_EQ (file_offset, entry);
   if (damage == QED_DAMAGE_UNSOUND)
     CHECK_EQ (type, QED_RUN_UNSOUND);
   else if (damage != QED_DAMAGE_SHARED_TABLE)

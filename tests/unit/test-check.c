@@ -207,7 +207,7 @@ struct ranges {
 
 static void
 remember (void *opaque, enum qed_damage damage, uint64_t offset,
-          uint64_t length)
+          uint64_t length, uint64_t file_offset __attribute__ ((unused)))
 {
   struct ranges *r = opaque;
 
@@ -735,6 +735,84 @@ test_progress (void)
   mem_file_free (f);
 }
 
+/* ---- owners ---- */
+
+struct owners {
+  uint64_t clusters, tables;    /* told so far */
+  uint64_t file_offset;         /* of the cluster that is asked about */
+  const struct model *m;
+};
+
+static void
+see_owner (void *opaque, uint64_t file_offset, uint64_t file_length,
+           bool table, uint64_t offset, uint64_t length)
+{
+  struct owners *o = opaque;
+  const uint64_t cs = o->m->h.cluster_size, size = o->m->h.image_size;
+  uint64_t maps = table ? cs * model_entries (o->m) : cs, entry;
+
+  CHECK_OP (file_offset, <, o->file_offset + cs);
+  CHECK_OP (o->file_offset, <, file_offset + file_length);
+  CHECK_EQ (file_length, table ? model_table_bytes (o->m) : cs);
+  CHECK_EQ (length, offset >= size ? 0 : size - offset < maps ?
+            size - offset : maps);
+  if (table)
+    o->tables++;
+  else {
+    o->clusters++;
+    CHECK_EQ (file_offset, o->file_offset);
+    CHECK_EQ (model_lookup (o->m, offset / cs, &entry), QED_RUN_DATA);
+    CHECK_EQ (entry, file_offset);
+  }
+}
+
+/* Each cluster with data, which some of have several owners. */
+static void
+test_owners (void)
+{
+  struct mem_file *f = mem_file_new ();
+  uint64_t shared = 0;
+
+  for (uint64_t seed = 0; seed < 30; seed++) {
+    struct rng rng = { seed };
+    struct snapshot s;
+    struct model m;
+
+    damage_random (&m, f, &rng, 4096, UINT32_C (1) << seed % 3,
+                   1U << QED_DAMAGE_SHARED_DATA | 1U << QED_DAMAGE_IN_TABLE,
+                   20);
+    CHECK (model_open (&m, f));
+    snapshot_take (&s, f);
+    for (size_t i = 0; i < s.n; i++) {
+      struct owners o = {
+        .file_offset = s.c[i].file_offset, .m = &m,
+      };
+      /* Those before and after it make no difference. */
+      const struct qed_file_range ranges[3] = {
+        { 0, 64 }, { o.file_offset, 4096 }, { INT64_MAX, 1 },
+      };
+      struct qed_storage *st;
+      uint64_t n = 0;
+
+      if (s.c[i].type != QED_RUN_DATA)
+        continue;
+      for (size_t j = 0; j < s.n; j++)
+        n += s.c[j].type == QED_RUN_DATA &&
+          s.c[j].file_offset == o.file_offset;
+      st = mem_open (f);
+      CHECK_EQ (qed_find_owners (st, ranges, 3, see_owner, &o), 0);
+      qed_storage_close (st);
+      CONTEXT ("seed %" PRIu64 ", cluster at %" PRIu64, seed, o.file_offset);
+      CHECK_EQ (o.clusters, n);
+      CHECK_EQ (o.tables, s.c[i].in_table);
+      shared += n > 1;
+    }
+    snapshot_free (&s);
+  }
+  CHECK_OP (shared, >, 10);
+  mem_file_free (f);
+}
+
 HARNESS_MAIN (
   TEST (test_sound),
   TEST (test_empty),
@@ -756,6 +834,7 @@ HARNESS_MAIN (
   TEST (test_cut_meanwhile),
   TEST (test_no_memory),
   TEST (test_table_read_once),
+  TEST (test_owners),
   TEST (test_sparse_file),
   TEST (test_large_tables),
   TEST (test_progress),
