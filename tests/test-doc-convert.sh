@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_qemu
+requires_program nbdcopy
+
+# The way out of QED: the commands of README and man page make a qcow2 image
+# and a raw file that have the disk's content, of an overlay too, and the
+# comparison finds a difference.
+cd $d
+ln -s "$abs_top_builddir/nbdkit" nbdkit
+"$PYTHON" - <<'END'
+import random
+r = random.Random(8)
+with open("base.raw", "wb") as f:
+    f.write(r.randbytes(3 << 20))
+    f.truncate(20 << 20)
+END
+qed-img create -q image.qed 20M
+nbdkit -U - qed image.qed --run 'nbdcopy base.raw "$uri"'
+qed-img create -q -b base.raw -F raw overlay.qed
+for disk in image overlay; do
+    nbdkit -U - qed $disk.qed --run 'qemu-io -f raw -c "write -P 7 1M 100k" \
+        -c "write -P 8 17000k 123k" -c "write -z 2M 200k" "$uri"'
+done
+cp base.raw want.raw
+qemu-io -f raw -c "write -P 7 1M 100k" -c "write -P 8 17000k 123k" \
+        -c "write -z 2M 200k" want.raw
+
+# out BLOCK COPY: run it for both images, then read the copy.
+out ()
+{
+    for disk in image overlay; do
+        rm -f disk.qed disk.qcow2 disk.raw
+        ln -s $disk.qed disk.qed
+        eval "$1"
+        qemu-img convert -O raw "$2" got.raw
+        cmp want.raw got.raw
+        # It is as sparse as the disk.
+        test $(du -k "$2" | cut -f 1) -lt 4500
+    done
+}
+
+for block in \
+    "$(doc_block README 'need not know QED.')" \
+    "$(doc_block plugin/nbdkit-qed-plugin.pod '=item Convert an image to')"; do
+    out "$block" disk.qcow2 | tee printed
+    test $(grep -c 'Images are identical' printed) = 2
+    qemu-io -f qcow2 -c 'write -P 1 19M 1' disk.qcow2
+    # Only the second command now
+    compare=$(sed '1,2d' <<<"$block")
+    if eval "$compare" >printed; then
+        fail "a difference was not found"
+    fi
+    grep 'Content mismatch at offset 19922944' printed
+done
+out "$(doc_block README 'To a raw file, without QEMU')" disk.raw
+out "$(doc_block plugin/nbdkit-qed-plugin.pod '=item Copy the disk out')" \
+    disk.raw

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_program nbdcopy nbdinfo qemu-img qemu-nbd
+
+# The commands of README and man page that copy a disk into a new image take
+# the size from the disk, whatever it is.
+cd $d
+ln -s "$abs_top_builddir/nbdkit" nbdkit
+ln -s "$abs_top_builddir/tools" tools
+
+# into README-TEXT MAN-TEXT: the disk to copy is sdb, disk.raw or disk.qcow2.
+into ()
+{
+    for block in "$(doc_block README "$1")" \
+                 "$(doc_block plugin/nbdkit-qed-plugin.pod "$2")"; do
+        rm -f disk.qed
+        # The words go on in the next block.
+        eval "${block//\/dev\/sdb/$d\/sdb}"
+        nbdkit -r -U - qed disk.qed --run 'nbdcopy "$uri" got.raw'
+        cmp disk.raw got.raw
+    done
+}
+
+for size in 3145728 12345344 700000256; do
+    rm -f disk.raw
+    "$PYTHON" -c '
+import random, sys
+size = int(sys.argv[1])
+with open("disk.raw", "wb") as f:
+    f.write(random.Random(size).randbytes(1 << 20))
+    f.seek(size - 4096)
+    f.write(b"e" * 4096)' $size
+    ln -sf disk.raw sdb
+    qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
+    into 'which takes its size from the file' \
+         '=item Copy a disk into a new image'
+    into 'From a block device' '=item Copy a block device'
+    into 'From a file in another format' '=item Copy a disk in another format'
+done

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program mke2fs sfdisk losetup
+
+# The commands of README and man page that mount the filesystem in a disk, with
+# partitions or without, do it as fast as they can be typed.
+if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
+    skip "no loop devices for this user"
+fi
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+cd $d
+ln -s "$abs_top_builddir/nbdkit" nbdkit
+mkdir tree
+seq 100000 >tree/numbers
+mke2fs -q -t ext4 -d tree plain.raw 20M
+truncate -s 24M partitioned.raw
+echo 'start=2048, size=40960, type=83' | sfdisk -q partitioned.raw
+dd if=plain.raw of=partitioned.raw bs=1M seek=1 conv=notrunc
+for kind in plain partitioned; do
+    qed-img create -q $kind.qed $(stat -c %s $kind.raw)
+    nbdkit -U - qed $kind.qed --run "nbdcopy $kind.raw \"\$uri\""
+done
+mkdir try
+if ! dev=$(losetup -f --show plain.raw) || ! mount -o ro $dev try; then
+    if [ -n "$dev" ]; then losetup -d $dev; fi
+    skip "nothing can be mounted"
+fi
+umount try
+losetup -d $dev
+
+cleanup_fn tidy
+tidy ()
+{
+    # nbdfuse may be on its way.
+    if [ -d disk ]; then wait_for 10 mountpoint -q disk || :; fi
+    if mountpoint -q mnt; then umount mnt; fi
+    if mountpoint -q disk; then fusermount3 -u disk; fi
+}
+
+# mounts KIND MOUNT UNMOUNT: twice, since the first may leave something.
+mounts ()
+{
+    ln -sf $1.qed disk.qed
+    for i in 1 2; do
+        timeout 60 bash -e -c "$2" </dev/null
+        cmp tree/numbers mnt/numbers
+        bash -e -c "$3"
+        absent " $d/" /proc/self/mounts
+        rmdir disk mnt
+    done
+}
+
+block=$(doc_block README 'Mount the first partition')
+mounts partitioned "$(sed '/^\.\.\.$/,$d' <<<"$block")" \
+       "$(sed '1,/^\.\.\.$/d' <<<"$block")"
+man=plugin/nbdkit-qed-plugin.pod
+undo=$(doc_block $man 'when L<nbdfuse(1)> has written')
+mounts partitioned "$(doc_block $man '=item Mount a filesystem')" "$undo"
+mounts plain "mkdir disk mnt; $(doc_block $man 'On a disk without part')" \
+       "$undo"
