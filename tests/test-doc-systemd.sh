@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_program systemd-analyze systemd-socket-activate nbdcopy nbdinfo
+
+# The units in the man page are what systemd wants, and the server starts with
+# the socket that it passes.
+cd $d
+man=plugin/nbdkit-qed-plugin.pod
+doc_block $man 'qed-disk.socket>:' >qed-disk.socket
+doc_block $man 'qed-disk.service>:' >qed-disk.service
+program=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' qed-disk.service)
+test "$program" = /usr/bin/nbdkit
+# nbdkit may be elsewhere here.
+sed "s|$program|$(command -v true)|" -i qed-disk.service
+systemd-analyze verify --man=no ./qed-disk.socket ./qed-disk.service 2>&1 |
+    tee verify.out
+absent 'qed-disk' verify.out
+# Does it say so when there is something?
+sed -i.bak 's/SocketMode/SocketMod/' qed-disk.socket
+systemd-analyze verify --man=no ./qed-disk.socket 2>&1 |
+    grep "Unknown key.*SocketMod'"
+
+qed-img create -q disk.qed 3M
+echo 'from a service' >disk.raw
+truncate -s 3M disk.raw
+nbdkit -U - qed disk.qed --run 'nbdcopy disk.raw "$uri"'
+read -r -a words <<<"$(doc_block $man 'qed-disk.service>:' |
+                       sed -n "s|^ExecStart=[^ ]* ||p")"
+words=("${words[@]//\/var\/lib\/images/$d}")
+sock=$d/s.sock
+systemd-socket-activate -E NBDKIT_VALGRIND -E LD_PRELOAD -E ASAN_OPTIONS \
+    -l $sock "$(command -v nbdkit)" "${words[@]}" 2>activate.log </dev/null &
+pid=$!
+cleanup_fn wait
+cleanup_fn kill $pid
+wait_for 60 test -S $sock
+for i in 1 2; do
+    nbdcopy "nbd+unix:///?socket=$sock" got.raw
+    cmp disk.raw got.raw
+done
+nbdinfo --is read-only "nbd+unix:///?socket=$sock"

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_program psktool nbdinfo nbdcopy
+requires_nbd
+requires "$PYTHON" -c 'import nbd; assert nbd.NBD ().supports_tls ()'
+
+# The disk served with TLS, as in the man page and README: a client with a key
+# reads it, and no other.
+cd $d
+ln -s "$abs_top_builddir/nbdkit" nbdkit
+qed-img create -q disk.qed 1M
+echo 'it is secret' >secret.raw
+truncate -s 1M secret.raw
+nbdkit -U - qed disk.qed --run 'nbdcopy secret.raw "$uri"'
+
+# serve TEXT-BLOCK: the last line is the server.
+serve ()
+{
+    local server
+    rm -f keys.psk
+    eval "$(sed '$d' <<<"$1")"
+    test "$(stat -c %a keys.psk)" = 600
+    server=$(tail -n 1 <<<"$1")
+    # The test has a socket in place of the network.
+    grep -e '-i 192.168.1.10 ' <<<"$server"
+    server=${server/#.\//}
+    read -r -a words <<<"${server/-i 192.168.1.10 /}"
+    start_nbdkit "${words[@]:1}"
+}
+
+man=plugin/nbdkit-qed-plugin.pod
+for block in "$(doc_block $man 'file that only the user can read.')" \
+             "$(doc_block README 'a LAN, name the address')"; do
+    serve "$block"
+    client=$(doc_block $man 'On the client:')
+    uri=$(sed "s|^nbdinfo 'nbds://alice@192.168.1.10/?\(.*\)/home/alice\(/.*\)'\$|nbds+unix://alice@/?socket=$sock\&\1$d\2|" \
+              <<<"$client")
+    nbdcopy "$uri" got.raw
+    cmp secret.raw got.raw
+    nbdinfo "$uri" | grep 'with TLS'
+    nbdinfo --is read-only "$uri"
+
+    # Without a key, with another one, under another name
+    fails 1 'Operation not supported' nbdinfo "nbd+unix:///?socket=$sock"
+    psktool -u alice -p other.psk
+    fails 1 'handshake|PSK|TLS' nbdinfo "${uri/keys.psk/other.psk}"
+    psktool -u mallory -p other.psk
+    fails 1 'handshake|PSK|TLS' nbdinfo \
+          "$(sed 's/keys.psk/other.psk/; s/alice@/mallory@/' <<<"$uri")"
+    rm other.psk
+    stop_nbdkit
+done
