@@ -45,6 +45,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "error.h"
 
@@ -54,17 +55,46 @@ static __thread char message[5 * PATH_MAX + 1024];
 void (*qed_debug) (const char *fmt, ...);
 bool qed_trace_tables;
 
-/* The control characters of ASCII, and U+0080 .. U+009F in UTF-8. */
+/* The control characters of Unicode (C0, DEL and C1), its line and paragraph
+ * separators, and what has the property Bidi_Control.
+ */
+size_t
+qed_control_length (const char *s)
+{
+  static const struct {
+    size_t length;
+    unsigned char lead[2], min, max; /* of the last byte */
+  } controls[] = {
+    { 2, { 0xc2 },       0x80, 0x9f }, /* U+0080 .. U+009F */
+    { 2, { 0xd8 },       0x9c, 0x9c }, /* U+061C */
+    { 3, { 0xe2, 0x80 }, 0x8e, 0x8f }, /* U+200E, U+200F */
+    { 3, { 0xe2, 0x80 }, 0xa8, 0xae }, /* U+2028 .. U+202E */
+    { 3, { 0xe2, 0x81 }, 0xa6, 0xa9 }, /* U+2066 .. U+2069 */
+  };
+
+  if (*s && iscntrl ((unsigned char) *s))
+    return 1;
+  for (size_t i = 0; i < sizeof controls / sizeof controls[0]; ++i) {
+    const size_t n = controls[i].length;
+
+    if (strncmp (s, (const char *) controls[i].lead, n - 1) == 0) {
+      unsigned char last = (unsigned char) s[n - 1];
+
+      if (last >= controls[i].min && last <= controls[i].max)
+        return n;
+    }
+  }
+  return 0;
+}
+
 static void
 mask_controls (char *s)
 {
-  for (; *s; ++s) {
-    unsigned char c = (unsigned char) s[0], next = (unsigned char) s[1];
+  while (*s) {
+    size_t n = qed_control_length (s);
 
-    if (iscntrl (c))
-      s[0] = '?';
-    else if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
-      s[0] = s[1] = '?';
+    memset (s, '?', n);
+    s += n ? n : 1;
   }
 }
 

@@ -110,6 +110,12 @@
  */
 extern const char *qed_get_error (void);
 
+/* The length of the character at S, in UTF-8, if people must not get it raw
+ * because it can command a terminal, or change the order or the lines in
+ * which what is around it is shown; else 0.
+ */
+extern size_t qed_control_length (const char *s);
+
 /* Debug messages (no newline at the end) go here if it isn't NULL, and
  * with qed_trace_tables also a message for each table slice read.  Set
  * both before the first call, from one thread.

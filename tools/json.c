@@ -73,6 +73,24 @@ add_string (json_object *o, const char *key, const char *value)
   free (utf8);
 }
 
+/* The control character of N bytes at S, as JSON writes a character of the
+ * Basic Multilingual Plane; all of them are in it.
+ */
+static void
+escape_control (const char *s, size_t n)
+{
+  unsigned c = (unsigned char) s[0];
+
+  if (n > 1)
+    c &= 0xffU >> (n + 1);
+  for (size_t i = 1; i < n; ++i)
+    c = c << 6 | ((unsigned char) s[i] & 0x3f);
+  printf ("\\u%04x", c);
+}
+
+/* Json-c escapes the control characters that JSON forbids in strings.  Other
+ * ones stay, but for its own line feeds only strings have any.
+ */
 void
 print_json (json_object *o)
 {
@@ -83,6 +101,15 @@ print_json (json_object *o)
 
   if (s == NULL)
     out_of_memory ();
-  puts (s);
+  while (*s) {
+    size_t n = *s == '\n' ? 0 : qed_control_length (s);
+
+    if (n > 0)
+      escape_control (s, n);
+    else
+      putchar (*s);
+    s += n ? n : 1;
+  }
+  putchar ('\n');
   json_object_put (o);
 }

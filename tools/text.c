@@ -103,23 +103,22 @@ utf8_length (const char *s)
   return 0;
 }
 
-/* What isn't text, or would command a terminal as C0 and C1 controls do,
- * comes out as \xNN.
+/* What isn't text, and control characters, which would do something to the
+ * terminal or to what is around them, is escaped.
  */
 static void
 put_line (FILE *out, const char *s)
 {
   while (*s) {
-    unsigned char c = (unsigned char) s[0], next = (unsigned char) s[1];
-    size_t n = utf8_length (s);
+    size_t control = qed_control_length (s), n = utf8_length (s);
 
-    if (n == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && next < 0xa0)) {
-      fprintf (out, "\\x%02x", c);
-      n = 1;
-    }
-    else
+    if (control == 0 && n > 0) {
       fwrite (s, 1, n, out);
-    s += n;
+      s += n;
+      continue;
+    }
+    for (n = control ? control : 1; n > 0; --n)
+      fprintf (out, "\\x%02x", (unsigned char) *s++);
   }
   putc ('\n', out);
 }

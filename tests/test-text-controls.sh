@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# Names may contain characters which command a terminal, or change the order
+# or the lines in which the text around them is shown.  None of them gets out:
+# text has them masked or escaped, JSON has them as \u and so keeps the name.
+cd $d
+"$PYTHON" - <<'END'
+import json
+import subprocess
+import qedimg, qedtest
+
+CONTROLS = ("\x01\x1b\x7f\x80\x85\x9b\x9f\u061c\u200e\u200f\u2028\u2029\u202a"
+            "\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Their neighbours in Unicode are text.
+TEXT = "\xa0\u061b\u061d\u200d\u2010\u2027\u202f\u2065\U0001f600"
+
+def clean(text):
+    """Nothing but text, of which the neighbours are still a part."""
+    if isinstance(text, bytes):
+        text = text.decode()
+    bad = [c for c in CONTROLS if c in text]
+    assert not bad, (bad, text)
+    return text
+
+def escaped(c):
+    return "".join(f"\\x{b:02x}" for b in c.encode())
+
+def info(*args, status=0):
+    return qedtest.qed_img("info", *args, status=status)
+
+img = qedimg.Image(1 << 20)
+names = [f"a{c}b.qed" for c in qedtest.some(CONTROLS, 4)]
+names.append(TEXT + ".qed")
+for name in names:
+    c = name[1]
+    img.save(name)
+    out = clean(info(name)[0])
+    assert "image: " + (name if name.startswith(TEXT[0]) else
+                        f"a{escaped(c)}b.qed") in out, out
+    out = clean(info("--output=json", name)[0])
+    assert json.loads(out)["filename"] == name, out
+    if not name.startswith(TEXT[0]) and ord(c) >= 0x7f:
+        assert f'"a\\u{ord(c):04x}b.qed"' in out, out
+    out = clean(qedtest.qed_img("check", "--output=json", name)[0])
+    assert json.loads(out)["filename"] == name, out
+
+# The name that an image has for its backing file, in all that tells it.
+back = f"b{CONTROLS}{TEXT}.raw"
+with open(back, "wb") as f:
+    f.write(b"x" * 65536)
+img = qedimg.Image(1 << 20, backing=back,
+                   features=qedimg.F_BACKING_FORMAT_NO_PROBE)
+img.save("x.qed")
+shown = "b" + "".join(map(escaped, CONTROLS)) + TEXT + ".raw"
+assert "backing file: " + shown in clean(info("x.qed")[0])
+out = clean(info("--output=json", "x.qed")[0])
+assert json.loads(out)["backing-filename"] == back, out
+assert shown in clean(qedtest.qed_img("map", "x.qed")[0])
+clean(qedtest.qed_img("create", "-q", "y.qed", "1M")[0])
+out = clean(qedtest.qed_img("create", "-b", back, "-F", "raw", "y.qed")[0])
+assert shown in out, out
+
+# In messages of the library each byte is a question mark.
+img = qedimg.Image(1 << 20, backing="m" + back)
+img.save("x.qed")
+shown = "".join("?" * len(c.encode()) for c in CONTROLS) + TEXT + ".raw: "
+for args in (["map", "x.qed"], ["info", "--backing-chain", "x.qed"]):
+    err = clean(qedtest.qed_img(*args, status=1)[1])
+    assert "mb" + shown in err, err
+p = subprocess.run(["nbdkit", "-U", "-", "qed", "x.qed", "--run", "true"],
+                   capture_output=True, timeout=60)
+assert p.returncode == 1
+assert "mb" + shown in clean(p.stderr), p.stderr
+# And in those about the command line.
+err = clean(qedtest.qed_img("info", "--output=" + CONTROLS, "x.qed",
+                            status=1)[1])
+assert escaped("\u202e") in err, err
+END
