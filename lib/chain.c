@@ -193,25 +193,8 @@ advise_other (const struct chain *c)
 const char *
 qed_probe (struct qed_storage *st)
 {
-  static const struct {
-    const char *format;
-    unsigned offset, length;
-    const char *bytes;
-  } magics[] = {
-    { "qed",        0,  4, "QED\0" },
-    { "qcow",       0,  8, "QFI\xfb\0\0\0\1" },
-    { "qcow2",      0,  4, "QFI\xfb" },
-    { "vmdk",       0,  4, "KDMV" },
-    { "vmdk",       0,  4, "COWD" },
-    { "vmdk",       0, 21, "# Disk DescriptorFile" },
-    { "vhdx",       0,  8, "vhdxfile" },
-    { "vpc",        0,  8, "conectix" },
-    { "vdi",       64,  4, "\x7f\x10\xda\xbe" },
-    { "luks",       0,  6, "LUKS\xba\xbe" },
-    { "parallels",  0, 16, "WithoutFreeSpace" },
-    { "parallels",  0, 16, "WithouFreSpacExt" },
-  };
-  char buf[68] = "";            /* zeros past the end of a short file */
+  uint8_t buf[QED_MAGIC_BYTES];
+  const char *format;
   size_t n = 0;
   ssize_t r;
 
@@ -225,11 +208,8 @@ qed_probe (struct qed_storage *st)
     return NULL;
   }
 
-  for (size_t i = 0; i < sizeof magics / sizeof magics[0]; ++i)
-    if (memcmp (buf + magics[i].offset, magics[i].bytes,
-                magics[i].length) == 0)
-      return magics[i].format;
-  return "raw";
+  format = qed_find_magic (buf, n);
+  return format ? format : "raw";
 }
 
 /* How the user wants the backing file of the layer ABOVE to be read. */
@@ -270,7 +250,7 @@ static int
 decide_format (const struct chain *c, const struct layer *above,
                struct layer *l)
 {
-  const char *format = asked_format (c, above);
+  const char *format = asked_format (c, above), *packed;
 
   if (strcmp (format, "auto") == 0)
     format = qed_probe (l->st);
@@ -279,6 +259,14 @@ decide_format (const struct chain *c, const struct layer *above,
   l->qed = strcmp (format, "qed") == 0;
   if (is_native (format))
     return 0;
+  packed = qed_packed_advice (format);
+  if (packed)
+    return qed_error (ENOTSUP, "%s: has the magic of format %s: %s%s", l->path,
+                      format, packed, c->opts->qed_img ?
+                      "; or if it is a raw disk all the same qed-img rebase "
+                      "-u -b NAME -F raw lets the header say that" :
+                      above == c->layers ? "; or add backing-format=raw if it "
+                      "is a raw disk all the same" : "");
   if (c->opts->qed_img)
     return qed_error (ENOTSUP, "%s: has the magic of format %s: qed-img reads "
                       "raw and QED backing files only: convert it, or if it "

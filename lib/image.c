@@ -87,6 +87,26 @@ read_backing_name (struct qed_storage *st, const struct qed_header *h)
   return NULL;
 }
 
+/* Of the COUNT bytes at the start of a file: is it something else that we
+ * know?
+ */
+static int
+check_magic (const uint8_t *buf, size_t count, const char *name)
+{
+  const char *format = qed_find_magic (buf, count), *packed;
+
+  if (format == NULL || strcmp (format, "qed") == 0)
+    return 0;
+  packed = qed_packed_advice (format);
+  if (packed)
+    return qed_error (EINVAL, "%s: header: has the magic of format %s, not "
+                      "QED's: %s", name, format, packed);
+  return qed_error (EINVAL, "%s: header: has the magic of format %s: this is "
+                    "not a QED image: qemu-nbd -f %s serves it, and "
+                    "qemu-img convert -f %s makes a raw disk of it",
+                    name, format, format, format);
+}
+
 /* As qed_read_header, and tell the length that the header was checked
  * against.
  */
@@ -94,19 +114,24 @@ static int
 read_header (struct qed_storage *st, struct qed_header *h, char **backing,
              uint64_t *file_size)
 {
-  uint8_t buf[QED_HEADER_BYTES];
+  uint8_t buf[QED_MAGIC_BYTES];
   int64_t size = qed_storage_size (st);
+  size_t n = sizeof buf;
   char *name;
 
   if (size == -1)
+    return -1;
+  if (size < (int64_t) n)
+    n = (size_t) size;
+  if (qed_storage_read (st, buf, n, 0) == -1 ||
+      check_magic (buf, n, st->name) == -1)
     return -1;
   if (size < QED_HEADER_BYTES)
     return qed_error (EINVAL, "%s: header: the file has %" PRIi64
                       " bytes: a QED image starts with a header of %d bytes: "
                       "this is not a QED image",
                       st->name, size, QED_HEADER_BYTES);
-  if (qed_storage_read (st, buf, sizeof buf, 0) == -1 ||
-      qed_header_decode (buf, st->name, h) == -1 ||
+  if (qed_header_decode (buf, st->name, h) == -1 ||
       qed_header_validate (h, (uint64_t) size, st->name) == -1)
     return -1;
 

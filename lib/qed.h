@@ -51,6 +51,7 @@
  *     table     L1/L2 entries in a bounded cache       (table.c)
  *     storage   the image file behind a few operations (storage.c)
  *     format    bytes <-> values, all geometry         (format.c)
+ *               formats by their magic                 (magic.c)
  *
  * Invariants I1-I10 are the design's, cited by these numbers in the code:
  *
@@ -223,6 +224,22 @@ extern uint64_t qed_max_image_size (const struct qed_geometry *g);
 extern const char *qed_entry_unsound (const struct qed_geometry *g,
                                       uint64_t entry, uint64_t length,
                                       uint64_t file_end, uint64_t own_table);
+
+/* ---- magics: see magic.c ---- */
+
+/* So many bytes at the start of a file can tell its format. */
+#define QED_MAGIC_BYTES 512
+
+/* The name of the format, in QEMU's words, whose magic is in the COUNT bytes
+ * at the start of a file, or NULL if there is none that we know.  It can be
+ * that of a disk image, a compressed file or an archive.
+ */
+extern const char *qed_find_magic (const uint8_t *buf, size_t count);
+
+/* What to do with a compressed file, or an archive, of that FORMAT, for the
+ * end of a message.  NULL: FORMAT is neither.
+ */
+extern const char *qed_packed_advice (const char *format);
 
 /* ---- storage: see storage.c ---- */
 
@@ -413,8 +430,8 @@ extern bool qed_is_nbd_uri (const char *name);
  */
 extern char *qed_backing_path (const char *image, const char *name);
 
-/* The name of the format whose magic is in ST, in QEMU's words; "raw" if there
- * is none that we know; NULL: the file can't be read.
+/* The name of the format whose magic is in ST, as qed_find_magic says; "raw" if
+ * there is none that we know; NULL: the file can't be read.
  */
 extern const char *qed_probe (struct qed_storage *st);
 

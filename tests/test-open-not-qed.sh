@@ -57,7 +57,7 @@ for i in range(4):
     bad = bytearray(good)
     bad[i] ^= 0x20
     refused(bad, f"{path}: header: magic {bad[:4].hex(' ')}: .*not a QED")
-for start in (b"QFI\xfb\0\0\0\3", b"\0" * 64, b"\xff" * 64, b"\0DEQ"):
+for start in (b"a text, say", b"QFI\xfa\0\0\0\3", b"\0" * 64, b"\xff" * 64, b"\0DEQ"):
     refused(start.ljust(65536, b"\0"),
             f"{path}: header: magic {start[:4].hex(' ')}: .*not a QED")
 END

@@ -87,7 +87,7 @@ static int
 decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
                enum format asked, const char *image)
 {
-  const char *found;
+  const char *found, *packed;
 
   l->format = asked;
   if (asked != FORMAT_PROBE)
@@ -97,6 +97,11 @@ decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
   if (found == NULL)
     return chain_error (c, image, "%s", qed_get_error ());
   l->format = strcmp (found, "qed") == 0 ? FORMAT_QED : FORMAT_RAW;
+  packed = qed_packed_advice (found);
+  if (packed)
+    return chain_error (c, image, "%s: has the magic of format %s: %s; or -F "
+                        "raw says that it is a raw disk all the same",
+                        l->path, found, packed);
   if (l->format == FORMAT_RAW && strcmp (found, "raw") != 0)
     return chain_error (c, image, "%s: has the magic of format %s: a backing "
                         "file must be raw or QED: convert it first",

@@ -123,6 +123,87 @@ test_magic (void)
   }
 }
 
+/* ---- magics ---- */
+
+#define BYTES(s) (const uint8_t *) s, sizeof s - 1
+
+/* Each format is known by the bytes of its own specification, where they
+ * are and if all of them are there.
+ */
+static void
+test_find_magic (void)
+{
+  static const struct {
+    const char *format;
+    size_t offset;
+    const uint8_t *bytes;
+    size_t length;
+    bool packed;
+  } cases[] = {
+    { "qed", 0, BYTES ("QED\0"), false },
+    { "qcow", 0, BYTES ("QFI\xfb\0\0\0\1"), false },
+    { "vmdk", 0, BYTES ("KDMV"), false },
+    { "vmdk", 0, BYTES ("COWD"), false },
+    { "vmdk", 0, BYTES ("# Disk DescriptorFile"), false },
+    { "vhdx", 0, BYTES ("vhdxfile"), false },
+    { "vpc", 0, BYTES ("conectix"), false },
+    { "vdi", 64, BYTES ("\x7f\x10\xda\xbe"), false },
+    { "luks", 0, BYTES ("LUKS\xba\xbe"), false },
+    { "parallels", 0, BYTES ("WithoutFreeSpace"), false },
+    { "parallels", 0, BYTES ("WithouFreSpacExt"), false },
+    { "bochs", 0, BYTES ("Bochs Virtual HD Image"), false },
+    { "cloop", 0, BYTES ("#!/bin/sh\n#V2.0 Format\n"), false },
+    { "gzip", 0, BYTES ("\x1f\x8b\x08"), true },
+    { "xz", 0, BYTES ("\xfd\x37\x7a\x58\x5a\x00"), true },
+    { "tar", 257, BYTES ("ustar"), true },
+    { "bzip2", 4, BYTES ("\x31\x41\x59\x26\x53\x59"), true },
+    { "zstd", 0, BYTES ("\x28\xb5\x2f\xfd"), true },
+    { "lz4", 0, BYTES ("\x04\x22\x4d\x18"), true },
+    { "lzip", 0, BYTES ("LZIP\1"), true },
+    { "lzop", 0, BYTES ("\x89\x4c\x5a\x4f\x00\x0d\x0a\x1a\x0a"), true },
+    { "zip", 0, BYTES ("PK\3\4"), true },
+    { "7z", 0, BYTES ("\x37\x7a\xbc\xaf\x27\x1c"), true },
+  };
+
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    size_t start = cases[i].offset, end = start + cases[i].length;
+    /* Exactly as much as is there, for the instruments. */
+    uint8_t *buf = calloc (1, end);
+    const char *format;
+
+    CHECK (buf != NULL);
+    memcpy (buf + start, cases[i].bytes, cases[i].length);
+    format = qed_find_magic (buf, end);
+    CHECK (format && strcmp (format, cases[i].format) == 0);
+    CHECK ((qed_packed_advice (format) != NULL) == cases[i].packed);
+    free (buf);
+
+    for (size_t n = 0; n < end; n++) {
+      buf = calloc (1, n + 1);
+      CHECK (buf != NULL);
+      if (n > start)
+        memcpy (buf + start, cases[i].bytes, n - start);
+      format = qed_find_magic (buf, n);
+      /* One begins with the other. */
+      CHECK (format == NULL || (strcmp (format, "qcow2") == 0 &&
+                                strcmp (cases[i].format, "qcow") == 0));
+      free (buf);
+    }
+    for (size_t bit = 0; bit < 8 * cases[i].length; bit++) {
+      uint8_t bad[QED_MAGIC_BYTES] = { 0 };
+
+      memcpy (bad + start, cases[i].bytes, cases[i].length);
+      bad[start + bit / 8] ^= (uint8_t) (1 << bit % 8);
+      format = qed_find_magic (bad, sizeof bad);
+      CHECK (format == NULL || (strcmp (format, "qcow2") == 0 &&
+                                strcmp (cases[i].format, "qcow") == 0));
+    }
+  }
+  CHECK_STR (qed_find_magic (BYTES ("QFI\xfb\0\0\0\3")), "qcow2");
+  CHECK (qed_packed_advice ("raw") == NULL);
+  CHECK (qed_packed_advice ("") == NULL);
+}
+
 /* ---- geometry ---- */
 
 static unsigned
@@ -651,6 +732,7 @@ HARNESS_MAIN (
   TEST (test_encode),
   TEST (test_round_trip),
   TEST (test_magic),
+  TEST (test_find_magic),
   TEST (test_geometry),
   TEST (test_max_image_size),
   TEST (test_valid),

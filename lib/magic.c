@@ -1,0 +1,109 @@
+/* nbdkit-qed
+ * Copyright (C) 2026 nbdkit-qed authors
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are
+ * met:
+ *
+ * * Redistributions of source code must retain the above copyright
+ * notice, this list of conditions and the following disclaimer.
+ *
+ * * Redistributions in binary form must reproduce the above copyright
+ * notice, this list of conditions and the following disclaimer in the
+ * documentation and/or other materials provided with the distribution.
+ *
+ * * Neither the name of nbdkit-qed nor the names of its contributors may be
+ * used to endorse or promote products derived from this software without
+ * specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+ * THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ * PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+ * CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+ * SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+ * LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+ * USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+ * ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+ * OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+ * SUCH DAMAGE.
+ */
+
+/* Formats by their magic: what a file is, or most likely is, that begins with
+ * such bytes.  This is the one table for everything that looks for a format.
+ *
+ * Of disk images it has those that QEMU 7.2 can tell by their first bytes; of
+ * compressed files and archives those in which images are handed around.
+ */
+
+#include <config.h>
+
+#include <string.h>
+
+#include "qed.h"
+
+#define UNPACK(command) \
+  "unpack it first with " command
+#define UNPACK_OR_FILTER(command, filter) \
+  UNPACK (command) ", or read it through nbdkit's " filter " filter (PACKED " \
+  "IMAGES in nbdkit-qed-plugin(1))"
+
+#define MAGIC(format, advice, offset, bytes) \
+  { format, advice, offset, sizeof bytes - 1, bytes }
+
+/* The first that fits counts. */
+static const struct {
+  const char *format;
+  const char *advice;           /* NULL: it is a disk image */
+  size_t offset, length;
+  const char *bytes;
+} magics[] = {
+  MAGIC ("qed",       NULL,  0, "QED\0"),
+  MAGIC ("qcow",      NULL,  0, "QFI\xfb\0\0\0\1"),
+  MAGIC ("qcow2",     NULL,  0, "QFI\xfb"),
+  MAGIC ("vmdk",      NULL,  0, "KDMV"),
+  MAGIC ("vmdk",      NULL,  0, "COWD"),
+  MAGIC ("vmdk",      NULL,  0, "# Disk DescriptorFile"),
+  MAGIC ("vhdx",      NULL,  0, "vhdxfile"),
+  MAGIC ("vpc",       NULL,  0, "conectix"),
+  MAGIC ("vdi",       NULL, 64, "\x7f\x10\xda\xbe"),
+  MAGIC ("luks",      NULL,  0, "LUKS\xba\xbe"),
+  MAGIC ("parallels", NULL,  0, "WithoutFreeSpace"),
+  MAGIC ("parallels", NULL,  0, "WithouFreSpacExt"),
+  MAGIC ("bochs",     NULL,  0, "Bochs Virtual HD Image"),
+  MAGIC ("cloop",     NULL,  0, "#!/bin/sh\n#V2.0 Format\n"),
+
+  MAGIC ("gzip",  UNPACK_OR_FILTER ("gunzip -k", "gzip"), 0, "\x1f\x8b\x08"),
+  MAGIC ("xz",    UNPACK_OR_FILTER ("xz -dk", "xz"), 0, "\xfd" "7zXZ\0"),
+  MAGIC ("tar",   UNPACK_OR_FILTER ("tar -xf", "tar"), 257, "ustar"),
+  MAGIC ("bzip2", UNPACK ("bunzip2 -k"), 4, "1AY&SY"),
+  MAGIC ("zstd",  UNPACK ("zstd -d"), 0, "\x28\xb5\x2f\xfd"),
+  MAGIC ("lz4",   UNPACK ("lz4 -d"), 0, "\x04\x22\x4d\x18"),
+  MAGIC ("lzip",  UNPACK ("lzip -dk"), 0, "LZIP\1"),
+  MAGIC ("lzop",  UNPACK ("lzop -d"), 0, "\x89LZO\0\r\n\x1a\n"),
+  MAGIC ("zip",   UNPACK ("unzip"), 0, "PK\3\4"),
+  MAGIC ("7z",    UNPACK ("7z x"), 0, "7z\xbc\xaf\x27\x1c"),
+};
+
+#define NR_MAGICS (sizeof magics / sizeof magics[0])
+
+const char *
+qed_find_magic (const uint8_t *buf, size_t count)
+{
+  for (size_t i = 0; i < NR_MAGICS; ++i)
+    if (magics[i].offset + magics[i].length <= count &&
+        memcmp (buf + magics[i].offset, magics[i].bytes,
+                magics[i].length) == 0)
+      return magics[i].format;
+  return NULL;
+}
+
+const char *
+qed_packed_advice (const char *format)
+{
+  for (size_t i = 0; i < NR_MAGICS; ++i)
+    if (strcmp (magics[i].format, format) == 0)
+      return magics[i].advice;
+  return NULL;
+}

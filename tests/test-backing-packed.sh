@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program bzip2 gzip tar xz zip zstd
+
+# A backing file that is compressed, or an archive, isn't taken for a raw disk
+# unless somebody says that it is one.
+cd $d
+head -c 100000 "$plugin" >base.raw
+truncate -s 1M base.raw
+gzip -c base.raw >base.gzip
+bzip2 -c base.raw >base.bzip2
+xz -c base.raw >base.xz
+zstd -q -c base.raw >base.zstd
+zip -q - base.raw >base.zip
+tar -cf base.tar base.raw
+
+for format in $(some gzip bzip2 xz zstd zip tar); do
+    base=base.$format
+    has="$base: has the magic of format $format: unpack it first with"
+    rm -f x.qed y.qed
+    "$PYTHON" - $base <<'END'
+import sys
+import qedimg
+qedimg.Image(1 << 20, backing=sys.argv[1]).save("x.qed")
+qedimg.Image(1 << 20, backing="x.qed").save("y.qed")
+qedimg.Image(1 << 20).save("z.qed")
+END
+    refused "$d/x.qed: backing file: $d/$has .*add backing-format=raw if" \
+            qed x.qed
+    refused "$d/$has .*add backing-format=raw if" qed x.qed backing=$base
+    refused "$d/$has" qed z.qed backing=$base
+    # Where the parameter doesn't reach it isn't named.
+    refused "$d/x.qed: backing file: $d/$has" qed y.qed
+    absent backing-format refused.log
+    for verb in map 'commit -q' "rebase -q -b ''"; do
+        fails 1 "x.qed: backing file: $has .*-F raw" eval \
+              "qed-img $verb x.qed"
+    done
+    fails 1 "$has .*-F raw says" qed-img info --backing-chain x.qed
+    rm -f new.qed
+    fails 1 "$has .*-F raw says" qed-img create -b $base new.qed
+    test ! -e new.qed
+    fails 1 "$has .*-F raw says" qed-img rebase -b $base z.qed
+    fails 1 "$has .*-F raw says" qed-img rebase -u -b $base z.qed
+
+    # It can be one all the same.
+    { cat $base; head -c 1M /dev/zero; } | head -c 1M >want
+    nbdkit -r -U - qed x.qed backing-format=raw --run 'nbdcopy "$uri" got'
+    cmp want got
+    qed-img rebase -u -b $base -F raw x.qed
+    nbdkit -r -U - qed x.qed --run 'nbdcopy "$uri" got'
+    cmp want got
+    qed-img create -q -b $base -F raw new.qed 1M
+    nbdkit -r -U - qed new.qed --run 'nbdcopy "$uri" got'
+    cmp want got
+done

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program gzip nbdcopy perl tar xz
+requires_filter gzip tar xz
+if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
+    skip "no FUSE here"
+fi
+
+# The commands of the section PACKED IMAGES in the man page of the plugin do
+# what it says: the disk comes out, of each kind of file.
+cd $d
+cleanup_fn tidy
+tidy ()
+{
+    if mountpoint -q packed; then fusermount3 -u packed; fi
+    wait
+}
+qed-img create -q disk.qed 64M
+on_disk disk.qed 'h.pwrite (bytearray (range (256)) * 9000, 12345678)'
+nbdkit -r -U - qed disk.qed --run 'nbdcopy "$uri" want.raw'
+gzip -k disk.qed
+xz -k disk.qed
+tar -cf disks.tar disk.qed
+sed -n '/^=head1 PACKED IMAGES/,/^=head1 SECURITY/p' \
+    "$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod" |
+    sed -n 's/^ \([^ ]\)/\1/p; s/^     */    /p' >section
+cat section
+
+# The first command unpacks.
+mv disk.qed hidden.qed
+eval "$(sed -n 1p section)"
+cmp disk.qed hidden.qed
+rm disk.qed
+
+# The others up to fusermount3 don't.
+sed -n '2,/^fusermount3/p' section >commands
+grep -F -e 'filter=xz' commands
+commands=$(cat commands)
+rm -f disk.raw
+eval "$commands"
+cmp disk.raw want.raw
+# After that come the filters for the other kinds, each to be put there.
+others=$(sed '1,/^fusermount3/d' section)
+test "$(wc -l <<<"$others")" = 2
+for k in gzip tar; do
+    line=$(grep -e "filter=$k" <<<"$others")
+    rm -f disk.raw packed.pid
+    rmdir packed
+    eval "${commands/'[ nbdkit -r --filter=xz file disk.qed.xz ]'/$line}"
+    cmp disk.raw want.raw
+done
