@@ -63,6 +63,7 @@
 #include <sys/stat.h>
 
 #include "error.h"
+#include "image.h"
 #include "nbd.h"
 #include "storage.h"
 
@@ -572,6 +573,7 @@ open_image (struct chain *c, struct layer *l)
   if (img) {
     l->st = NULL;
     c->bottom = NULL;
+    img->salvage = c->opts->salvage;
   }
   return img;
 }

@@ -314,7 +314,10 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
       r = qed_storage_read (img->st, buf, run.length, run.file_offset);
       break;
     case QED_RUN_UNSOUND:
-      r = qed_unsound_error (img, offset);
+      if (img->salvage)
+        memset (buf, 0, run.length);
+      else
+        r = qed_unsound_error (img, offset);
       break;
     }
     if (r == -1)
@@ -401,7 +404,8 @@ qed_extents (struct qed_image *img, uint64_t offset, uint64_t length,
         return -1;
     }
     else
-      qed_collect (&c, run.length, run.type != QED_RUN_UNSOUND);
+      qed_collect (&c, run.length,
+                   run.type != QED_RUN_UNSOUND || img->salvage);
     offset += run.length;
     length -= run.length;
   }

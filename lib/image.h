@@ -57,6 +57,8 @@ struct qed_image {
   struct qed_backing *backing;
   bool overlay;
 
+  bool salvage;                 /* unsound clusters read as zeros */
+
   struct qed_stretch data;      /* of the image file */
 
   /* An entry was seen that may not be followed: never mark it clean (I6). */

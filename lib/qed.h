@@ -460,6 +460,9 @@ struct qed_chain_options {
   bool backing_uri;             /* headers may name NBD URIs */
   bool qed_img;                 /* messages are to advise options of qed-img's,
                                    not parameters of the plugin's */
+  bool salvage;                 /* what unsound entries map reads as zeros, in
+                                   all images of the chain, and is no data; the
+                                   image may not be made writable */
   bool lock;                    /* take locks: qed_storage_open */
   size_t cache_size;            /* bytes, for all the images together */
 };
@@ -487,7 +490,8 @@ extern const char *qed_get_name (const struct qed_image *img);
  */
 
 /* Read COUNT bytes of the disk at OFFSET.  EIO if an unsound entry maps a
- * part of the range or the file is shorter than it was.
+ * part of the range, unless the chain was opened with salvage, or the file is
+ * shorter than it was.
  */
 extern int qed_pread (struct qed_image *img, void *buf, size_t count,
                       uint64_t offset);
@@ -517,7 +521,8 @@ extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
 /* The extents of a range, through all that is below the image.  A range is
  * zero if nothing is allocated for it anywhere, if it was zeroed, or if the
  * file that it would be read from has a hole there.  Unsound clusters count as
- * data: reading them says what is wrong.  Returns -1 if FN does.
+ * data: reading them says what is wrong, but with salvage they are zeros.
+ * Returns -1 if FN does.
  */
 extern int qed_extents (struct qed_image *img, uint64_t offset,
                         uint64_t length, qed_extent_fn *fn, void *opaque);

@@ -70,7 +70,7 @@
 /* file= */
 static char *filename;
 
-/* backing=, backing-format=, backing-dir= and backing-uri=, lock=,
+/* backing=, backing-format=, backing-dir= and backing-uri=, lock=, salvage=,
  * cache-size=.
  */
 static struct qed_chain_options chain_options = {
@@ -252,6 +252,8 @@ qed_plugin_config (const char *key, const char *value)
   }
   if (strcmp (key, "lock") == 0)
     return parse_bool (value, &chain_options.lock);
+  if (strcmp (key, "salvage") == 0)
+    return parse_bool (value, &chain_options.salvage);
   nbdkit_error ("unknown parameter '%s': see nbdkit qed --help", key);
   return -1;
 }
@@ -285,7 +287,10 @@ qed_plugin_config_complete (void)
   "before\n" \
   "                                 writing, or refuse (default: auto).\n" \
   "lock=true|false                  Lock the image as QEMU does " \
-  "(default: true)."
+  "(default: true).\n" \
+  "salvage=true|false               Read-only: what is damaged reads as " \
+  "zeros\n" \
+  "                                 (default: false)."
 
 static void
 qed_plugin_dump_plugin (void)
@@ -293,6 +298,53 @@ qed_plugin_dump_plugin (void)
   printf ("qed_libnbd=%s\n", qed_have_libnbd ? "yes" : "no");
   printf ("qed_punch_hole=yes\n");
   printf ("qed_version=%s\n", PACKAGE_VERSION);
+}
+
+/* ---- salvage=true ---- */
+
+/* An image can be damaged in millions of places: so many are said one by one. */
+#define MAX_SAID 1000
+
+struct damages {
+  uint64_t ranges, bytes;       /* all */
+  uint64_t said_bytes;          /* of those that were said one by one */
+};
+
+static int
+say_damage (void *opaque, const struct qed_map_entry *e)
+{
+  struct damages *d = opaque;
+
+  if (!e->unsound)
+    return 0;
+  d->bytes += e->length;
+  if (d->ranges++ < MAX_SAID) {
+    nbdkit_error ("%s: %" PRIu64 " bytes at offset %" PRIu64 " of the disk "
+                  "read as zeros: %s is corrupt there", filename, e->length,
+                  e->offset, e->filename);
+    d->said_bytes = d->bytes;
+  }
+  return 0;
+}
+
+/* Say what can't be read, once and before anybody reads it. */
+static int
+say_damages (void)
+{
+  struct damages d = { .ranges = 0 };
+
+  if (qed_map_layers (image, 0, qed_get_header (image)->image_size,
+                      say_damage, &d) == -1)
+    return library_error ();
+  if (d.ranges > MAX_SAID)
+    nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
+                  "zeros: qed-img map lists them", filename,
+                  d.bytes - d.said_bytes, d.ranges - MAX_SAID);
+  if (d.ranges > 0)
+    nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
+                  "in all: qed-img check says more", filename, d.bytes,
+                  d.ranges);
+  return 0;
 }
 
 static int
@@ -306,7 +358,9 @@ qed_plugin_get_ready (void)
   signal (SIGXFSZ, SIG_IGN);
 
   image = qed_open_chain (filename, &chain_options);
-  return image ? 0 : library_error ();
+  if (image == NULL)
+    return library_error ();
+  return chain_options.salvage ? say_damages () : 0;
 }
 
 static void
@@ -327,7 +381,7 @@ static char writable_handle, readonly_handle;
 static void *
 qed_plugin_open (int readonly)
 {
-  if (readonly)
+  if (readonly || chain_options.salvage)
     return &readonly_handle;
   switch (qed_make_writable (image, &write_options)) {
   case 0:

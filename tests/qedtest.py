@@ -469,6 +469,45 @@ def serve_and_check(path, *args):
         model.close()
 
 
+class Salvaged(qedimg.Model):
+    """The model of a damaged image: what is UNSOUND reads as zeros."""
+
+    def read(self, offset, length):
+        result = []
+        cs = self.cluster_size
+        while length > 0:
+            n = min(length, cs - offset % cs)
+            try:
+                result.append(super().read(offset, n))
+            except qedimg.Unsound:
+                result.append(bytes(n))
+            offset += n
+            length -= n
+        return b"".join(result)
+
+    def damages(self, start=0, end=None):
+        """The parts of a range that are UNSOUND, here or, where nothing hides
+        that, below: (offset, length, path), neighbours merged."""
+        end = self.size if end is None else end
+        result = []
+        for run in self.runs():
+            s, e = max(start, run.start), min(end, run.end)
+            if s >= e:
+                continue
+            parts = []
+            if run.kind == UNSOUND:
+                parts = [(s, e - s, self.path)]
+            elif run.kind == UNALLOCATED and isinstance(self.below, Salvaged):
+                parts = self.below.damages(s, min(e, self.below.size))
+            for offset, length, path in parts:
+                if (result and result[-1][2] == path
+                        and sum(result[-1][:2]) == offset):
+                    length += result[-1][1]
+                    offset = result.pop()[0]
+                result.append((offset, length, path))
+        return result
+
+
 #----------------------------------------------------------------------
 # Writing.
 

@@ -123,6 +123,8 @@ completes 'nbdkit qed disk.qed backing-dir=' 'dir'
 completes 'nbdkit qed disk.qed backing-format=' 'auto qed raw'
 completes 'nbdkit qed disk.qed check=' 'auto never'
 completes 'nbdkit qed disk.qed lock=f' 'false'
+completes 'nbdkit qed disk.qed sal' 'salvage=' nospace
+completes 'nbdkit qed disk.qed salvage=' 'false true'
 completes './nbdkit -U - qed disk.qed backing-uri=' 'false true'
 # The parameters are those that the plugin has.
 params=$(nbdkit qed --help | sed -n '/^plugin:/,$p' |

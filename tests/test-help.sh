@@ -41,7 +41,7 @@ nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)
 test "$(echo $params)" = "backing backing-dir backing-format \
-backing-uri cache-size check file lock"
+backing-uri cache-size check file lock salvage"
 pod="$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod"
 for p in $params; do
     grep -F "B<$p=" "$pod"

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_program nbdcopy
+
+# salvage=true on a chain: damage in a lower layer is said with its own file,
+# not where a layer above hides it; damage in an upper one hides the layers
+# below, where the disk reads as zeros.
+cd $d
+"$PYTHON" - <<'END'
+import qedimg
+base = qedimg.Image(2 << 20)
+for c in range(20):
+    base.data(c, b"b" * 65536)
+for c in (3, 4, 5, 10):
+    base.entry(c, 12345)
+base.save("base.qed")
+top = qedimg.Image(3 << 20, backing="base.qed")
+top.data(4, b"t" * 65536)
+top.zero(10)
+top.entry(12, 1 << 50)
+top.save("top.qed")
+END
+state_of top.qed base.qed >before
+nbdkit -U - qed top.qed salvage=true --run 'nbdcopy "$uri" copy.raw' 2>err
+cat err
+cat >want <<END
+$d/top.qed: 65536 bytes at offset 196608 of the disk read as zeros: $d/base.qed is corrupt there
+$d/top.qed: 65536 bytes at offset 327680 of the disk read as zeros: $d/base.qed is corrupt there
+$d/top.qed: 65536 bytes at offset 786432 of the disk read as zeros: $d/top.qed is corrupt there
+$d/top.qed: 196608 bytes in 3 ranges read as zeros in all: qed-img check says more
+END
+sed 's/^nbdkit: error: //' err | diff -u want -
+"$PYTHON" - <<'END'
+want = bytearray(b"b" * 65536 * 20 + bytes(65536 * 28))
+for c, b in (3, b"\0"), (4, b"t"), (5, b"\0"), (10, b"\0"), (12, b"\0"):
+    want[c * 65536:(c + 1) * 65536] = b * 65536
+with open("copy.raw", "rb") as f:
+    assert f.read() == want
+END
+state_of top.qed base.qed | diff before -
+
+# A part of the chain that is left out is not said.
+nbdkit -U - qed top.qed backing=none salvage=true --run true 2>err
+grep -c 'read as zeros:' err | grep -x 1
+# What isn't damaged gives nothing to say, and is read-only all the same.
+qed-img create -q good.qed 1M
+nbdkit -U - qed good.qed salvage=true --run 'nbdinfo --size "$uri"' 2>err
+test ! -s err
