@@ -77,7 +77,8 @@ cat table - >want <<'END'
      8 MiB  12.5%  data in base.raw
   19.9 MiB  31.2%  zeros in base.raw
   29.8 MiB  46.6%  nothing, which reads as zeros
-[####....-.......########....................................-..-]
+[####....-...................................................-..-] x.qed
+[................########........................................] base.raw
  . no data, -+* some, # only data
 END
 diff -u want out
@@ -86,20 +87,22 @@ diff -u want out
 LC_ALL=C on_terminal map -s 1M -l 10 x.qed
 grep -x '      10 B 100.0%  from offset 0x100000' out
 grep -x '      10 B 100.0%  data in x.qed' out
-grep -c '^\[[.#]*\]$' out
+grep -c '^\[[.#]*\] x.qed$' out
 LC_ALL=C on_terminal map -s 7M -l 2M x.qed
-grep -x '\[\.\{32\}##\.\{30\}\]' out
+grep -x '\[\.\{32\}##\.\{30\}\] x.qed' out
 # Nothing to sum up.
 LC_ALL=C on_terminal map -s 1G x.qed
 test "$(wc -l <out)" = 1
 
 if locale -a | grep -i -x 'c.utf-\?8'; then
     LC_ALL=C.UTF-8 on_terminal map x.qed
-    grep -F -x '[████····░·······████████····································░··░]' \
+    grep -F -x '[████····░···················································░··░] x.qed' \
+         out
+    grep -F -x '[················████████········································] base.raw' \
          out
 fi
 LC_ALL=C on_terminal map bad.qed || :
-grep -F -x '[####....-.......########................!...................-..-]' \
+grep -F -x '[####....-...............................!...................-..-] bad.qed' \
      out
 grep "    64 KiB   0.1%  can't be read in bad.qed" out
 

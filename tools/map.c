@@ -45,28 +45,32 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <json-c/json.h>
+
 #include "qed-img.h"
 
 /* The disk is shown as a row of so many cells. */
 #define CELLS 64
 
+/* What comes from a layer. */
 struct layer_sums {
-  char *name;                   /* NULL: nothing came from it */
-  uint64_t data, zero, unsound; /* bytes */
+  char *name;                   /* NULL: nothing does */
+  uint64_t data, zero, unsound, shared; /* bytes; none counts twice */
+  uint64_t cells[CELLS];        /* bytes of data, shared or not */
+  bool bad_cells[CELLS], shared_cells[CELLS];
 };
 
 struct map {
   const char *file;
   uint64_t start, length;       /* the range of the disk */
-  bool json, summary;
+  bool json, totals;
+  bool summary;                 /* for people, or as JSON */
   uint64_t entries;             /* printed so far */
   uint64_t unsound;             /* bytes */
 
   /* For a summary: */
   struct layer_sums layers[QED_MAX_CHAIN + 1];
   uint64_t absent;              /* bytes */
-  uint64_t cells[CELLS];        /* bytes of data */
-  bool bad_cells[CELLS];
 };
 
 /* ---- qemu-img's output ---- */
@@ -81,14 +85,17 @@ print_json_entry (struct map *m, const struct qed_map_entry *e)
           e->data ? "true" : "false");
   if (e->has_offset)
     printf (", \"offset\": %" PRIu64, e->file_offset);
+  if (e->shared)
+    printf (", \"shared\": true");
   putchar ('}');
 }
 
 static void
 print_row (const struct qed_map_entry *e)
 {
-  say (stdout, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s", e->offset,
-       e->length, e->file_offset, e->filename);
+  say (stdout, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s%s", e->offset,
+       e->length, e->file_offset, e->filename,
+       e->shared ? " (shared with another range)" : "");
 }
 
 /* ---- the summary ---- */
@@ -101,7 +108,8 @@ cell_start (const struct map *m, unsigned i)
 }
 
 static void
-add_to_cells (struct map *m, const struct qed_map_entry *e)
+add_to_cells (const struct map *m, struct layer_sums *l,
+              const struct qed_map_entry *e)
 {
   const uint64_t end = e->offset + e->length;
   unsigned i = (unsigned) ((unsigned __int128) (e->offset - m->start) *
@@ -114,10 +122,12 @@ add_to_cells (struct map *m, const struct qed_map_entry *e)
       from = e->offset;
     if (to > end)
       to = end;
-    if (to > from && e->unsound)
-      m->bad_cells[i] = true;
-    else if (to > from)
-      m->cells[i] += to - from;
+    if (to <= from)
+      continue;
+    if (!e->unsound)
+      l->cells[i] += to - from;
+    l->bad_cells[i] |= e->unsound;
+    l->shared_cells[i] |= e->shared;
   }
 }
 
@@ -132,49 +142,85 @@ sum_up (struct map *m, const struct qed_map_entry *e)
   }
   if (l->name == NULL)
     l->name = xasprintf ("%s", e->filename);
-  *(e->unsound ? &l->unsound : e->zero ? &l->zero : &l->data) += e->length;
+  *(e->unsound ? &l->unsound : e->zero ? &l->zero :
+    e->shared ? &l->shared : &l->data) += e->length;
   if (e->data)
-    add_to_cells (m, e);
+    add_to_cells (m, l, e);
 }
+
+/* ---- the summary for people ---- */
 
 static void
 print_sum (const struct map *m, uint64_t sum, const char *what,
            const char *name)
 {
   double percent = 100 * (double) sum / (double) m->length;
-  char *size = human_size (sum), *share;
+  char *size, *share;
 
+  if (sum == 0)
+    return;
+  size = human_size (sum);
   share = percent < 0.05 ? xasprintf ("<0.1") : xasprintf ("%.1f", percent);
-  if (sum > 0)
-    say (stdout, "%10s %5s%%  %s%s", size, share, what, name);
+  say (stdout, "%10s %5s%%  %s%s", size, share, what, name);
   free (size);
   free (share);
 }
 
-static void
-print_bar (const struct map *m)
+/* What cells are made of: how much data there is, and marks that win over
+ * that.
+ */
+enum { NONE, SOME, FULL = 4, SHARED, BAD };
+static const char *const ascii[] = { ".", "-", "+", "*", "#", "=", "!" };
+static const char *const blocks[] = { "·", "░", "▒", "▓", "█", "=", "!" };
+
+static unsigned
+cell_level (const struct map *m, const struct layer_sums *l, unsigned i)
 {
-  static const char *const ascii[] = { ".", "-", "+", "*", "#", "!" };
-  static const char *const blocks[] = { "·", "░", "▒", "▓", "█", "!" };
-  enum { NONE, SOME, FULL = 4, BAD };
+  uint64_t size = cell_start (m, i + 1) - cell_start (m, i);
+
+  if (l->bad_cells[i])
+    return BAD;
+  if (l->shared_cells[i])
+    return SHARED;
+  if (l->cells[i] == 0)
+    return NONE;
+  if (l->cells[i] == size)
+    return FULL;
+  /* Rounding must not make it full. */
+  return SOME + (unsigned) (2.999 * ((double) l->cells[i] / (double) size));
+}
+
+/* The disk as L has it: aligned with those of other layers. */
+static void
+print_bar (const struct map *m, const struct layer_sums *l,
+           const char *const *characters)
+{
+  putchar ('[');
+  for (unsigned i = 0; i < CELLS; ++i)
+    fputs (characters[cell_level (m, l, i)], stdout);
+  say (stdout, "] %s", l->name ? l->name : m->file);
+}
+
+/* One bar for each layer that has data, and for the image itself. */
+static void
+print_bars (const struct map *m)
+{
   bool utf8 = setlocale (LC_CTYPE, "") &&
     strcmp (nl_langinfo (CODESET), "UTF-8") == 0;
   const char *const *c = utf8 ? blocks : ascii;
-  bool bad = false;
+  bool bad = false, shared = false;
 
-  putchar ('[');
-  for (unsigned i = 0; i < CELLS; ++i) {
-    uint64_t size = cell_start (m, i + 1) - cell_start (m, i);
-    unsigned level = m->cells[i] == 0 ? NONE : m->cells[i] == size ? FULL :
-      SOME + (unsigned) (3 * ((double) m->cells[i] / (double) size));
-
-    bad |= m->bad_cells[i];
-    fputs (c[m->bad_cells[i] ? BAD : level < FULL || m->cells[i] == size ?
-             level : FULL - 1], stdout);
+  for (const struct layer_sums *l = m->layers;
+       l <= &m->layers[QED_MAX_CHAIN]; ++l) {
+    if (l == m->layers || l->data || l->unsound || l->shared)
+      print_bar (m, l, c);
+    bad |= l->unsound > 0;
+    shared |= l->shared > 0;
   }
-  say (stdout, "]");
-  say (stdout, " %s no data, %s%s%s some, %s only data%s", c[NONE], c[SOME],
-       c[SOME + 1], c[SOME + 2], c[FULL], bad ? ", ! can't be read" : "");
+  say (stdout, " %s no data, %s%s%s some, %s only data%s%s", c[NONE], c[SOME],
+       c[SOME + 1], c[SOME + 2], c[FULL],
+       shared ? ", = shared with another range" : "",
+       bad ? ", ! can't be read" : "");
 }
 
 static void
@@ -182,17 +228,52 @@ print_summary (const struct map *m)
 {
   char *length = human_size (m->length);
 
-  say (stdout, "%s", "");
   say (stdout, "%10s 100.0%%  from offset %#" PRIx64, length, m->start);
+  free (length);
+  if (m->length == 0)
+    return;
   for (const struct layer_sums *l = m->layers;
        l <= &m->layers[QED_MAX_CHAIN]; ++l) {
     print_sum (m, l->data, "data in ", l->name);
+    print_sum (m, l->shared, "shared with another range in ", l->name);
     print_sum (m, l->zero, "zeros in ", l->name);
     print_sum (m, l->unsound, "can't be read in ", l->name);
   }
   print_sum (m, m->absent, "nothing, which reads as zeros", "");
-  print_bar (m);
-  free (length);
+  print_bars (m);
+}
+
+/* ---- the summary as JSON ---- */
+
+static json_object *
+layer_json (unsigned depth, const struct layer_sums *l)
+{
+  json_object *o = json_object_new_object ();
+
+  add_number (o, "depth", depth);
+  add_string (o, "filename", l->name);
+  add_number (o, "data", l->data);
+  add_number (o, "shared", l->shared);
+  add_number (o, "zero", l->zero);
+  add_number (o, "unreadable", l->unsound);
+  return o;
+}
+
+static void
+print_json_summary (const struct map *m)
+{
+  json_object *o = json_object_new_object ();
+  json_object *layers = json_object_new_array ();
+
+  add_number (o, "start", m->start);
+  add_number (o, "length", m->length);
+  add_number (o, "absent", m->absent);
+  add_json (o, "layers", layers);
+  for (unsigned i = 0; i <= QED_MAX_CHAIN; ++i)
+    if (m->layers[i].name &&
+        json_object_array_add (layers, layer_json (i, &m->layers[i])) < 0)
+      out_of_memory ();
+  print_json (o);
 }
 
 /* ---- the verb ---- */
@@ -202,9 +283,9 @@ take_entry (void *opaque, const struct qed_map_entry *e)
 {
   struct map *m = opaque;
 
-  if (m->json)
+  if (m->json && !m->totals)
     print_json_entry (m, e);
-  else if (e->has_offset && e->data)
+  else if (!m->totals && e->has_offset && e->data)
     print_row (e);
   if (m->summary)
     sum_up (m, e);
@@ -229,22 +310,26 @@ print_map (struct map *m, struct qed_image *img)
     m->length = 0;
   else if (m->length > size - m->start)
     m->length = size - m->start;
-  if (m->length == 0)
-    m->summary = false;
 
-  if (!m->json)
+  if (!m->totals && !m->json)
     puts ("Offset          Length          Mapped to       File");
-  else if (m->length == 0)
+  else if (!m->totals && m->length == 0)
     print_json_entry (m, &(struct qed_map_entry) { .offset = m->start });
   if (m->length > 0 &&
       qed_map_layers (img, m->start, m->length, take_entry, m) == -1) {
     complain ("%s", qed_get_error ());
     return -1;
   }
-  if (m->json)
+  if (m->json && !m->totals)
     puts ("]");
-  if (m->summary)
+  if (m->json && m->totals)
+    print_json_summary (m);
+  else if (m->totals)
     print_summary (m);
+  else if (m->summary && m->length > 0) {
+    putchar ('\n');
+    print_summary (m);
+  }
   return 0;
 }
 
@@ -265,7 +350,7 @@ static void
 parse_args (int argc, char *argv[], struct map *m,
             struct qed_chain_options *opts)
 {
-  enum { OUTPUT = 256, BACKING_DIR };
+  enum { OUTPUT = 256, BACKING_DIR, TOTALS };
   static const struct option longs[] = {
     { "backing-dir", required_argument, NULL, BACKING_DIR },
     { "force-share", no_argument, NULL, 'U' },
@@ -274,6 +359,7 @@ parse_args (int argc, char *argv[], struct map *m,
     { "max-length", required_argument, NULL, 'l' },
     { "output", required_argument, NULL, OUTPUT },
     { "start-offset", required_argument, NULL, 's' },
+    { "totals", no_argument, NULL, TOTALS },
     { NULL, 0, NULL, 0 }
   };
   int c;
@@ -295,6 +381,9 @@ parse_args (int argc, char *argv[], struct map *m,
     case 's':
       m->start = option_offset ("-s", optarg);
       break;
+    case TOTALS:
+      m->totals = true;
+      break;
     case 'U':
       opts->lock = false;
       break;
@@ -315,7 +404,7 @@ map (int argc, char *argv[])
   int r;
 
   parse_args (argc, argv, &m, &opts);
-  m.summary = !m.json && isatty (STDOUT_FILENO);
+  m.summary = m.totals || (!m.json && isatty (STDOUT_FILENO));
   img = qed_open_chain (m.file, &opts);
   if (img == NULL) {
     complain ("%s", qed_get_error ());
@@ -333,11 +422,13 @@ map (int argc, char *argv[])
 
 const struct verb verb_map = {
   "map", map,
-  "[--output=human|json] [-U] [-s OFFSET] [-l LENGTH] FILE",
+  "[--output=human|json] [--totals] [-U] [-s OFFSET] [-l LENGTH] FILE",
 
   "Print where each part of the disk is: in which file, and at which offset.\n"
   "\n"
   "  --output=human|json    the form (without: human)\n"
+  "  --totals               print sums and a picture of the disk only; a\n"
+  "                         terminal gets them after the table without it\n"
   "  -s, --start-offset=OFFSET\n"
   "  -l, --max-length=LENGTH\n"
   "                         of the disk, the part to look at (without: all)\n"
