@@ -73,8 +73,28 @@ Format specific information:
     table size: 2
     header size: 3
     l1 offset: 57344
-    features: 0x2
+    features: 0x2 (need check)
     compat features: 0xc
     autoclear features: 0x8000000000000000
 END
 grep -v '^disk size: ' b | diff -u a -
+
+# The bits of features have names.
+"$PYTHON" - <<'END'
+import qedimg
+for bits in range(8):
+    qedimg.Image(1 << 20, features=bits & ~1,
+                 backing="base.raw" if bits & 1 else None).save(f"{bits}.qed")
+END
+while read -r bits names; do
+    qed-img info $bits.qed | grep -x -F "    features: $names"
+done <<'END'
+0 0x0
+1 0x1 (backing file)
+2 0x2 (need check)
+3 0x3 (backing file, need check)
+4 0x4 (raw backing file)
+5 0x5 (backing file, raw backing file)
+6 0x6 (need check, raw backing file)
+7 0x7 (backing file, need check, raw backing file)
+END

@@ -44,6 +44,33 @@
 /* ---- output for people: qemu-img's lines ---- */
 
 static void
+print_features (uint64_t features)
+{
+  static const struct {
+    uint64_t bit;
+    const char *name;
+  } known[] = {
+    { QED_F_BACKING_FILE, "backing file" },
+    { QED_F_NEED_CHECK, "need check" },
+    { QED_F_BACKING_FORMAT_NO_PROBE, "raw backing file" },
+  };
+  char *names = NULL;
+
+  /* There are no others: such an image isn't opened. */
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; ++i)
+    if (features & known[i].bit) {
+      char *longer = xasprintf ("%s%s%s", names ? names : "",
+                                names ? ", " : " (", known[i].name);
+
+      free (names);
+      names = longer;
+    }
+  say (stdout, "    features: 0x%" PRIx64 "%s%s", features,
+       names ? names : "", names ? ")" : "");
+  free (names);
+}
+
+static void
 print_header (const struct layer *l)
 {
   const struct qed_header *h = &l->header;
@@ -64,7 +91,7 @@ print_header (const struct layer *l)
   say (stdout, "    table size: %" PRIu32, h->table_size);
   say (stdout, "    header size: %" PRIu32, h->header_size);
   say (stdout, "    l1 offset: %" PRIu64, h->l1_table_offset);
-  say (stdout, "    features: 0x%" PRIx64, h->features);
+  print_features (h->features);
   say (stdout, "    compat features: 0x%" PRIx64, h->compat_features);
   say (stdout, "    autoclear features: 0x%" PRIx64, h->autoclear_features);
 }
