@@ -371,6 +371,22 @@ shrink_to (struct qed_image *img, uint64_t size,
   return r;
 }
 
+/* MAX is what the geometry can map. */
+static int
+too_large (const struct qed_image *img, uint64_t size, uint64_t max)
+{
+  char buf[QED_ADVICE_BYTES];
+  const char *advice = qed_advise_geometry (&img->h, size, buf);
+
+  return qed_error (EINVAL, "%s: size %" PRIu64 ": must be at most %" PRIu64
+                    " with the image's cluster_size %" PRIu32
+                    " and table_size %" PRIu32 "%s%s%s", img->st->name, size,
+                    max, img->h.cluster_size, img->h.table_size,
+                    advice ? ", which can't be changed: make a larger image "
+                    "with qed-img create " : "", advice ? advice : "",
+                    advice ? " and copy the disk" : "");
+}
+
 int
 qed_resize (struct qed_image *img, uint64_t size, bool shrink,
             const struct qed_progress *progress)
@@ -384,13 +400,7 @@ qed_resize (struct qed_image *img, uint64_t size, bool shrink,
     return qed_error (EINVAL, "%s: size %" PRIu64 ": must be a multiple of %"
                       PRIu32, name, size, QED_SECTOR_SIZE);
   if (size > max)
-    return qed_error (EINVAL, "%s: size %" PRIu64 ": must be at most %" PRIu64
-                      " with the image's cluster_size %" PRIu32
-                      " and table_size %" PRIu32 "%s", name, size, max,
-                      img->h.cluster_size, img->h.table_size,
-                      max == QED_MAX_IMAGE_SIZE ? "" : ", which can't be "
-                      "changed: make a larger image with qed-img create -o "
-                      "cluster_size=SIZE,table_size=16 and copy the disk");
+    return too_large (img, size, max);
   if (size > img->g.image_size)
     return grow (img, size, progress);
   if (!shrink && size < img->g.image_size)

@@ -47,6 +47,23 @@
 #include "format.h"
 #include "storage.h"
 
+/* Before qed_header_validate, which knows no advice. */
+static int
+check_size (const struct qed_header *h, const struct qed_geometry *g,
+            const char *name)
+{
+  char advice[QED_ADVICE_BYTES];
+  uint64_t max = qed_max_image_size (g);
+
+  if (h->image_size <= max)
+    return 0;
+  return qed_error (EINVAL, "%s: image_size %" PRIu64 ": must be at most %"
+                    PRIu64 " with cluster_size %" PRIu32 " and table_size %"
+                    PRIu32 ": make it with larger clusters or tables: %s",
+                    name, h->image_size, max, h->cluster_size, h->table_size,
+                    qed_advise_geometry (h, h->image_size, advice));
+}
+
 /* The header for OPTS, checked. */
 static int
 make_header (const struct qed_create_options *opts, const char *name,
@@ -79,6 +96,8 @@ make_header (const struct qed_create_options *opts, const char *name,
   }
 
   qed_geometry_init (&g, h);
+  if (check_size (h, &g, name) == -1)
+    return -1;
   return qed_header_validate (h, g.l1_offset + g.table_bytes, name);
 }
 

@@ -57,6 +57,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "error.h"
@@ -315,6 +316,26 @@ qed_max_image_size (const struct qed_geometry *g)
   unsigned bits = 2 * g->table_bits + g->cluster_bits;
 
   return bits >= 63 ? QED_MAX_IMAGE_SIZE : UINT64_C (1) << bits;
+}
+
+const char *
+qed_advise_geometry (const struct qed_header *h, uint64_t size,
+                     char buf[QED_ADVICE_BYTES])
+{
+  struct qed_header larger = *h;
+  struct qed_geometry g;
+
+  if (size > QED_MAX_IMAGE_SIZE)
+    return NULL;
+  for (qed_geometry_init (&g, &larger); qed_max_image_size (&g) < size;
+       qed_geometry_init (&g, &larger))
+    if (larger.table_size < QED_MAX_TABLE_SIZE)
+      larger.table_size *= 2;
+    else
+      larger.cluster_size *= 2;
+  snprintf (buf, QED_ADVICE_BYTES, "-o cluster_size=%" PRIu32 "k,table_size=%"
+            PRIu32, larger.cluster_size >> 10, larger.table_size);
+  return buf;
 }
 
 const char *

@@ -81,6 +81,15 @@ qed_overlaps (uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
   return a < b ? b - a < a_len : a - b < b_len;
 }
 
+/* The options of qed-img create for the smallest geometry that can map SIZE
+ * bytes, with tables and clusters no smaller than those of H, written to BUF;
+ * or NULL: there is none.
+ */
+#define QED_ADVICE_BYTES 64
+extern const char *qed_advise_geometry (const struct qed_header *h,
+                                        uint64_t size,
+                                        char buf[QED_ADVICE_BYTES]);
+
 /* The same test as qed_entry_unsound, without the words. */
 static inline bool
 qed_entry_sound (const struct qed_geometry *g, uint64_t entry,

@@ -69,6 +69,23 @@ bad 'x.qed: .*image_size 1073742336: must be at most 1073741824' \
     -o cluster_size=4k,table_size=1 x.qed 1073742336
 bad 'x.qed: .*must be at most 9223372036854775296' \
     -o cluster_size=64M,table_size=16 x.qed 8E
+
+# The message names a geometry that is large enough.
+too_large ()
+{
+    local size=$1 advice=$2
+    shift 2
+    bad "x.qed: image_size .*: make it with larger clusters or tables: \
+$advice\$" "$@" x.qed $size
+    qed-img create -q $advice x.qed $size
+    rm x.qed
+}
+too_large 100T '-o cluster_size=64k,table_size=8'
+too_large 300T '-o cluster_size=64k,table_size=16'
+too_large 1025T '-o cluster_size=128k,table_size=16'
+too_large 7E '-o cluster_size=2048k,table_size=16'
+too_large 1025M '-o cluster_size=4k,table_size=2' \
+          -o cluster_size=4k,table_size=1
 bad 'x.qed: .*must be at most 9223372036854775296' \
     -o cluster_size=64M,table_size=16 x.qed 18446744073709551615
 for v in -1 '' x 1x 1kk k 1.5 1..5k 0x1000 1e3 ' 1' '1 ' +1 16E \

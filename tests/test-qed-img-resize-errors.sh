@@ -50,15 +50,20 @@ bad ()
 # Limits of the geometry.
 qed-img create -q -o cluster_size=4k,table_size=1 x.qed 1M
 bad "x.qed: size 1073742336: must be at most 1073741824 with the image's \
-cluster_size 4096 and table_size 1, .*qed-img create -o cluster_size=" \
-    x.qed 1073741825
+cluster_size 4096 and table_size 1, .*qed-img create -o cluster_size=4k,\
+table_size=2 and copy the disk\$" x.qed 1073741825
 bad "x.qed: size .*: must be at most 1073741824" x.qed +1G
 bad "x.qed: size .*: must be at most 1073741824" x.qed 8E
 bad "x.qed: size .*: must be at most 1073741824" x.qed +15.9E
 bad "x.qed: size .*: must be at most 1073741824" x.qed 18446744073709551615
 qed-img create -q x.qed 1M
 bad "x.qed: size .*: must be at most 70368744177664 with the image's \
-cluster_size 65536 and table_size 4" x.qed 65T
+cluster_size 65536 and table_size 4, which can't be changed: make a larger \
+image with qed-img create -o cluster_size=64k,table_size=8 and copy the \
+disk\$" x.qed 65T
+# There is no such geometry.
+bad "x.qed: size .*: must be at most 70368744177664 with the image's \
+cluster_size 65536 and table_size 4\$" x.qed 8E
 
 # No sizes.
 for s in '' x 1x 1.b + - +-1 0x10 ' 1' 16E; do

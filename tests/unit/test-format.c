@@ -37,6 +37,7 @@
 
 #include <config.h>
 
+#include "format.h"
 #include "harness.h"
 
 #define NAME "dir/disk.qed"
@@ -727,6 +728,41 @@ test_entry_unsound_model (void)
           }
 }
 
+/* The geometry that is advised is the first one that is large enough, of those
+ * with larger tables and then larger clusters.
+ */
+static void
+test_advise_geometry (void)
+{
+  char buf[QED_ADVICE_BYTES];
+
+  for (uint32_t cs = QED_MIN_CLUSTER_SIZE; cs <= QED_MAX_CLUSTER_SIZE; cs *= 2)
+    for (uint32_t ts = 1; ts <= 16; ts *= 2)
+      for (unsigned bits = 9; bits <= 63; ++bits)
+        for (int more = 0; more < 2; ++more) {
+          const struct qed_header h = header (cs, ts);
+          uint64_t size = (UINT64_C (1) << bits) + (more ? 512 : 0);
+          struct qed_header next = h;
+          char want[QED_ADVICE_BYTES];
+
+          CONTEXT ("%u x %u, 2^%u + %d", cs, ts, bits, more);
+          if (size > QED_MAX_IMAGE_SIZE) {
+            CHECK (qed_advise_geometry (&h, size, buf) == NULL);
+            continue;
+          }
+          while (max_image_size (&next) < size)
+            if (next.table_size < 16)
+              next.table_size *= 2;
+            else
+              next.cluster_size *= 2;
+          CHECK_OP (next.cluster_size, <=, QED_MAX_CLUSTER_SIZE);
+          sprintf (want, "-o cluster_size=%uk,table_size=%u",
+                   next.cluster_size / 1024, next.table_size);
+          CHECK (qed_advise_geometry (&h, size, buf) == buf);
+          CHECK_STR (buf, want);
+        }
+}
+
 HARNESS_MAIN (
   TEST (test_decode),
   TEST (test_encode),
@@ -735,6 +771,7 @@ HARNESS_MAIN (
   TEST (test_find_magic),
   TEST (test_geometry),
   TEST (test_max_image_size),
+  TEST (test_advise_geometry),
   TEST (test_valid),
   TEST (test_cluster_size),
   TEST (test_table_size),
