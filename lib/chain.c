@@ -409,7 +409,7 @@ open_layer (const struct chain *c, const struct layer *above,
     l->qed = true;
   else if (decide_format (c, above, l) == -1)
     return -1;
-  if (c->opts->lock &&
+  if (c->opts->lock && !(above && c->opts->share_backing) &&
       qed_storage_lock (l->st, l->qed ? QED_READS_IMAGE : QED_READS_RAW) == -1)
     return -1;
   return l->qed ? qed_read_header (l->st, &l->h, &l->backing) : 0;

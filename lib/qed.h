@@ -464,6 +464,8 @@ struct qed_chain_options {
                                    all images of the chain, and is no data; the
                                    image may not be made writable */
   bool lock;                    /* take locks: qed_storage_open */
+  bool share_backing;           /* but on the first layer only: what is below
+                                   may be open for writing elsewhere */
   size_t cache_size;            /* bytes, for all the images together */
 };
 

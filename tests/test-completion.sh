@@ -97,6 +97,10 @@ completes 'qed-img create -F ' 'qed raw'
 completes 'qed-img create -f ' 'qed'
 completes 'qed-img create -o clu' 'cluster_size=' nospace
 completes 'qed-img rebase --backing-dir=d' 'dir'
+completes 'qed-img rebase -T ' \
+          'directsync none off unsafe writeback writethrough'
+completes 'qed-img commit -t w' 'writeback writethrough'
+completes 'qed-img resize --preallocation=' 'off'
 completes 'qed-img frobnicate -' ''
 for v in $verbs; do
     # What can be typed after a dash is in the help, and the other way round.

@@ -315,7 +315,7 @@ parse_args (int argc, char *argv[], struct args *args)
   };
   int c;
 
-  while ((c = next_option (argc, argv, ":f:hpqr:U", longs)) != -1)
+  while ((c = next_option (argc, argv, ":f:hpqr:T:U", longs)) != -1)
     switch (c) {
     case 'f':
       option_format (optarg);
@@ -335,6 +335,9 @@ parse_args (int argc, char *argv[], struct args *args)
         QED_REPAIR_LEAKS;
       if (args->what == QED_REPAIR_LEAKS && strcmp (optarg, "leaks") != 0)
         usage_error ("-r: '%s': must be leaks or all", optarg);
+      break;
+    case 'T':
+      option_cache ("-T", optarg);
       break;
     case 'U':
       args->share = true;
@@ -416,7 +419,9 @@ check (int argc, char *argv[])
     else if (!args.quiet) /* some of it may have been cleared already */
       print_damages (stderr, &result.before, d, false);
   }
-  if (r == EXIT_FAILURE)
+  if (st == NULL && !args.repair)
+    complain_unshared ();
+  else if (r == EXIT_FAILURE)
     complain ("%s", qed_get_error ());
   qed_storage_close (st);
   free (d);
@@ -425,7 +430,7 @@ check (int argc, char *argv[])
 
 const struct verb verb_check = {
   "check", check,
-  "[--output=human|json] [-r leaks|all] [-p] [-q] [-U] FILE",
+  "[--output=human|json] [-r leaks|all] [-p] [-q] [-T CACHE] [-U] FILE",
 
   "Look for errors in an image, and with -r repair them.\n"
   "\n"
@@ -436,6 +441,7 @@ const struct verb verb_check = {
   "                         is referred to twice\n"
   "  -p                     show progress on a terminal\n"
   "  -q                     print error messages only\n"
+  "  -T CACHE               a cache mode of QEMU's: taken, changes nothing\n"
   "  -U, --force-share      look at an image that is in use: what changes\n"
   "                         meanwhile may look like an error\n"
   "  -f, --format=qed       the format of FILE, the only one\n"

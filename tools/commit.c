@@ -56,7 +56,7 @@ parse_args (int argc, char *argv[], struct args *args,
   };
   int c;
 
-  while ((c = next_option (argc, argv, ":df:hpq", longs)) != -1)
+  while ((c = next_option (argc, argv, ":df:hpqt:", longs)) != -1)
     switch (c) {
     case BACKING_DIR:
       option_backing_dir (opts, optarg);
@@ -72,6 +72,9 @@ parse_args (int argc, char *argv[], struct args *args,
       break;
     case 'q':
       args->quiet = true;
+      break;
+    case 't':
+      option_cache ("-t", optarg);
       break;
     }
   if (argc - optind != 1)
@@ -104,7 +107,7 @@ commit (int argc, char *argv[])
 
 const struct verb verb_commit = {
   "commit", commit,
-  "[-p] [-q] [-d] FILE",
+  "[-p] [-q] [-d] [-t CACHE] [--backing-dir=DIR] FILE",
 
   "Write what an image has into its backing file, then empty the image.\n"
   "\n"
@@ -114,6 +117,7 @@ const struct verb verb_commit = {
   "  -f, --format=qed   the format of FILE, the only one\n"
   "  -p                 show progress, on a terminal\n"
   "  -q                 print errors only\n"
+  "  -t CACHE           a cache mode of QEMU's: taken, changes nothing\n"
   "\n"
   "This changes the backing file: any other image on top of it is spoilt.\n"
 };

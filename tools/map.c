@@ -407,7 +407,7 @@ map (int argc, char *argv[])
   m.summary = m.totals || (!m.json && isatty (STDOUT_FILENO));
   img = qed_open_chain (m.file, &opts);
   if (img == NULL) {
-    complain ("%s", qed_get_error ());
+    complain_unshared ();
     return EXIT_FAILURE;
   }
   r = print_map (&m, img);

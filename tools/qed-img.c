@@ -142,6 +142,21 @@ option_format (const char *value)
     usage_error ("-f: format '%s': the only one is qed", value);
 }
 
+void
+option_cache (const char *option, const char *value)
+{
+  static const char *const modes[] = {
+    "none", "off", "writeback", "writethrough", "directsync", "unsafe",
+  };
+
+  for (size_t i = 0; i < sizeof modes / sizeof modes[0]; ++i)
+    if (strcmp (value, modes[i]) == 0)
+      return;
+  usage_error ("%s: cache mode '%s': must be none, off, writeback, "
+               "writethrough, directsync or unsafe, and changes nothing",
+               option, value);
+}
+
 bool
 option_output (const char *value)
 {

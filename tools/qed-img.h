@@ -73,9 +73,11 @@ extern void usage_error (const char *fmt, ...)
   __attribute__ ((noreturn, format (printf, 1, 2)));
 
 /* The values of options that several verbs have.  Wrong ones are usage errors.
- * option_format: -f, which must be qed; option_output: is it --output=json?
+ * option_format: -f, which must be qed; option_cache: -t or -T, which must be a
+ * cache mode of QEMU's, and means nothing; option_output: is it --output=json?
  */
 extern void option_format (const char *value);
+extern void option_cache (const char *option, const char *value);
 extern bool option_output (const char *value);
 
 /* --backing-dir=DIR, which may be repeated: append DIR to the list in OPTS,
@@ -106,6 +108,11 @@ extern void say (FILE *out, const char *fmt, ...)
 /* Say something on stderr, after the program's name. */
 extern void complain (const char *fmt, ...)
   __attribute__ ((format (printf, 1, 2)));
+
+/* Say what the library's last error is, and if it is that a file is in use that
+ * -U would not mind about, that.
+ */
+extern void complain_unshared (void);
 
 /* Parse a size: digits, decimals, suffix, as in 512, 64k, 1.5G.  -1 if S is
  * something else, wants parts of a byte, or is 2^64 or more.

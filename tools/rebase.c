@@ -71,12 +71,13 @@ parse_args (int argc, char *argv[], struct args *args)
   enum { BACKING_DIR = 256 };
   static const struct option longs[] = {
     { "backing-dir", required_argument, NULL, BACKING_DIR },
+    { "force-share", no_argument, NULL, 'U' },
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 }
   };
   int c;
 
-  while ((c = next_option (argc, argv, ":b:f:F:hpqu", longs)) != -1)
+  while ((c = next_option (argc, argv, ":b:f:F:hpqt:T:uU", longs)) != -1)
     switch (c) {
     case BACKING_DIR:
       option_backing_dir (&args->chain, optarg);
@@ -96,8 +97,17 @@ parse_args (int argc, char *argv[], struct args *args)
     case 'q':
       args->quiet = true;
       break;
+    case 't':
+      option_cache ("-t", optarg);
+      break;
+    case 'T':
+      option_cache ("-T", optarg);
+      break;
     case 'u':
       args->unsafe = true;
+      break;
+    case 'U':
+      args->chain.share_backing = true;
       break;
     }
 
@@ -186,6 +196,22 @@ open_backing (const struct args *args, struct qed_backing **to)
 
 /* ---- the verb ---- */
 
+/* The image or what is below it can't be opened: FILE must not be in use, but
+ * to what is below -U applies.
+ */
+static void
+chain_error (const struct args *args)
+{
+  size_t n = strlen (args->file);
+  const char *why = qed_get_error ();
+
+  if (strncmp (why, args->file, n) == 0 &&
+      strncmp (why + n, ": locked: ", 10) == 0)
+    complain ("%s", why);
+  else
+    complain_unshared ();
+}
+
 /* Make IMG one that is on top of TO. */
 static int
 change_backing (struct qed_image *img, struct qed_backing *to,
@@ -218,10 +244,13 @@ rebase_image (struct args *args)
   args->chain.backing = args->unsafe ? "none" : NULL;
   img = qed_open_chain (args->file, &args->chain);
   r = img == NULL ? -1 : args->unsafe ? 0 : open_backing (args, &to);
-  if (r == 0)
-    r = change_backing (img, to, args);
   if (r == -1)
-    complain ("%s", qed_get_error ());
+    chain_error (args);
+  else {
+    r = change_backing (img, to, args);
+    if (r == -1)
+      complain ("%s", qed_get_error ());
+  }
   qed_backing_close (to);
   if (qed_close (img) == -1 && r == 0) {
     complain ("%s", qed_get_error ());
@@ -247,7 +276,8 @@ rebase (int argc, char *argv[])
 
 const struct verb verb_rebase = {
   "rebase", rebase,
-  "[-u] [-p] [-q] [-F raw|qed] [--backing-dir=DIR] -b BACKING FILE",
+  "[-u] [-U] [-p] [-q] [-t CACHE] [-T CACHE] [-F raw|qed] "
+  "[--backing-dir=DIR] -b BACKING FILE",
 
   "Give FILE another backing file.  The disk stays the same: what reads\n"
   "differently there is copied from the old one.\n"
@@ -258,9 +288,14 @@ const struct verb verb_rebase = {
   "  -u            change the name only, as when the old backing file was\n"
   "                moved: neither of them need be there, and the disk is\n"
   "                whatever it is on top of the new one\n"
+  "  -U, --force-share\n"
+  "                read backing files, old and new, although somebody writes\n"
+  "                them\n"
   "  --backing-dir=DIR\n"
   "                backing files named in images may also lie beneath DIR\n"
   "  -f qed        the format of FILE, the only one\n"
   "  -p            show progress\n"
   "  -q            print errors only\n"
+  "  -t CACHE, -T CACHE\n"
+  "                cache modes of QEMU's: taken, change nothing\n"
 };

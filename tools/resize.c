@@ -66,10 +66,11 @@ negative_size (int *argc, char *argv[])
 static void
 parse_args (int argc, char *argv[], struct args *args)
 {
-  enum { BACKING_DIR = 256, SHRINK };
+  enum { BACKING_DIR = 256, PREALLOCATION, SHRINK };
   static const struct option longs[] = {
     { "backing-dir", required_argument, NULL, BACKING_DIR },
     { "help", no_argument, NULL, 'h' },
+    { "preallocation", required_argument, NULL, PREALLOCATION },
     { "shrink", no_argument, NULL, SHRINK },
     { NULL, 0, NULL, 0 }
   };
@@ -89,6 +90,12 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case 'q':
       args->quiet = true;
+      break;
+    case PREALLOCATION:
+      if (strcmp (optarg, "off") != 0)
+        usage_error ("--preallocation: '%s': must be off: a QED image has "
+                     "nothing allocated that wasn't written, and grows as it "
+                     "is", optarg);
       break;
     case SHRINK:
       args->shrink = true;
@@ -188,7 +195,8 @@ resize (int argc, char *argv[])
 
 const struct verb verb_resize = {
   "resize", resize,
-  "[--shrink] [-p] [-q] [--backing-dir=DIR] FILE [+|-]SIZE",
+  "[--shrink] [-p] [-q] [--preallocation=off] [--backing-dir=DIR] FILE "
+  "[+|-]SIZE",
 
   "Change the size of the disk: what is added reads as zeros.\n"
   "\n"
@@ -196,6 +204,8 @@ const struct verb verb_resize = {
   "                space that it took is given back\n"
   "  --backing-dir=DIR\n"
   "                backing files named in images may also lie beneath DIR\n"
+  "  --preallocation=off\n"
+  "                taken, changes nothing: there is no other value\n"
   "  -f qed        the format of FILE, the only one\n"
   "  -p            show progress\n"
   "  -q            print errors only\n"

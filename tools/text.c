@@ -149,6 +149,13 @@ complain (const char *fmt, ...)
   free (s);
 }
 
+void
+complain_unshared (void)
+{
+  complain ("%s%s", qed_get_error (),
+            errno == EBUSY ? ", or add -U to read it all the same" : "");
+}
+
 /* Double a fraction, given as its decimals, in place; the carry is the next
  * of its binary digits.
  */

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# The cache modes that qemu-img takes are taken, by the same verbs, and change
+# nothing; others are errors.  So is preallocation.
+cd $d
+qemu-img create -q -f qed base.qed 1M
+qemu-img create -q -f qed -b base.qed -F qed x.qed
+qemu-io -f qed -c 'write -P 7 64k 64k' x.qed >/dev/null
+
+for img in qemu-img qed-img; do
+    for m in none off writeback writethrough directsync unsafe; do
+        $img check -q -f qed -T $m x.qed
+        $img rebase -q -f qed -t $m -T $m -b base.qed -F qed x.qed
+        $img commit -q -f qed -d -t $m x.qed
+    done
+    for m in '' x on None writeback,unsafe; do
+        state_of x.qed base.qed >before
+        for o in 'check -T' 'rebase -b base.qed -F qed -t' \
+                 'rebase -b base.qed -F qed -T' 'commit -t'; do
+            re=$img:
+            if [ $img = qed-img ]; then
+                re="^qed-img: ${o%% *}: -${o##*-}: cache mode '$m': must be \
+none, off, writeback, writethrough, directsync or unsafe"
+            fi
+            fails 1 "$re" $img $o "$m" x.qed
+        done
+        state_of x.qed base.qed | cmp - before
+    done
+done
+qemu-io -f qed -c 'read -P 7 64k 64k' base.qed | grep -v 'Pattern verif'
+
+for img in qemu-img qed-img; do
+    $img resize -q -f qed --preallocation=off x.qed +1M
+done
+qed-img info x.qed | grep -x 'virtual size: 3 MiB (3145728 bytes)'
+state_of x.qed >before
+for p in metadata falloc full '' Off; do
+    fails 1 qemu-img: qemu-img resize -f qed --preallocation=$p x.qed +1M
+    fails 1 "^qed-img: resize: --preallocation: '$p': must be off: a QED image \
+has nothing allocated that wasn't written" \
+          qed-img resize --preallocation=$p x.qed +1M
+done
+state_of x.qed | cmp - before

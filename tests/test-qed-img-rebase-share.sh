@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# With -U a rebase reads backing files, old and new, that somebody writes; but
+# not an image that is itself in use.  Without it the message says so.
+cd $d
+make ()
+{
+    qed-img create -q old.qed 4M
+    qed-img create -q new.qed 4M
+    qemu-io -f qed -c 'write -P 1 0 2M' old.qed >/dev/null
+    qemu-io -f qed -c 'write -P 2 1M 2M' new.qed >/dev/null
+    qed-img create -q -b old.qed -F qed x.qed
+    qemu-io -f qed -c 'write -P 3 100k 100k' x.qed >/dev/null
+    qemu-img convert -f qed -O raw x.qed want.raw
+}
+in_use="locked: another process .*: close it there first"
+hint=", or add -U to read it all the same\$"
+rebase ()
+{
+    qed-img rebase "$@" -b new.qed -F qed x.qed
+}
+
+for server in start_nbdkit start_qemu_nbd; do
+    for file in old new; do
+        make
+        if [ $server = start_nbdkit ]; then
+            start_nbdkit qed $file.qed
+            # Who may write has the locks from now on.
+            nbdsh -u "$uri" -c 'assert not h.is_read_only ()'
+        else
+            start_qemu_nbd -f qed $PWD/$file.qed
+        fi
+        state_of x.qed >before
+        fails 1 "^qed-img: x.qed: backing file: $file.qed: $in_use$hint" rebase
+        state_of x.qed | cmp - before
+        if [ $file = old ]; then
+            rebase -U
+        else
+            rebase --force-share
+        fi
+        stop${server#start}
+        qemu-img convert -f qed -O raw x.qed got.raw
+        cmp want.raw got.raw
+        qed-img info x.qed | grep -x 'backing file: new.qed'
+    done
+
+    make
+    if [ $server = start_nbdkit ]; then
+        start_nbdkit -r qed x.qed
+    else
+        start_qemu_nbd -r -f qed $PWD/x.qed
+    fi
+    state_of x.qed >before
+    fails 1 "^qed-img: x.qed: $in_use\$" rebase
+    fails 1 "^qed-img: x.qed: $in_use\$" rebase -U
+    fails 1 "^qed-img: x.qed: $in_use\$" rebase -U -u
+    stop${server#start}
+    state_of x.qed | cmp - before
+
+    # -U doesn't keep FILE unlocked: a writer is noticed as well.
+    if [ $server = start_nbdkit ]; then
+        start_nbdkit qed x.qed
+        nbdsh -u "$uri" -c 'assert not h.is_read_only ()'
+    else
+        start_qemu_nbd -f qed $PWD/x.qed
+    fi
+    state_of x.qed >before
+    fails 1 "^qed-img: x.qed: $in_use\$" rebase -U
+    state_of x.qed | cmp - before
+    stop${server#start}
+done
