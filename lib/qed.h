@@ -322,6 +322,11 @@ struct qed_storage {
  */
 extern struct qed_storage *qed_storage_open (const char *path, bool lock);
 
+/* Has another process the file of ST, which is from qed_storage_open, open for
+ * writing, as far as its locks say?  -1: there are no locks on that filesystem.
+ */
+extern int qed_storage_is_written (struct qed_storage *st);
+
 /* Call the close operation, which frees ST.  ST may be NULL. */
 extern void qed_storage_close (struct qed_storage *st);
 

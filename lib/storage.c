@@ -773,6 +773,15 @@ qed_storage_open (const char *path, bool lock)
   return st;
 }
 
+int
+qed_storage_is_written (struct qed_storage *st)
+{
+  short found;
+
+  return lock_byte (file_fd (st), F_OFD_GETLK, F_WRLCK, WRITE, &found) == -1 ?
+    -1 : found != F_UNLCK;
+}
+
 static int
 open_for_writing (struct file *f)
 {

@@ -41,6 +41,7 @@ requires_qemu
 qemu-img create -q -f qed $d/x.qed 100M
 qemu-io -f qed -c 'write -P 9 0 1M' $d/x.qed
 truncate -s +1M $d/x.qed
+qemu-io -f qed -c 'write -P 9 2M 64k' $d/x.qed
 
 in_use="^qed-img: $d/x.qed: .*lock.*another process"
 refused_to_writers ()

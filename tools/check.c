@@ -55,6 +55,13 @@ struct args {
 
 enum { CORRUPTIONS = 2, LEAKS = 3 }; /* exit codes */
 
+/* With -U: what another program that has the image open does with it. */
+struct use {
+  bool written;                 /* it may write it, */
+  uint64_t reserved;            /* and has made the file longer by so many
+                                   bytes than it needs yet */
+};
+
 /* ---- ranges of the disk ---- */
 
 /* Lines that are printed for one kind of damage, at most. */
@@ -222,7 +229,22 @@ percent (uint64_t part, uint64_t whole)
 }
 
 static void
-print_result (const struct args *args, const struct qed_check_result *r)
+print_use (const struct use *use, bool errors)
+{
+  char *size = human_size (use->reserved);
+
+  if (use->reserved)
+    say (stdout, "%s (%" PRIu64 " bytes) at the end of the file are reserved "
+         "by the program that has the image open.", size, use->reserved);
+  if (use->written && errors)
+    say (stdout, "The image is open for writing: what is being changed may "
+         "look like an error.");
+  free (size);
+}
+
+static void
+print_result (const struct args *args, const struct qed_check_result *r,
+              const struct use *use)
 {
   if (r->corruptions) {
     say (stdout, "%" PRIu64 " errors were found on the image.",
@@ -239,6 +261,7 @@ print_result (const struct args *args, const struct qed_check_result *r)
   }
   if (r->corruptions == 0 && r->leaks == 0)
     say (stdout, "No errors were found on the image.");
+  print_use (use, r->corruptions || r->leaks);
   if (r->need_check)
     say (stdout, "The image %s not closed cleanly: opening it for writing "
          "checks it first.", args->share ? "is in use, or was" : "was");
@@ -350,12 +373,29 @@ parse_args (int argc, char *argv[], struct args *args)
   args->file = argv[optind];
 }
 
+/* What is behind the last cluster in use of a file that somebody writes isn't
+ * leaked: it is going to be used, or cut off.
+ */
+static void
+take_reserved (const struct qed_storage *st, uint32_t cluster_size,
+               struct qed_check_result *r, struct use *use)
+{
+  uint64_t clusters;
+
+  if (!use->written || st->fixed_size || r->file_size <= r->end)
+    return;
+  use->reserved = r->file_size - r->end;
+  clusters = use->reserved / cluster_size;
+  r->leaks -= clusters < r->leaks ? clusters : r->leaks;
+}
+
 /* Check, and repair if that is asked for.  A check alone gives a result that
  * is the same before and after.
  */
 static int
-run (const struct args *args, struct qed_storage *st, struct damages *d,
-     struct qed_repair_result *r)
+run (const struct args *args, struct qed_storage *st,
+     const struct qed_header *h, struct damages *d,
+     struct qed_repair_result *r, struct use *use)
 {
   struct progress p;
   struct qed_check_options opts = {
@@ -368,7 +408,9 @@ run (const struct args *args, struct qed_storage *st, struct damages *d,
   if (args->repair)
     err = qed_repair (st, args->what, &opts, r);
   else {
+    use->written = args->share && qed_storage_is_written (st) == 1;
     err = qed_check (st, &opts, &r->before);
+    take_reserved (st, h->cluster_size, &r->before, use);
     r->after = r->before;
   }
   progress_end (&p);
@@ -378,7 +420,7 @@ run (const struct args *args, struct qed_storage *st, struct damages *d,
 /* Say what was found and done, and return the exit code. */
 static int
 report (const struct args *args, const struct qed_repair_result *r,
-        struct damages *d)
+        struct damages *d, const struct use *use)
 {
   const struct qed_check_result *after = &r->after;
 
@@ -390,7 +432,7 @@ report (const struct args *args, const struct qed_repair_result *r,
       print_result_json (args->file, r);
     else {
       print_repair (r);
-      print_result (args, after);
+      print_result (args, after, use);
     }
   }
   if (args->repair && args->what == QED_REPAIR_LEAKS && after->corruptions)
@@ -405,6 +447,7 @@ check (int argc, char *argv[])
 {
   struct args args = { .file = NULL };
   struct qed_repair_result result = { .leaks_fixed = 0 };
+  struct use use = { .written = false };
   struct damages *d = NULL;
   struct qed_storage *st;
   struct qed_header h;
@@ -414,8 +457,8 @@ check (int argc, char *argv[])
   st = qed_storage_open (args.file, !args.share);
   if (st && qed_read_header (st, &h, NULL) == 0) {
     d = new_damages (h.image_size);
-    if (run (&args, st, d, &result) == 0)
-      r = report (&args, &result, d);
+    if (run (&args, st, &h, d, &result, &use) == 0)
+      r = report (&args, &result, d, &use);
     else if (!args.quiet) /* some of it may have been cleared already */
       print_damages (stderr, &result.before, d, false);
   }

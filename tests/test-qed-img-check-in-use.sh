@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires_qemu
+
+# What a program that writes an image has reserved at the end of the file is no
+# leak while it has it open; a leak before that is, and so is all of it when the
+# program was killed.
+cd $d
+
+# key NAME: its value in the JSON on standard input.
+key ()
+{
+    "$PYTHON" -c 'import json, sys
+print(json.load(sys.stdin).get(sys.argv[1]))' "$1"
+}
+
+# check_use STATUS LEAKS: what is reserved, in human and JSON output.
+check_use ()
+{
+    local end reserved bytes
+    bytes=$(stat -c %s x.qed)
+    ends $1 qed-img check -U x.qed
+    end=$(sed -n 's/^Image end offset: //p' ends.out)
+    reserved=$((bytes - end))
+    test $reserved -gt 0
+    grep -E "^[0-9.]+ [KMG]iB \($reserved bytes\) at the end of the file are \
+reserved by the program that has the image open\.\$" ends.out
+    if [ $2 -eq 0 ]; then
+        grep -x 'No errors were found on the image.' ends.out
+        absent 'leaked|open for writing' ends.out
+    else
+        grep -x "$2 leaked clusters were found on the image." ends.out
+        grep -x "The image is open for writing: what is being changed may look \
+like an error." ends.out
+    fi
+    ends $1 qed-img check -U --output=json x.qed
+    if [ $2 -eq 0 ]; then
+        test "$(key leaks <ends.out)" = None
+    else
+        test "$(key leaks <ends.out)" = $2
+    fi
+    ends $1 qed-img check -q --force-share x.qed
+    test ! -s ends.out
+}
+
+# not_reserved LEAKS [-U]: nobody has it open for writing.
+not_reserved ()
+{
+    ends 3 qed-img check $2 x.qed
+    cat ends.out
+    grep -x "$1 leaked clusters were found on the image." ends.out
+    absent reserved ends.out
+    ends 3 qed-img check $2 --output=json x.qed
+    test "$(key leaks <ends.out)" = $1
+}
+
+# nbdkit has the file grown ahead.
+qed-img create -q x.qed 1G
+start_nbdkit qed x.qed
+cat >write.py <<'END'
+h.pwrite(b"x" * 65536, 5 << 20)
+h.flush()
+END
+nbdsh -u "$uri" -c "$(cat write.py)"
+check_use 0 0
+kill -KILL "$(cat nbdkit.pid)"
+wait ${_servers[nbdkit]} || :
+unset "_servers[nbdkit]"
+leaks=$((($(stat -c %s x.qed) - $(qed-img check --output=json x.qed |
+                                      key image-end-offset)) / 65536))
+test $leaks -gt 0
+not_reserved $leaks
+not_reserved $leaks -U
+
+# A reader of the image reserves nothing.
+start_nbdkit -r qed x.qed
+not_reserved $leaks -U
+stop_nbdkit
+
+# QEMU too, and a leak in the middle.
+qemu-img create -q -f qed x.qed 1G
+qemu-io -f qed -c 'write -P 1 0 64k' x.qed >/dev/null
+truncate -s +192k x.qed
+qemu-io -f qed -c 'write -P 2 64k 64k' x.qed >/dev/null
+truncate -s +1M x.qed
+not_reserved 19
+start_qemu_nbd -f qed $PWD/x.qed
+check_use 3 3
+stop_qemu_nbd
+not_reserved 19 -U
+start_nbdkit qed x.qed
+nbdsh -u "$uri" -c 'h.pwrite(b"y" * 65536, 9 << 20)'
+check_use 3 19
+stop_nbdkit
