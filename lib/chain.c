@@ -599,11 +599,13 @@ raise_bottom (struct chain *c, struct layer *l)
   return c->bottom ? 0 : -1;
 }
 
-/* Put all layers below layer I on top of each other. */
+/* Put the layers from FIRST on to before END on top of each other and of
+ * C->bottom.
+ */
 static int
-build (struct chain *c, size_t i)
+build (struct chain *c, size_t first, size_t end)
 {
-  for (struct layer *l = &c->layers[c->n - 1]; l > &c->layers[i]; --l)
+  for (struct layer *l = &c->layers[end - 1]; l >= &c->layers[first]; --l)
     if (raise_bottom (c, l) == -1)
       return backing_error ((l - 1)->path, "");
   return 0;
@@ -615,11 +617,13 @@ qed_open_chain (const char *path, const struct qed_chain_options *opts)
   struct chain c = { .opts = opts };
   struct qed_image *img = NULL;
 
-  if (open_layers (&c, path) == 0 && build (&c, 0) == 0)
+  if (open_layers (&c, path) == 0 && build (&c, 1, c.n) == 0)
     img = open_image (&c, &c.layers[0]);
   close_layers (&c);
   return img;
 }
+
+/* ---- pairs ---- */
 
 /* The layers were opened: is there a file that can be written right below the
  * first one?
@@ -639,32 +643,98 @@ check_pair (const struct chain *c)
   return 0;
 }
 
+/* Does the user, with NAME, which is the file ST (NULL: it is none), mean the
+ * layer L, which isn't the first one?
+ */
+static bool
+is_named (const struct layer *l, const char *name,
+          const struct qed_storage *st)
+{
+  const char *in_header = (l - 1)->backing;
+
+  return strcmp (name, l->path) == 0 ||
+    (in_header && strcmp (name, in_header) == 0) ||
+    (st && st->device == l->st->device && st->inode == l->st->inode);
+}
+
+/* No layer is NAME. */
+static int
+no_layer (const struct chain *c, const char *name)
+{
+  char *list = NULL, *longer;
+
+  for (size_t i = 1; i < c->n; ++i) {
+    if (asprintf (&longer, "%s%s%s", list ? list : "", list ? ", " : "",
+                  c->layers[i].path) == -1)
+      longer = NULL;
+    free (list);
+    list = longer;
+  }
+  qed_error (EINVAL, "%s: backing file '%s': is not in the chain of the image, "
+             "which has these: %s", c->layers[0].path, name, list ? list : "");
+  free (list);
+  return -1;
+}
+
+/* Set *I to the layer that the user means with NAME (NULL: the one below the
+ * first one).  What is going to be written must be beyond doubt.
+ */
+static int
+find_layer (const struct chain *c, const char *name, size_t *i)
+{
+  struct qed_storage *st = name ? qed_storage_find (name) : NULL;
+  size_t found = name ? 0 : 1;
+  int r = 0;
+
+  for (size_t k = 1; name && r == 0 && k < c->n; ++k)
+    if (is_named (&c->layers[k], name, st)) {
+      if (found > 0)
+        r = qed_error (EINVAL, "%s: backing file '%s': is both %s and %s: "
+                       "write the directory too", c->layers[0].path, name,
+                       c->layers[found].path, c->layers[k].path);
+      found = k;
+    }
+  qed_storage_close (st);
+  if (r == 0 && found == 0)
+    r = no_layer (c, name);
+  *i = found;
+  return r;
+}
+
+/* The layers were opened, and layer I is what is going to be written. */
+static int
+build_pair (struct chain *c, size_t i, struct qed_pair *pair)
+{
+  struct layer *l = &c->layers[i];
+
+  if (build (c, i + 1, c->n) == -1)
+    return -1;
+  if (l->qed) {
+    pair->base = open_image (c, l);
+    if (pair->base == NULL)
+      return backing_error ((l - 1)->path, "");
+  }
+  else {
+    pair->raw = l->st;
+    l->st = NULL;
+  }
+  if (build (c, 1, i) == -1)
+    return -1;
+  pair->img = open_image (c, &c->layers[0]);
+  return pair->img ? 0 : -1;
+}
+
 int
-qed_open_pair (const char *path, const struct qed_chain_options *opts,
-               struct qed_pair *pair)
+qed_open_pair (const char *path, const char *base,
+               const struct qed_chain_options *opts, struct qed_pair *pair)
 {
   struct chain c = { .opts = opts };
-  struct layer *below = &c.layers[1];
-  int r = open_layers (&c, path);
+  size_t i;
+  int r;
 
   *pair = (struct qed_pair) { .img = NULL };
-  if (r == 0)
-    r = check_pair (&c);
-  if (r == 0)
-    r = build (&c, 1);
-  if (r == 0 && below->qed) {
-    pair->base = open_image (&c, below);
-    if (pair->base == NULL)
-      r = backing_error (path, "");
-  }
-  else if (r == 0) {
-    pair->raw = below->st;
-    below->st = NULL;
-  }
-  if (r == 0) {
-    pair->img = open_image (&c, &c.layers[0]);
-    r = pair->img ? 0 : -1;
-  }
+  r = open_layers (&c, path) == -1 || check_pair (&c) == -1 ||
+    find_layer (&c, base, &i) == -1 || build_pair (&c, i, pair) == -1 ? -1 : 0;
   if (r == -1)
     qed_close_pair (pair);
   close_layers (&c);

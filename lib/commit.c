@@ -42,6 +42,12 @@
  * Both are opened for reading first, with all that is below, and locked;
  * these very files are then made writable.  The overlay is opened on top of
  * nothing, because only what it has itself is read.
+ *
+ * Or the content goes further down, with that of the layers in between.  Then
+ * the overlay is opened on top of these, which are only read, and the lowest
+ * of them on top of nothing; and the overlay isn't emptied, so that what was
+ * written stays hidden.  A layer in between hides, as zeros, also what is past
+ * its own end.
  */
 
 #include <config.h>
@@ -80,29 +86,66 @@ struct content {
                                    may be counted more than once */
 };
 
-/* Look at all of the image; is it sound?  The backing file's clusters have
- * BITS bits.
+/* As qed_map, but for what IMG has nothing of ask the images below it.
+ * *LAYER is the one that has the run, or the lowest one.
  */
 static int
-scan (struct qed_image *img, unsigned bits, struct content *content)
+map_layers (struct qed_image *img, uint64_t offset, uint64_t length,
+            struct qed_run *run, struct qed_image **layer)
+{
+  for (;;) {
+    uint64_t size;
+
+    *layer = img;
+    if (qed_map (img, offset, length, run) == -1)
+      return -1;
+    if (run->type != QED_RUN_UNALLOCATED || img->backing == NULL)
+      return 0;
+
+    length = run->length;
+    img = img->backing->image;
+    size = img->g.image_size;
+    if (offset >= size) {
+      run->type = QED_RUN_ZERO;
+      return 0;
+    }
+    if (length > size - offset)
+      length = size - offset;
+  }
+}
+
+static int
+unsound (struct qed_image *img, uint64_t offset)
+{
+  char *why;
+
+  qed_unsound_error (img, offset);
+  why = strdup (qed_get_error ());
+  qed_error (EIO, "%s: nothing was committed: repair it first, with "
+             "qed-img check -r all", why ? why : img->st->name);
+  free (why);
+  return -1;
+}
+
+/* Look at all of the image, and with LAYERS at those below it; are they sound?
+ * The clusters of the backing file that is going to be written have BITS bits.
+ */
+static int
+scan (struct qed_image *img, bool layers, unsigned bits,
+      struct content *content)
 {
   const uint64_t size = img->g.image_size;
+  struct qed_image *layer = img;
   struct qed_run run;
 
   *content = (struct content) { .bytes = 0 };
   for (uint64_t offset = 0; offset < size; offset += run.length) {
-    if (qed_map (img, offset, size - offset, &run) == -1)
+    if ((layers ?
+         map_layers (img, offset, size - offset, &run, &layer) :
+         qed_map (img, offset, size - offset, &run)) == -1)
       return -1;
-    if (run.type == QED_RUN_UNSOUND) {
-      char *why;
-
-      qed_unsound_error (img, offset);
-      why = strdup (qed_get_error ());
-      qed_error (EIO, "%s: nothing was committed: repair it first, with "
-                 "qed-img check -r all", why ? why : img->st->name);
-      free (why);
-      return -1;
-    }
+    if (run.type == QED_RUN_UNSOUND)
+      return unsound (layer, offset);
     if (run.type != QED_RUN_UNALLOCATED) {
       content->bytes += run.length;
       content->clusters += ((offset + run.length - 1) >> bits) -
@@ -158,7 +201,7 @@ prepare_base (struct qed_image *base, uint64_t size,
   bool small = base->g.image_size < size;
   struct content own;
 
-  if (make_writable (base) == -1 || scan (base, 0, &own) == -1)
+  if (make_writable (base) == -1 || scan (base, false, 0, &own) == -1)
     return -1;
   if ((small || content->bytes > 0) && size <= qed_max_image_size (&base->g) &&
       reserve (base, size, content->clusters) == -1)
@@ -266,16 +309,19 @@ copy_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
   return 0;
 }
 
-/* All that IMG has; where its clusters are holes of the file, as zeros. */
+/* All that IMG has, and the layers below it; where their clusters are holes of
+ * the file, as zeros.
+ */
 static int
 copy (struct commit *c)
 {
   const uint64_t size = c->img->g.image_size;
+  struct qed_image *layer;
   struct qed_run run;
 
   count_done (c, 0);
   for (uint64_t offset = 0; offset < size; offset += run.length)
-    if (qed_map (c->img, offset, size - offset, &run) == -1 ||
+    if (map_layers (c->img, offset, size - offset, &run, &layer) == -1 ||
         (run.type != QED_RUN_UNALLOCATED &&
          qed_extents (c->img, offset, run.length, copy_extent, c) == -1))
       return -1;
@@ -293,7 +339,8 @@ fill_below (struct commit *c, bool keep)
   int r;
 
   if ((!keep && make_writable (c->img) == -1) ||
-      scan (c->img, c->base ? c->base->g.cluster_bits : 0, &content) == -1)
+      scan (c->img, true, c->base ? c->base->g.cluster_bits : 0,
+            &content) == -1)
     return -1;
   r = c->base ? prepare_base (c->base, size, &content) :
     prepare_raw (c, size);
@@ -347,15 +394,16 @@ qed_commit_pair (struct qed_pair *pair, bool keep,
 }
 
 int
-qed_commit (const char *path, const struct qed_chain_options *chain,
-            bool keep, const struct qed_progress *progress)
+qed_commit (const char *path, const char *base,
+            const struct qed_chain_options *chain, bool keep,
+            const struct qed_progress *progress)
 {
   struct qed_pair pair;
   int r;
 
   do
-    r = qed_open_pair (path, chain, &pair) == -1 ? -1 :
-      qed_commit_pair (&pair, keep, progress);
+    r = qed_open_pair (path, base, chain, &pair) == -1 ? -1 :
+      qed_commit_pair (&pair, keep || base, progress);
   while (r == 1);
   return r;
 }

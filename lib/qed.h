@@ -806,27 +806,35 @@ extern int qed_empty (struct qed_image *img);
  * the image.  The disk reads the same all the time, also if this fails or is
  * interrupted, and can be repeated.  CHAIN is to say nothing about the backing
  * file.  EINVAL: there is none.  ENOTSUP: it is of another kind.
+ *
+ * With BASE, which is the name of one of the files below the image, as it is in
+ * a header, as it was reached, or of that very file, all that the image and
+ * the layers in between have is written there, and the image isn't emptied.
+ * These layers are then no disks of their own any more.  EINVAL: there is no
+ * such file below the image, or two.
  */
-extern int qed_commit (const char *path,
+extern int qed_commit (const char *path, const char *base,
                        const struct qed_chain_options *chain, bool keep,
                        const struct qed_progress *progress);
 
-/* An image and, opened apart from it, the backing file: either RAW or BASE. */
+/* An image and, opened apart from it, a file below it: either RAW or BASE. */
 struct qed_pair {
-  struct qed_image *img;        /* on top of NULL */
+  struct qed_image *img;        /* on top of the layers in between, images all,
+                                   the lowest of them on top of NULL */
   struct qed_storage *raw;
   struct qed_image *base;
 };
 
-/* Open the image at PATH and its backing file, and all that is below that;
- * and close them.
+/* Open the image at PATH and its backing file or BASE, as for qed_commit, and
+ * all that is below that; and close them.
  */
-extern int qed_open_pair (const char *path,
+extern int qed_open_pair (const char *path, const char *base,
                           const struct qed_chain_options *opts,
                           struct qed_pair *pair);
 extern void qed_close_pair (struct qed_pair *pair);
 
-/* Commit in a pair, which is closed, also on failure.  Returns 1 when the
+/* Commit in a pair, which is closed, also on failure.  KEEP must be true if
+ * there are layers in between.  Returns 1 when the
  * backing file has grown, and nothing else is done: open it and call this
  * again.
  */

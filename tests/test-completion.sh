@@ -99,6 +99,7 @@ completes 'qed-img create -o clu' 'cluster_size=' nospace
 completes 'qed-img rebase --backing-dir=d' 'dir'
 completes 'qed-img rebase -T ' \
           'directsync none off unsafe writeback writethrough'
+completes 'qed-img commit -b disk.' 'disk.qed disk.raw'
 completes 'qed-img commit -t w' 'writeback writethrough'
 completes 'qed-img resize --preallocation=' 'off'
 completes 'qed-img frobnicate -' ''

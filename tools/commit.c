@@ -39,6 +39,7 @@
 
 struct args {
   const char *file;
+  const char *base;             /* NULL: the backing file of FILE */
   bool keep;                    /* -d: don't empty it */
   bool progress, quiet;
 };
@@ -56,10 +57,13 @@ parse_args (int argc, char *argv[], struct args *args,
   };
   int c;
 
-  while ((c = next_option (argc, argv, ":df:hpqt:", longs)) != -1)
+  while ((c = next_option (argc, argv, ":b:df:hpqt:", longs)) != -1)
     switch (c) {
     case BACKING_DIR:
       option_backing_dir (opts, optarg);
+      break;
+    case 'b':
+      args->base = optarg;
       break;
     case 'd':
       args->keep = true;
@@ -93,7 +97,7 @@ commit (int argc, char *argv[])
   int r;
 
   parse_args (argc, argv, &args, &opts);
-  r = qed_commit (args.file, &opts, args.keep,
+  r = qed_commit (args.file, args.base, &opts, args.keep,
                   progress_start (&p, args.progress && !args.quiet));
   progress_end (&p);
   if (r == -1) {
@@ -107,10 +111,13 @@ commit (int argc, char *argv[])
 
 const struct verb verb_commit = {
   "commit", commit,
-  "[-p] [-q] [-d] [-t CACHE] [--backing-dir=DIR] FILE",
+  "[-p] [-q] [-d] [-b BASE] [-t CACHE] [--backing-dir=DIR] FILE",
 
   "Write what an image has into its backing file, then empty the image.\n"
   "\n"
+  "  -b BASE            write it, and what the layers between have, into BASE,\n"
+  "                     which is further down, and don't empty it: the images\n"
+  "                     between can't be used by themselves any more\n"
   "  -d                 don't empty it\n"
   "  --backing-dir=DIR  the backing file may be beneath DIR, too; may be\n"
   "                     repeated\n"

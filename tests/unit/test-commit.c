@@ -62,11 +62,27 @@ enum kind {
   NR_KINDS
 };
 
-enum { OVERLAY, BASE, BELOW, NR_FILES };
+/* And the images between the two, if there are: then the overlay stays as it
+ * is.
+ */
+enum between {
+  NOTHING,
+  SAME,                         /* one of the same size and geometry */
+  SHORT,
+  LONG,
+  SHORT_OVER_LONG,
+  LONG_OVER_SHORT,
+  NR_BETWEENS
+};
+
+/* BELOW and the others between BASE and OVERLAY: NULL if there is none. */
+enum { OVERLAY, BASE, BELOW, UPPER, LOWER, NR_FILES };
 
 struct session {
   enum kind kind;
-  struct mem_file *files[NR_FILES];     /* BELOW: NULL if there is none */
+  enum between between;
+  struct mem_file *files[NR_FILES];
+  uint64_t hashes[NR_FILES];            /* of OVERLAY, UPPER, LOWER */
   struct recorder *recorders[NR_FILES]; /* of OVERLAY and BASE, or NULL */
   uint8_t disk[DISK];                   /* what is to be read */
   uint64_t below;                       /* hash of that file */
@@ -127,18 +143,73 @@ make_base (struct session *s, struct model *m, struct model *below)
       model_set (m, c, 1);
 }
 
+/* An image that is one of FILES, on top of BELOW, with something in some of its
+ * clusters.
+ */
 static void
-make (struct session *s, enum kind kind)
+make_between (struct session *s, int file, struct model *m, uint32_t cs,
+              uint32_t ts, uint64_t size, const struct model *below)
 {
-  struct model overlay, base, below;
+  s->files[file] = mem_file_new ();
+  model_create (m, s->files[file], cs, ts, size);
+  model_name_backing (m);
+  m->below = below;
+  for (uint64_t c = 0; c < model_clusters (m); c++)
+    if ((c + (uint64_t) file) % 6 == 0)
+      model_data (m, c);
+    else if ((c + (uint64_t) file) % 6 == 2)
+      model_set (m, c, 1);
+  m->file_size = mem_size (s->files[file]);
+}
 
-  *s = (struct session) { .kind = kind };
+/* Returns what is right below the overlay; MODELS: UPPER and LOWER. */
+static const struct model *
+make_all_between (struct session *s, struct model models[2],
+                  const struct model *base)
+{
+  const uint64_t small = 22 * CS + 1024, large = DISK + 9 * CS + 512;
+
+  switch (s->between) {
+  case NOTHING:
+    return base;
+  case SAME:
+    make_between (s, UPPER, &models[0], CS, 1, DISK, base);
+    break;
+  case SHORT:
+    make_between (s, UPPER, &models[0], CS, 1, small, base);
+    break;
+  case LONG:
+    make_between (s, UPPER, &models[0], 2 * CS, 2, large, base);
+    break;
+  case SHORT_OVER_LONG:
+    make_between (s, LOWER, &models[1], CS, 4, large, base);
+    make_between (s, UPPER, &models[0], 2 * CS, 1, small, &models[1]);
+    break;
+  case LONG_OVER_SHORT:
+    make_between (s, LOWER, &models[1], 4 * CS, 1, small, base);
+    make_between (s, UPPER, &models[0], CS, 2, large, &models[1]);
+    break;
+  case NR_BETWEENS:
+    abort ();
+  }
+  return &models[0];
+}
+
+static void
+make_with (struct session *s, enum kind kind, enum between between)
+{
+  struct model overlay, base, below, models[2];
+  const struct model *upper;
+
+  *s = (struct session) { .kind = kind, .between = between };
   s->files[OVERLAY] = mem_file_new ();
   s->files[BASE] = mem_file_new ();
   make_base (s, &base, &below);
+  if (!is_raw (s))
+    base.file_size = mem_size (s->files[BASE]);
+  upper = make_all_between (s, models, &base);
   model_create (&overlay, s->files[OVERLAY], CS, 1, DISK);
   model_name_backing (&overlay);
-  overlay.below = &base;
   for (uint64_t c = 0; c < model_clusters (&overlay); c++)
     if (c % 4 == 1 || c % 7 == 6)
       model_data (&overlay, c);
@@ -147,12 +218,19 @@ make (struct session *s, enum kind kind)
   /* A cluster with a hole. */
   mem_punch (s->files[OVERLAY], model_data (&overlay, 10), 2 * 512);
   CHECK (model_open (&overlay, s->files[OVERLAY]));
-  overlay.below = &base;
-  if (!is_raw (s))
-    base.file_size = mem_size (s->files[BASE]);
+  overlay.below = upper;
   CHECK_EQ (model_pread (&overlay, s->disk, DISK, 0), 0);
   if (s->files[BELOW])
     s->below = mem_hash (s->files[BELOW]);
+  for (int i = 0; i < NR_FILES; i++)
+    if (s->files[i])
+      s->hashes[i] = mem_hash (s->files[i]);
+}
+
+static void
+make (struct session *s, enum kind kind)
+{
+  make_with (s, kind, NOTHING);
 }
 
 static void
@@ -267,6 +345,21 @@ open_base (const struct session *s)
   return open_image_on (s, BASE, b);
 }
 
+/* The overlay, on top of what is between, on top of B. */
+static struct qed_image *
+open_overlay_on (const struct session *s, struct qed_backing *b)
+{
+  for (int i = LOWER; i >= UPPER; i--)
+    if (s->files[i]) {
+      struct qed_image *img = open_image_on (s, i, b);
+
+      CHECK (img != NULL);
+      b = qed_backing_image (img);
+      CHECK (b != NULL);
+    }
+  return open_image_on (s, OVERLAY, b);
+}
+
 static int
 commit_with (const struct session *s, bool keep,
              const struct qed_progress *progress)
@@ -274,7 +367,7 @@ commit_with (const struct session *s, bool keep,
   int r;
 
   do {
-    struct qed_pair pair = { .img = open_image_on (s, OVERLAY, NULL) };
+    struct qed_pair pair = { .img = open_overlay_on (s, NULL) };
 
     if (is_raw (s))
       pair.raw = open_file (s, BASE);
@@ -285,8 +378,9 @@ commit_with (const struct session *s, bool keep,
       return -1;
     }
     r = qed_commit_pair (&pair, keep, progress);
-    CHECK_EQ (mem_open_storages (s->files[OVERLAY]), 0);
-    CHECK_EQ (mem_open_storages (s->files[BASE]), 0);
+    for (int i = 0; i < NR_FILES; i++)
+      if (s->files[i])
+        CHECK_EQ (mem_open_storages (s->files[i]), 0);
   } while (r == 1);
   return r;
 }
@@ -294,7 +388,7 @@ commit_with (const struct session *s, bool keep,
 static int
 commit (const struct session *s)
 {
-  return commit_with (s, false, NULL);
+  return commit_with (s, s->between != NOTHING, NULL);
 }
 
 /* ---- what has to be true ---- */
@@ -310,7 +404,7 @@ check_disk (const struct session *s)
   b = is_raw (s) ? qed_backing_raw (open_file (s, BASE)) :
     qed_backing_image (open_base (s));
   CHECK (b != NULL);
-  img = open_image_on (s, OVERLAY, b);
+  img = open_overlay_on (s, b);
   CHECK (img != NULL);
   memset (buf, 0xda, sizeof buf);
   CHECK_EQ (qed_pread (img, buf, DISK, 0), 0);
@@ -321,7 +415,9 @@ check_disk (const struct session *s)
   qed_close (img);
 }
 
-/* What is below is the disk, and the overlay has nothing. */
+/* What is below is the disk, and the overlay has nothing; or what it had, if
+ * there is something between.
+ */
 static void
 check_committed (const struct session *s, bool leaks)
 {
@@ -348,8 +444,17 @@ check_committed (const struct session *s, bool leaks)
     why = audit_closed (s->files[BASE], leaks);
     CHECK_STR (why ? why : "", "");
   }
-  CHECK (memcmp (buf, s->disk, DISK) == 0);
+  for (size_t i = 0; i < DISK; i++)
+    if (buf[i] != s->disk[i])
+      harness_fail (__FILE__, __LINE__, "below: byte %zu (cluster %zu) is "
+                    "%02x, should be %02x", i, i / CS, buf[i], s->disk[i]);
 
+  if (s->between != NOTHING) {
+    for (int i = 0; i < NR_FILES; i++)
+      if (i != BASE && s->files[i])
+        CHECK_EQ (mem_hash (s->files[i]), s->hashes[i]);
+    return;
+  }
   CHECK (model_open (&m, s->files[OVERLAY]));
   for (uint64_t c = 0; c < model_clusters (&m); c++) {
     uint64_t entry;
@@ -382,23 +487,61 @@ tell (void *opaque, uint64_t done, uint64_t total)
 static void
 test_commit (void)
 {
-  for (int kind = 0; kind < NR_KINDS; kind++) {
-    struct told told = { .calls = 0 };
-    const struct qed_progress progress = { tell, &told };
-    struct session s;
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int between = 0; between < NR_BETWEENS; between++) {
+      struct told told = { .calls = 0 };
+      const struct qed_progress progress = { tell, &told };
+      struct session s;
 
-    CONTEXT ("kind %d", kind);
-    make (&s, (enum kind) kind);
-    check_disk (&s);
-    CHECK_EQ (commit_with (&s, false, &progress), 0);
-    check_committed (&s, false);
-    CHECK_OP (told.calls, >, 5);
-    CHECK_EQ (told.done, told.total);
-    /* There is nothing left to be done. */
-    CHECK_EQ (commit (&s), 0);
-    check_committed (&s, false);
-    free_files (&s);
-  }
+      CONTEXT ("kind %d, between %d", kind, between);
+      make_with (&s, (enum kind) kind, (enum between) between);
+      check_disk (&s);
+      CHECK_EQ (commit_with (&s, between != NOTHING, &progress), 0);
+      check_committed (&s, false);
+      CHECK_OP (told.calls, >, 5);
+      CHECK_EQ (told.done, told.total);
+      /* There is nothing left to be done. */
+      CHECK_EQ (commit (&s), 0);
+      check_committed (&s, false);
+      free_files (&s);
+    }
+}
+
+/* What an image between has nothing of isn't copied, but what is past its end
+ * is, as zeros.
+ */
+static void
+test_between_total (void)
+{
+  struct told told = { .calls = 0 };
+  const struct qed_progress progress = { tell, &told };
+  struct session s = { .kind = RAW, .between = SHORT };
+  struct model overlay, base, upper;
+
+  s.files[OVERLAY] = mem_file_new ();
+  s.files[BASE] = mem_file_new ();
+  s.files[UPPER] = mem_file_new ();
+  make_raw (&base, s.files[BASE], DISK);
+  model_create (&upper, s.files[UPPER], CS, 1, 20 * CS);
+  model_name_backing (&upper);
+  model_data (&upper, 3);
+  model_set (&upper, 4, 1);
+  model_create (&overlay, s.files[OVERLAY], CS, 1, DISK);
+  model_name_backing (&overlay);
+  model_data (&overlay, 4);
+  model_data (&overlay, 10);
+  model_data (&overlay, 30);
+  s.hashes[OVERLAY] = mem_hash (s.files[OVERLAY]);
+  s.hashes[UPPER] = mem_hash (s.files[UPPER]);
+  upper.below = &base;
+  upper.file_size = mem_size (s.files[UPPER]);
+  overlay.below = &upper;
+  overlay.file_size = mem_size (s.files[OVERLAY]);
+  CHECK_EQ (model_pread (&overlay, s.disk, DISK, 0), 0);
+  CHECK_EQ (commit_with (&s, true, &progress), 0);
+  check_committed (&s, false);
+  CHECK_EQ (told.total, 3 * CS + (DISK - 20 * CS));
+  free_files (&s);
 }
 
 /* The overlay stays what it is, and need not even be writable. */
@@ -491,6 +634,29 @@ test_unsound (void)
     }
 }
 
+/* Nor if that is an image between. */
+static void
+test_unsound_between (void)
+{
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int i = UPPER; i <= LOWER; i++) {
+      struct session s;
+      struct model m;
+      uint64_t base;
+
+      CONTEXT ("kind %d, file %d", kind, i);
+      make_with (&s, (enum kind) kind, LONG_OVER_SHORT);
+      CHECK (model_open (&m, s.files[i]));
+      for (uint64_t c = 0; c < model_clusters (&m); c++)
+        model_set (&m, c, 12345);
+      base = mem_hash (s.files[BASE]);
+      CHECK_FAILS (commit (&s), EIO, "0x3039", "check -r all");
+      CHECK_EQ (mem_hash (s.files[BASE]), base);
+      CHECK_EQ (mem_hash (s.files[OVERLAY]), s.hashes[OVERLAY]);
+      free_files (&s);
+    }
+}
+
 /* An overlay that can't be mapped by the geometry of what is below. */
 static void
 test_too_large (void)
@@ -516,7 +682,7 @@ step (void)
 
 /* Each operation on each of the files fails, once or from then on. */
 static void
-fail_all (enum kind kind, int file, bool once)
+fail_all (enum kind kind, enum between between, int file, bool once)
 {
   for (uint64_t k = 1;; k += step ()) {
     const struct mem_faults fault = {
@@ -526,8 +692,9 @@ fail_all (enum kind kind, int file, bool once)
     uint64_t calls;
     int r;
 
-    CONTEXT ("kind %d, file %d, call %" PRIu64, kind, file, k);
-    make (&s, kind);
+    CONTEXT ("kind %d, between %d, file %d, call %" PRIu64, kind, between,
+             file, k);
+    make_with (&s, kind, between);
     mem_set_faults (s.files[file], &fault);
     r = commit (&s);
     calls = mem_calls (s.files[file], MEM_ANY);
@@ -543,7 +710,7 @@ fail_all (enum kind kind, int file, bool once)
     free_files (&s);
     if (calls < k) {
       CHECK_EQ (r, 0);
-      CHECK_OP (k, >, 10);
+      CHECK_OP (k, >, 5);
       break;
     }
   }
@@ -554,8 +721,10 @@ test_faults (void)
 {
   for (int kind = 0; kind < NR_KINDS; kind++)
     for (int file = OVERLAY; file <= BASE; file++)
-      for (int once = 0; once < 2; once++)
-        fail_all ((enum kind) kind, file, once);
+      for (int once = 0; once < 2; once++) {
+        fail_all ((enum kind) kind, NOTHING, file, once);
+        fail_all ((enum kind) kind, SHORT_OVER_LONG, file, once);
+      }
 }
 
 /* ---- power failures ---- */
@@ -570,8 +739,8 @@ check_state (const struct session *s, size_t overlay, size_t base,
 {
   struct session now = *s;
 
-  CONTEXT ("kind %d, cuts %zu and %zu, kept %d and %d", s->kind, overlay,
-           base, keep_overlay, keep_base);
+  CONTEXT ("kind %d, between %d, cuts %zu and %zu, kept %d and %d", s->kind,
+           s->between, overlay, base, keep_overlay, keep_base);
   memset (now.recorders, 0, sizeof now.recorders);
   now.files[OVERLAY] = mem_file_new ();
   now.files[BASE] = mem_file_new ();
@@ -600,39 +769,55 @@ check_cuts (const struct session *s, size_t overlay, size_t base,
 
 /* All cuts through both logs. */
 static void
+crash (enum kind kind, enum between between)
+{
+  struct session s;
+  struct rng rng = { (uint64_t) kind };
+
+  make_with (&s, kind, between);
+  s.recorders[OVERLAY] = recorder_new (s.files[OVERLAY], LIE_NONE);
+  s.recorders[BASE] = recorder_new (s.files[BASE], LIE_NONE);
+  recorded = &s;
+  nr_moments = 0;
+  CHECK_EQ (commit (&s), 0);
+  note_moment ();
+
+  for (size_t i = 0; i + 1 < nr_moments; i += step ()) {
+    const struct moment *m = &moments[i];
+
+    check_cuts (&s, m->overlay, m->base, &rng);
+    /* In the midst of an operation that the log has more of. */
+    for (size_t cut = m->overlay + 1; cut < m[1].overlay; cut++)
+      check_cuts (&s, cut, m->base, &rng);
+    for (size_t cut = m->base + 1; cut < m[1].base; cut++)
+      check_cuts (&s, m->overlay, cut, &rng);
+  }
+  check_cuts (&s, moments[nr_moments - 1].overlay,
+              moments[nr_moments - 1].base, &rng);
+  recorder_free (s.recorders[OVERLAY]);
+  recorder_free (s.recorders[BASE]);
+  s.recorders[OVERLAY] = s.recorders[BASE] = NULL;
+  check_committed (&s, false);
+  free_files (&s);
+}
+
+static void
 test_crash (void)
 {
-  for (int kind = 0; kind < NR_KINDS; kind++) {
-    struct session s;
-    struct rng rng = { (uint64_t) kind };
-
-    make (&s, (enum kind) kind);
-    s.recorders[OVERLAY] = recorder_new (s.files[OVERLAY], LIE_NONE);
-    s.recorders[BASE] = recorder_new (s.files[BASE], LIE_NONE);
-    recorded = &s;
-    nr_moments = 0;
-    CHECK_EQ (commit (&s), 0);
-    note_moment ();
-
-    for (size_t i = 0; i + 1 < nr_moments; i += step ()) {
-      const struct moment *m = &moments[i];
-
-      check_cuts (&s, m->overlay, m->base, &rng);
-      /* In the midst of an operation that the log has more of. */
-      for (size_t cut = m->overlay + 1; cut < m[1].overlay; cut++)
-        check_cuts (&s, cut, m->base, &rng);
-      for (size_t cut = m->base + 1; cut < m[1].base; cut++)
-        check_cuts (&s, m->overlay, cut, &rng);
-    }
-    check_cuts (&s, moments[nr_moments - 1].overlay,
-                moments[nr_moments - 1].base, &rng);
-    recorder_free (s.recorders[OVERLAY]);
-    recorder_free (s.recorders[BASE]);
-    s.recorders[OVERLAY] = s.recorders[BASE] = NULL;
-    check_committed (&s, false);
-    free_files (&s);
-  }
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    crash ((enum kind) kind, NOTHING);
   printf ("  %" PRIu64 " states\n", states);
+}
+
+static void
+test_crash_between (void)
+{
+  uint64_t before = states;
+
+  for (int kind = 0; kind < NR_KINDS; kind++)
+    for (int between = SHORT_OVER_LONG; between < NR_BETWEENS; between++)
+      crash ((enum kind) kind, (enum between) between);
+  printf ("  %" PRIu64 " states\n", states - before);
 }
 
 /* ---- real files ---- */
@@ -682,7 +867,7 @@ test_locks (void)
   close (fd);
   CHECK_EQ (qed_create ("x.qed", &create), 0);
 
-  CHECK_EQ (qed_open_pair ("x.qed", &opts, &pair), 0);
+  CHECK_EQ (qed_open_pair ("x.qed", NULL, &opts, &pair), 0);
   CHECK (pair.img && pair.raw && !pair.base);
   if (locks_of ("x.qed") == 0)
     printf ("no locks on this filesystem\n");
@@ -697,19 +882,22 @@ test_locks (void)
   qed_close_pair (&pair);
   CHECK_EQ (locks_of ("base.raw"), 0);
 
-  CHECK_EQ (qed_commit ("x.qed", &opts, false, NULL), 0);
+  CHECK_EQ (qed_commit ("x.qed", NULL, &opts, false, NULL), 0);
   CHECK (unlink ("base.raw") == 0 && unlink ("x.qed") == 0);
   CHECK (chdir ("..") == 0 && rmdir (dir) == 0);
 }
 
 HARNESS_MAIN (
   TEST (test_commit),
+  TEST (test_between_total),
   TEST (test_keep),
   TEST (test_no_holes),
   TEST (test_holes),
   TEST (test_unsound),
+  TEST (test_unsound_between),
   TEST (test_too_large),
   TEST (test_faults),
   TEST (test_crash),
+  TEST (test_crash_between),
   TEST (test_locks),
 )
