@@ -156,16 +156,19 @@ def check(path, *args, status=0):
     kind, ranges, beyond = None, {}, {}
     for line in (err if "--output=json" in args else out).splitlines():
         heading = [k for k in KINDS if line.startswith(k.split(" that")[0])]
-        m = re.fullmatch(r"    offset (\d+), length (\d+) \(.*\)", line)
+        m = re.fullmatch(r"    offset (0|0x[0-9a-f]+), length (0x[0-9a-f]+)"
+                         r" \([^)]*\)(: also .*)?", line)
         if heading:
             kind, = heading
             ranges[kind] = []
         elif m:
-            start, length = map(int, m.groups())
+            start, length = int(m[1], 16), int(m[2], 16)
             ranges[kind].append((start, start + length))
         elif m := re.fullmatch(r"    beyond the end of the disk: (\d+)",
                                line):
             beyond[kind] = int(m[1])
+    # Where the other owners are elsewhere a range goes on in the next line.
+    ranges = {k: merged(r) for k, r in ranges.items()}
     return out, err, ranges, beyond
 
 

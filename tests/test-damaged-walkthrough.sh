@@ -130,18 +130,18 @@ while IFS= read -r line; do
         '$ nbdkit '*new.raw*)
             run 1 "${command:2}"
             # Its message stands there too, in several lines.
-            sed 's/^nbdkit: qed[^ ]* error: [^ ]*//; s/[0-9]\+/N/g' err |
+            sed 's/^nbdkit: qed[^ ]* error: [^ ]*//; s/0x[0-9a-f]\+/N/g; s/[0-9]\+/N/g' err |
                 grep -F "$(sed -n '/^ nbdkit: qed/,/^$/p' section |
                            paste -s -d ' ' | sed 's/  */ /g; s/ $//
                            s/^ nbdkit: qed[^ ]* error: [^ ]*//
-                           s/[0-9]\+/N/g')" ;;
+                           s/0x[0-9a-f]\+/N/g; s/[0-9]\+/N/g')" ;;
         '$ qed-img check copy.qed >'*)
             run 2 "${command:2}" ;;
         '$ cat damages.txt'*)
             # What is shown there is what there is, but for the numbers.
             sed -n '/^ \$ cat damages/,/^So /p' section | sed '1d;$d' |
-                tr '\n' ' ' | sed 's/  */ /g; s/[0-9.]\+/N/g' >want
-            tr '\n' ' ' <damages.txt | sed 's/  */ /g; s/[0-9.]\+/N/g' >got
+                tr '\n' ' ' | sed 's/  */ /g; s/0x[0-9a-f]\+/N/g; s/[0-9.]\+/N/g' >want
+            tr '\n' ' ' <damages.txt | sed 's/  */ /g; s/0x[0-9a-f]\+/N/g; s/[0-9.]\+/N/g' >got
             diff -w want got ;;
         '$ nbdkit '*salvage=*)
             : >err
@@ -149,8 +149,8 @@ while IFS= read -r line; do
             # Its messages stand there too, but for the path and the numbers.
             sed -n '/salvage=true --run/,/^$/p' section | sed 1d |
                 paste -s -d ' ' |
-                sed 's/  */ /g; s/^ //; s/ $//; s/[0-9]\+/N/g' >want
-            sed "s,$d/,,g; s/[0-9]\+/N/g" err | paste -s -d ' ' |
+                sed 's/  */ /g; s/^ //; s/ $//; s/0x[0-9a-f]\+/N/g; s/[0-9]\+/N/g' >want
+            sed "s,$d/,,g; s/0x[0-9a-f]\+/N/g; s/[0-9]\+/N/g" err | paste -s -d ' ' |
                 diff want - ;;
         '$ qed-img create '*)
             dd if=/dev/zero of=copy.qed bs=64 count=1 conv=notrunc

@@ -58,6 +58,6 @@ before = qedcheck.peak_memory()
 out, err, ranges, _ = qedcheck.check(path, status=2)
 assert f"{n // 2 + n - 1} errors were found" in out, out
 assert len(out) < 20000, len(out)
-assert f"    and more, from offset {200 * cs} on\n" in out, out
+assert f"    and more, from offset {200 * cs:#x} on\n" in out, out
 assert qedcheck.peak_memory() < 40 << 20, qedcheck.peak_memory()
 END

@@ -67,7 +67,7 @@ grep 'was not closed cleanly' out
 ends 2 qed-img check all.qed
 cat >want <<'END'
 Table entries out of range: what they map can't be read: 1
-    offset 65536, length 65536 (64 KiB)
+    offset 0x10000, length 0x10000 (64 KiB)
 
 1 errors were found on the image.
 Data may be corrupted, or further writes to the image may corrupt it.
@@ -86,7 +86,7 @@ cp all.qed one.qed
 qed-img check -r all one.qed >out
 cat >want <<'END'
 Table entries out of range, cleared: what they mapped is lost: 1
-    offset 65536, length 65536 (64 KiB)
+    offset 0x10000, length 0x10000 (64 KiB)
 
 The file had 720896 bytes and has 655360 now.
 The image is marked as closed cleanly now.

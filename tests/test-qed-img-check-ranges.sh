@@ -59,21 +59,21 @@ for args in ([], ["--output=json"]):
     # Over the border of tables, too.
     text, got, _ = ranges(range(5, 8192 * 3 + 2), *args)
     assert got == [(5 * 4096, (8192 * 3 + 2) * 4096)], got
-    assert "length 100651008 (96 MiB)" in text, text
+    assert f"length {100651008:#x} (96 MiB)" in text, text
     assert f"{BAD_ENTRY}: what they map can't be read: 24573\n" in text, text
 
     entries = range(1000, 60000, 50)
     text, got, _ = ranges(entries, *args)
     assert got == [(c * 4096, c * 4096 + 4096) for c in entries[:100]], got
     assert f"    and {len(entries) - 100} more, from offset " \
-        f"{entries[100] * 4096} on\n" in text, text
+        f"{entries[100] * 4096:#x} on\n" in text, text
     assert f": {len(entries)}\n" in text, text
 
     # More than are kept.
     entries = range(1, 65536, 2)
     text, got, _ = ranges(entries, *args)
     assert got == [(c * 4096, c * 4096 + 4096) for c in entries[:100]], got
-    assert f"    and more, from offset {201 * 4096} on\n" in text, text
+    assert f"    and more, from offset {201 * 4096:#x} on\n" in text, text
     assert f": {len(entries)}\n" in text, text
     assert len(text) < 10000
 
@@ -81,6 +81,6 @@ for args in ([], ["--output=json"]):
 text, got, beyond = ranges([100, 101, 102, 8191], size=101 * 4096 + 512)
 assert got == [(100 * 4096, 101 * 4096 + 512)], got
 assert beyond == {BAD_ENTRY: 2}, beyond
-assert "length 4608 (4.5 KiB)" in text, text
+assert "length 0x1200 (4.5 KiB)" in text, text
 assert ranges([1], "-q")[:2] == ("", None)
 END

@@ -75,8 +75,8 @@ def check(path, depth, size):
     assert len(lines) == 4, err
     for line, (offset, n) in zip(lines, [(128, 128), (384, 64),
                                          (2 << 20, 2 << 20)]):
-        assert re.search(f": {n * KiB} bytes at offset {offset * KiB} of the "
-                         f"disk can't be read: .*x.qed is corrupt there",
+        assert re.search(f": offset {offset * KiB:#x}, length {n * KiB:#x} of "
+                         f"the disk can't be read: .*x.qed is corrupt there",
                          line), line
     assert f"{(2 << 30) + 192 * KiB} bytes can't be read" in lines[3], err
 

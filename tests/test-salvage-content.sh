@@ -47,7 +47,8 @@ import os, random, re, subprocess
 import qedimg, qedtest
 
 os.chdir(qedtest.TMP)
-SAID = re.compile(r"error: (\S+): (\d+) bytes at offset (\d+) of the disk "
+SAID = re.compile(r"error: (\S+): offset (0|0x[0-9a-f]+), "
+                  r"length (0x[0-9a-f]+) of the disk "
                   r"read as zeros: (\S+) is corrupt there$")
 ALL = re.compile(r"error: (\S+): (\d+) bytes in (\d+) ranges read as zeros "
                  r"in all: qed-img check says more$")
@@ -107,7 +108,8 @@ def check(seed):
     said = [SAID.search(line) for line in lines[:len(want)]]
     assert all(said), err
     assert [m[1] for m in said] == [path] * len(want)
-    assert [(int(m[3]), int(m[2]), m[4]) for m in said] == want, (err, want)
+    assert [(int(m[2], 16), int(m[3], 16), m[4])
+            for m in said] == want, (err, want)
     rest = lines[len(want):]
     if want:
         m = ALL.search(rest.pop(0))

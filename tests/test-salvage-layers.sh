@@ -59,9 +59,9 @@ state_of top.qed base.qed >before
 nbdkit -U - qed top.qed salvage=true --run 'nbdcopy "$uri" copy.raw' 2>err
 cat err
 cat >want <<END
-$d/top.qed: 65536 bytes at offset 196608 of the disk read as zeros: $d/base.qed is corrupt there
-$d/top.qed: 65536 bytes at offset 327680 of the disk read as zeros: $d/base.qed is corrupt there
-$d/top.qed: 65536 bytes at offset 786432 of the disk read as zeros: $d/top.qed is corrupt there
+$d/top.qed: offset 0x30000, length 0x10000 of the disk read as zeros: $d/base.qed is corrupt there
+$d/top.qed: offset 0x50000, length 0x10000 of the disk read as zeros: $d/base.qed is corrupt there
+$d/top.qed: offset 0xc0000, length 0x10000 of the disk read as zeros: $d/top.qed is corrupt there
 $d/top.qed: 196608 bytes in 3 ranges read as zeros in all: qed-img check says more
 END
 sed 's/^nbdkit: error: //' err | diff -u want -

@@ -52,7 +52,7 @@ for n in 1000, 1001, 1500:
 END
 for n in 1000 1001 1500; do
     nbdkit -U - qed $n.qed salvage=true --run 'nbdcopy "$uri" null:' 2>err
-    grep -c 'bytes at offset [0-9]* of the disk read as zeros:' err |
+    grep -c 'offset 0[0-9a-fx]*, length 0x[0-9a-f]* of the disk read as zeros:' err |
         grep -x 1000
     tail -n +1001 err >rest
     cat rest

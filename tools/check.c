@@ -33,8 +33,7 @@
 /* qed-img check.
  *
  * Which parts of the disk are damaged is collected while the library looks,
- * and printed afterwards.  There can be as many damaged entries as a stranger
- * put into an image (I9), so only as much is kept as is going to be shown.
+ * and printed afterwards: see damages.c.
  */
 
 #include <config.h>
@@ -61,164 +60,6 @@ struct use {
   uint64_t reserved;            /* and has made the file longer by so many
                                    bytes than it needs yet */
 };
-
-/* ---- ranges of the disk ---- */
-
-/* Lines that are printed for one kind of damage, at most. */
-#define MAX_SHOWN 100
-
-/* The lowest ranges of one kind, in any order until they are tidied.  What
- * is at CUT or behind it may be missing.
- */
-#define MAX_RANGES 4096
-struct ranges {
-  struct range {
-    uint64_t offset, length;
-  } list[MAX_RANGES];
-  size_t n;
-  uint64_t cut;
-  uint64_t beyond;              /* entries: behind the end of the disk */
-};
-
-struct damages {
-  uint64_t disk_size;
-  struct ranges kinds[QED_NR_DAMAGES];
-};
-
-static struct damages *
-new_damages (uint64_t disk_size)
-{
-  struct damages *d = calloc (1, sizeof *d);
-
-  if (d == NULL)
-    out_of_memory ();
-  d->disk_size = disk_size;
-  for (size_t i = 0; i < QED_NR_DAMAGES; ++i)
-    d->kinds[i].cut = UINT64_MAX;
-  return d;
-}
-
-static int
-compare_ranges (const void *a, const void *b)
-{
-  uint64_t x = ((const struct range *) a)->offset;
-  uint64_t y = ((const struct range *) b)->offset;
-
-  return x < y ? -1 : x > y;
-}
-
-/* Append a range to the first N of the list, or make the last one longer. */
-static size_t
-append_range (struct range *list, size_t n, uint64_t offset, uint64_t length)
-{
-  if (n > 0 && list[n - 1].offset + list[n - 1].length == offset) {
-    list[n - 1].length += length;
-    return n;
-  }
-  list[n] = (struct range) { offset, length };
-  return n + 1;
-}
-
-/* Sort, and merge neighbours. */
-static void
-tidy (struct ranges *r)
-{
-  size_t n = 0;
-
-  qsort (r->list, r->n, sizeof r->list[0], compare_ranges);
-  for (size_t i = 0; i < r->n; ++i)
-    n = append_range (r->list, n, r->list[i].offset, r->list[i].length);
-  r->n = n;
-}
-
-static void
-add_range (struct ranges *r, uint64_t offset, uint64_t length)
-{
-  if (r->n == MAX_RANGES) {
-    tidy (r);
-    if (r->n > MAX_RANGES / 2) {
-      r->n = MAX_RANGES / 2;
-      r->cut = r->list[r->n].offset;
-    }
-  }
-  if (offset < r->cut)
-    r->n = append_range (r->list, r->n, offset, length);
-}
-
-static void
-found_damage (void *opaque, enum qed_damage damage, uint64_t offset,
-              uint64_t length, uint64_t file_offset __attribute__ ((unused)))
-{
-  struct damages *d = opaque;
-  struct ranges *r = &d->kinds[damage];
-
-  if (length == 0 || offset >= d->disk_size)
-    r->beyond++;
-  else
-    add_range (r, offset, length < d->disk_size - offset ?
-               length : d->disk_size - offset);
-}
-
-static void
-print_range (FILE *out, uint64_t offset, uint64_t length)
-{
-  char *size = human_size (length);
-
-  say (out, "    offset %" PRIu64 ", length %" PRIu64 " (%s)", offset,
-       length, size);
-  free (size);
-}
-
-static void
-print_ranges (FILE *out, struct ranges *r)
-{
-  size_t n;
-
-  tidy (r);
-  n = r->n < MAX_SHOWN ? r->n : MAX_SHOWN;
-  for (const struct range *i = r->list; i < r->list + n; ++i)
-    print_range (out, i->offset, i->length < r->cut - i->offset ?
-                 i->length : r->cut - i->offset);
-  if (r->cut < UINT64_MAX)
-    say (out, "    and more, from offset %" PRIu64 " on",
-         n < r->n ? r->list[n].offset : r->cut);
-  else if (n < r->n)
-    say (out, "    and %zu more, from offset %" PRIu64 " on", r->n - n,
-         r->list[n].offset);
-  if (r->beyond)
-    say (out, "    beyond the end of the disk: %" PRIu64, r->beyond);
-}
-
-/* Print what was found or, with REPAIRED, what that has become. */
-static void
-print_damages (FILE *out, const struct qed_check_result *result,
-               struct damages *d, bool repaired)
-{
-  static const char *const texts[QED_NR_DAMAGES][2] = {
-    [QED_DAMAGE_UNSOUND] = {
-      "Table entries out of range: what they map can't be read",
-      "Table entries out of range, cleared: what they mapped is lost" },
-    [QED_DAMAGE_SHARED_TABLE] = {
-      "L2 tables that overlap with another one",
-      "L2 tables that overlapped with another one, copied: what one of both "
-      "maps is wrong" },
-    [QED_DAMAGE_IN_TABLE] = {
-      "Data clusters inside of a table",
-      "Data clusters inside of a table, copied: one of both is wrong" },
-    [QED_DAMAGE_SHARED_DATA] = {
-      "Data clusters with another owner, too",
-      "Data clusters with another owner, too, copied: what is in one of both "
-      "is wrong" },
-  };
-
-  for (size_t i = 0; i < QED_NR_DAMAGES; ++i) {
-    if (result->damages[i] == 0)
-      continue;
-    say (out, "%s: %" PRIu64, texts[i][repaired], result->damages[i]);
-    print_ranges (out, &d->kinds[i]);
-    say (out, "%s", "");
-  }
-}
 
 /* ---- output for people: qemu-img's lines, and some more ---- */
 
@@ -400,7 +241,8 @@ run (const struct args *args, struct qed_storage *st,
   struct progress p;
   struct qed_check_options opts = {
     .progress = progress_start (&p, args->progress && !args->quiet),
-    .damage = found_damage,
+    .damage = damages_add,
+    .told = damages_find_owners,
     .opaque = d,
   };
   int err;
@@ -426,7 +268,7 @@ report (const struct args *args, const struct qed_repair_result *r,
 
   if (!args->quiet) {
     /* Ranges aren't in qemu-img's JSON. */
-    print_damages (args->json ? stderr : stdout, &r->before, d,
+    damages_print (args->json ? stderr : stdout, &r->before, d,
                    r->corruptions_fixed > 0);
     if (args->json)
       print_result_json (args->file, r);
@@ -456,11 +298,11 @@ check (int argc, char *argv[])
   parse_args (argc, argv, &args);
   st = qed_storage_open (args.file, !args.share);
   if (st && qed_read_header (st, &h, NULL) == 0) {
-    d = new_damages (h.image_size);
+    d = damages_new (st, &h);
     if (run (&args, st, &h, d, &result, &use) == 0)
       r = report (&args, &result, d, &use);
     else if (!args.quiet) /* some of it may have been cleared already */
-      print_damages (stderr, &result.before, d, false);
+      damages_print (stderr, &result.before, d, false);
   }
   if (st == NULL && !args.repair)
     complain_unshared ();

@@ -290,8 +290,8 @@ take_entry (void *opaque, const struct qed_map_entry *e)
   if (m->summary)
     sum_up (m, e);
   if (e->unsound) {
-    complain ("%s: %" PRIu64 " bytes at offset %" PRIu64 " of the disk can't "
-              "be read: %s is corrupt there", m->file, e->length, e->offset,
+    complain ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk can't "
+              "be read: %s is corrupt there", m->file, e->offset, e->length,
               e->filename);
     m->unsound += e->length;
   }

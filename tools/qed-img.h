@@ -158,6 +158,23 @@ extern void add_string (struct json_object *o, const char *key,
 /* Print O on stdout, and drop it. */
 extern void print_json (struct json_object *o);
 
+/* ---- damaged ranges: damages.c ---- */
+
+/* To be freed.  ST, which has H, is read for owners. */
+struct damages;
+extern struct damages *damages_new (struct qed_storage *st,
+                                    const struct qed_header *h);
+
+/* What struct qed_check_options has as damage and told. */
+extern void damages_add (void *opaque, enum qed_damage damage,
+                         uint64_t offset, uint64_t length,
+                         uint64_t file_offset);
+extern int damages_find_owners (void *opaque);
+
+/* Print what was found or, with REPAIRED, what that has become. */
+extern void damages_print (FILE *out, const struct qed_check_result *result,
+                           struct damages *d, bool repaired);
+
 /* ---- the chain: chain.c ---- */
 
 enum format { FORMAT_PROBE, FORMAT_RAW, FORMAT_QED };

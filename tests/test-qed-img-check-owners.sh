@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# What is shared is listed with the other owners: ranges of the disk, or the
+# L2 table; the same before a repair, which gives each its own.
+cd $d
+"$PYTHON" - <<'END'
+import qedimg
+
+img = qedimg.Image(1 << 30, 65536, 1)   # a table maps 512 MiB
+at = [img.data(c) * 65536 for c in range(16)]
+for c in range(3):                      # three in a row have others' data
+    img.entry(100 + c, at[4 + c])
+for c in range(6):                      # one cluster has seven owners
+    img.entry(200 + 2 * c, at[15])
+img.entry(300, img.table(0) * 65536)    # its own table: unsound
+img.data(8192 + 5)
+img.entry(301, img.table(1) * 65536)    # the other table
+img.save("data.qed")
+
+img = qedimg.Image(2 << 30, 65536, 1)
+img.data(0)
+img.save("table.qed")
+with open("table.qed", "r+b") as f:     # the third range has the first's table
+    f.seek(img.l1_at * 65536 + 16)
+    f.write(qedimg.ENTRY.pack(img.table(0) * 65536))
+END
+
+cat >want <<'END'
+Data clusters inside of a table: 1
+    offset 0x12d0000, length 0x10000 (64 KiB): also the L2 table of offset 0x20000000, length 0x20000000
+
+Data clusters with another owner, too: 9
+    offset 0x640000, length 0x30000 (192 KiB): also offset 0x40000, length 0x30000
+    offset 0xc80000, length 0x10000 (64 KiB): also offset 0xf0000, length 0x10000, offset 0xca0000, length 0x10000, offset 0xcc0000, length 0x10000, and 3 more
+END
+listed ()
+{
+    sed -n '/^Data clusters inside/,/^$/p; /^Data clusters with/,/0xc80000/p' |
+        sed 's/, copied: .*:/:/'
+}
+qed-img check data.qed >out || test $? -eq 2
+listed <out >got
+diff want got
+qed-img check --output=json data.qed 2>err >json || test $? -eq 2
+listed <err >got
+diff want got
+cp data.qed copy.qed
+qed-img check -r all copy.qed >out
+listed <out >got
+diff want got
+
+qed-img check table.qed >out || test $? -eq 2
+grep -x "    offset 0x40000000, length 0x20000000 (512 MiB): also the L2 table of \
+offset 0, length 0x20000000" out
