@@ -54,7 +54,7 @@ into ()
     done
 }
 
-for size in 3145728 12345344 700000256; do
+for size in 3145728 12345344 70000128; do
     rm -f disk.raw
     "$PYTHON" -c '
 import random, sys
