@@ -308,6 +308,7 @@ qed_plugin_dump_plugin (void)
 struct damages {
   uint64_t ranges, bytes;       /* all */
   uint64_t said_bytes;          /* of those that were said one by one */
+  uint64_t tables;              /* bytes mapped by another range's table */
 };
 
 static int
@@ -315,13 +316,15 @@ say_damage (void *opaque, const struct qed_map_entry *e)
 {
   struct damages *d = opaque;
 
+  if (e->shared && !e->has_offset)
+    d->tables += e->length;
   if (!e->unsound)
     return 0;
   d->bytes += e->length;
   if (d->ranges++ < MAX_SAID) {
-    nbdkit_error ("%s: %" PRIu64 " bytes at offset %" PRIu64 " of the disk "
-                  "read as zeros: %s is corrupt there", filename, e->length,
-                  e->offset, e->filename);
+    nbdkit_error ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk "
+                  "read as zeros: %s is corrupt there", filename, e->offset,
+                  e->length, e->filename);
     d->said_bytes = d->bytes;
   }
   return 0;
@@ -340,6 +343,10 @@ say_damages (void)
     nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
                   "zeros: qed-img map lists them", filename,
                   d.bytes - d.said_bytes, d.ranges - MAX_SAID);
+  if (d.tables > 0)
+    nbdkit_error ("%s: %" PRIu64 " bytes of the disk are mapped by an L2 table "
+                  "that is another range's too: what can't be read of them "
+                  "isn't said again", filename, d.tables);
   if (d.ranges > 0)
     nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
                   "in all: qed-img check says more", filename, d.bytes,
@@ -352,7 +359,6 @@ qed_plugin_get_ready (void)
 {
   qed_debug = nbdkit_debug;
   qed_trace_tables = qed_debug_table != 0;
-  qed_interrupted = is_ending;
 
   /* A limit on file sizes is an error of the request, not our end. */
   signal (SIGXFSZ, SIG_IGN);
@@ -361,6 +367,13 @@ qed_plugin_get_ready (void)
   if (image == NULL)
     return library_error ();
   return chain_options.salvage ? say_damages () : 0;
+}
+
+static int
+qed_plugin_after_fork (void)
+{
+  qed_interrupted = is_ending;  /* before that a signal ends the process */
+  return 0;
 }
 
 static void
@@ -585,6 +598,7 @@ static struct nbdkit_plugin plugin = {
   .magic_config_key = "file",
   .dump_plugin = qed_plugin_dump_plugin,
   .get_ready = qed_plugin_get_ready,
+  .after_fork = qed_plugin_after_fork,
   .cleanup = qed_plugin_cleanup,
   .open = qed_plugin_open,
   .get_size = qed_plugin_get_size,
