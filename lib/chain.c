@@ -213,7 +213,16 @@ qed_probe (struct qed_storage *st)
   return format ? format : "raw";
 }
 
-/* How the user wants the backing file of the layer ABOVE to be read. */
+/* Does the user name what is below ABOVE?  NULL: the top image. */
+static bool
+named_by_user (const struct chain *c, const struct layer *above)
+{
+  return above == NULL || (above == c->layers && c->opts->backing);
+}
+
+/* How the backing file of the layer ABOVE is to be read.  The bit in a header
+ * speaks of the file that this header names, and of no other.
+ */
 static const char *
 asked_format (const struct chain *c, const struct layer *above)
 {
@@ -221,7 +230,8 @@ asked_format (const struct chain *c, const struct layer *above)
 
   if (asked && strcmp (asked, "auto") != 0)
     return asked;
-  return above->h.features & QED_F_BACKING_FORMAT_NO_PROBE ? "raw" : "auto";
+  return !named_by_user (c, above) &&
+    above->h.features & QED_F_BACKING_FORMAT_NO_PROBE ? "raw" : "auto";
 }
 
 static bool
@@ -342,13 +352,6 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
                     slash == file ? 1 : (int) (slash - file), file,
                     image == c->layers && !c->opts->qed_img ?
                     ", or backing=NAME with the name to read" : "");
-}
-
-/* Does the user name what is below ABOVE?  NULL: the top image. */
-static bool
-named_by_user (const struct chain *c, const struct layer *above)
-{
-  return above == NULL || (above == c->layers && c->opts->backing);
 }
 
 /* Set the directories of L, an image of the chain: see above. */

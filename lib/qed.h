@@ -451,8 +451,9 @@ struct qed_chain_options {
    */
   const char *backing;
 
-  /* How that is read: "raw", "qed", "auto" (also NULL: look for a magic,
-   * unless the header forbids it), or a format that qemu-nbd knows.
+  /* How that is read: "raw", "qed", "auto" (also NULL: look for a magic, unless
+   * the header names the file and says that it is raw), or a format that
+   * qemu-nbd knows.
    */
   const char *backing_format;
 

@@ -62,8 +62,10 @@ for features in 0, NO_PROBE:
     serves("QED", "backing-format=raw")
     # The last one counts.
     serves("QED", "backing-format=qed", "backing-format=raw")
-    # The header's bit is for the user's file too.
-    serves("QED" if features else "ins", f"backing={t}/base.qed")
+    # The header's bit isn't for a file that the user names, though it be the
+    # same.
+    serves("ins", f"backing={t}/base.qed")
+    serves("QED", "backing=base.qed", "backing-format=raw")
     serves("ins", "backing=base.qed", "backing-format=qed")
     serves("jus", "backing=base.raw")
     serves("\0" * 3, "backing=none", "backing-format=qed")

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# "The backing file is raw", in an image's header, speaks of the file that this
+# header names.  A file named by backing= is probed: an image is read as one, so
+# that a write doesn't copy bytes of its container into the overlay for good;
+# another format is refused; and backing-format=raw, the guest's own word, wins.
+"$PYTHON" - <<'END'
+import os
+import qedimg, qedtest
+os.chdir(qedtest.TMP)
+t = qedtest.TMP
+
+def fill(path, start, size=1 << 20):
+    with open(path, "wb") as f:
+        f.write(start)
+        f.truncate(size)
+
+fill("b1.raw", b"raw disk")
+m = qedimg.Image(1 << 20)
+m.data(0, b"inside" * 1000)
+m.save("m.qed")
+qedtest.run("qed-img", "create", "-q", "-b", "b1.raw", "-F", "raw", "o.qed")
+with open("o.qed", "rb") as f:
+    assert f.read(17)[16] & qedimg.F_BACKING_FORMAT_NO_PROBE
+
+want = qedtest.run("nbdkit", "-r", "-U", "-", "qed", "m.qed", "--run",
+                   'nbdcopy "$uri" -')
+assert want.startswith("insideinside")
+for args in [], ["backing-format=auto"], ["backing-format=qed"]:
+    qedtest.run("qed-img", "create", "-q", "-b", "b1.raw", "-F", "raw",
+                "o.qed")
+    with qedtest.Server("qed", "o.qed", "backing=m.qed", *args) as s:
+        h = s.connect()
+        assert h.pread(1 << 20, 0) == want.encode()
+        # What is around the write is copied up.
+        h.pwrite(b"!" * 512, 8192)
+        h.flush()
+        expected = bytearray(want.encode())
+        expected[8192:8704] = b"!" * 512
+        assert h.pread(1 << 20, 0) == expected
+    with open("o.qed", "rb") as f:
+        assert b"QED\0" not in f.read()[4:]
+    # Durably so, and the header names b1.raw again.
+    with qedtest.Server("-r", "qed", "o.qed", "backing=none") as s:
+        assert s.connect().pread(65536, 0) == expected[:65536]
+    with qedtest.Server("-r", "qed", "o.qed") as s:
+        assert s.connect().pread(4, 65536) == b"\0" * 4
+
+# The container, if it is asked for.
+with qedtest.Server("-r", "qed", "o.qed", "backing=m.qed",
+                    "backing-format=raw") as s:
+    assert s.connect().pread(4, 65536 * 2) == b"\0" * 4
+fill("plain.img", b"nothing known")
+qedtest.run("qed-img", "create", "-q", "-b", "b1.raw", "-F", "raw", "o.qed")
+with qedtest.Server("-r", "qed", "o.qed", "backing=m.qed",
+                    "backing-format=raw") as s:
+    assert s.connect().pread(4, 0) == b"QED\0"
+with qedtest.Server("-r", "qed", "o.qed", "backing=plain.img") as s:
+    assert s.connect().pread(13, 0) == b"nothing known"
+
+# Another format is refused, as if the header named it; also b1.raw itself, as
+# long as it is the user who names it.
+for name in "base.qcow2", "b1.raw":
+    fill(name, b"QFI\xfb\0\0\0\3")
+    qedtest.refused(f"{t}/o.qed: backing file: {t}/{name}: has the magic of "
+                    "format qcow2: add backing-format=qcow2, or "
+                    "backing-format=raw if", "qed", "o.qed", "backing=" + name)
+    with qedtest.Server("-r", "qed", "o.qed", "backing=" + name,
+                        "backing-format=raw") as s:
+        assert s.connect().pread(4, 0) == b"QFI\xfb"
+with qedtest.Server("-r", "qed", "o.qed") as s:
+    assert s.connect().pread(4, 0) == b"QFI\xfb"
+
+# An image that backing= leads to has its own header's bit.
+qedimg.Image(1 << 20, backing="m.qed",
+             features=qedimg.F_BACKING_FORMAT_NO_PROBE).save("mid.qed")
+with qedtest.Server("-r", "qed", "o.qed", "backing=mid.qed") as s:
+    assert s.connect().pread(4, 0) == b"QED\0"
+
+# qed-img rebase -b probes as well, whatever the header says.
+fill("b1.raw", b"raw disk")
+qedtest.run("qed-img", "rebase", "-q", "-b", "m.qed", "o.qed")
+with qedtest.Server("-r", "qed", "o.qed") as s:
+    assert s.connect().pread(8, 0) == b"raw disk"
+qedtest.run("qed-img", "create", "-q", "-b", "b1.raw", "-F", "raw", "o.qed")
+qedtest.run("qed-img", "rebase", "-q", "-u", "-b", "m.qed", "o.qed")
+with qedtest.Server("-r", "qed", "o.qed") as s:
+    assert s.connect().pread(1 << 20, 0) == want.encode()
+END
