@@ -574,8 +574,10 @@ extern int qed_make_writable (struct qed_image *img,
 
 /* The calls below may be made from many threads at once, on an image that
  * was made writable (else EROFS).  A range that isn't inside the disk is
- * EINVAL.  When a call fails with another error, each sector of the range has
- * old or new content.  After a failed sync, a failed commit, or a failed write
+ * EINVAL.  After that, EROFS and ENOTSUP nothing has changed, nor has it where
+ * it is known in advance that clusters can't be allocated (ENOSPC, EFBIG).  When
+ * a call fails with another error, each sector of the range has old or new
+ * content.  After a failed sync, a failed commit, or a failed write
  * of metadata that could not be undone, all of them fail (I5).
  */
 #define QED_FUA 1U              /* durable when the call returns */

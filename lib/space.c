@@ -99,6 +99,15 @@ find_room (struct qed_image *img, uint64_t *end, uint64_t *limit)
   return 0;
 }
 
+static int
+limit_error (struct qed_image *img, uint64_t limit)
+{
+  atomic_store (&img->writer->near_limit, true);
+  return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
+                    "can't be longer, or a corrupt entry points to %" PRIu64
+                    ": qed-img check -r all would tell", img->st->name, limit);
+}
+
 /* Extend the file so that BYTES and more follow END, up to LIMIT; *SIZE is its
  * length, and becomes the new one.  Called without the lock.
  */
@@ -109,12 +118,13 @@ extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
   uint64_t least, want;
 
   if (end > limit || bytes > limit - end)
-    return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
-                      "can't be longer, or a corrupt entry points to %" PRIu64
-                      ": qed-img check -r all would tell", img->st->name,
-                      limit);
+    return limit_error (img, limit);
   least = end + bytes;
-  want = EXTEND_BYTES > limit - least ? least : least + EXTEND_BYTES;
+  want = least;
+  if (EXTEND_BYTES <= limit - least)
+    want += EXTEND_BYTES;
+  else
+    atomic_store (&img->writer->near_limit, true);
 
   if (*size & (img->g.cluster_size - 1)) {
     if (qed_storage_resize (img->st, *size & ~(img->g.cluster_size - 1)) == -1)
@@ -202,6 +212,31 @@ draw_back_end (struct qed_writer *w)
       w->undone[i].bytes = 0;
       i = -1; /* another one may be the last now */
     }
+}
+
+bool
+qed_room_is_limited (const struct qed_image *img)
+{
+  return img->st->fixed_size || atomic_load (&img->writer->near_limit);
+}
+
+int
+qed_check_room (struct qed_image *img, uint64_t count)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t end, limit, room;
+
+  if (img->st->fixed_size)
+    return find_room (img, &end, &limit); /* that's an error */
+  pthread_mutex_lock (&w->lock);
+  limit = w->limit;
+  room = w->checked && w->end < limit ? limit - w->end : 0;
+  if (!w->checked)
+    room = UINT64_MAX;
+  for (int i = 0; i < QED_MAX_UNDONE; ++i)
+    room += w->undone[i].bytes;
+  pthread_mutex_unlock (&w->lock);
+  return count <= room >> img->g.cluster_bits ? 0 : limit_error (img, limit);
 }
 
 int

@@ -374,8 +374,11 @@ file_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
   int r = try_fallocate (st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
                          offset, length);
 
-  /* tmpfs, for instance, has only the two halves of it. */
+  /* tmpfs, for instance, has only the two halves of it.  Where there is only a
+   * hole to be had nothing may be changed: so the other one is tried first.
+   */
   if (r == -1 && errno == EOPNOTSUPP &&
+      (r = try_fallocate (st, FALLOC_FL_KEEP_SIZE, offset, length)) == 0 &&
       (r = file_punch (st, offset, length)) == 0)
     r = try_fallocate (st, FALLOC_FL_KEEP_SIZE, offset, length);
   return r;

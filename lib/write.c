@@ -50,6 +50,10 @@
  *
  * What fails in between costs clusters that nothing refers to, if anything,
  * and leaves old content: the link comes last (I4).
+ *
+ * A request that is refused for a reason that can be known in advance changes
+ * nothing: it is looked at as a whole first, where such a reason is possible.
+ * That is a fast zero, and any request where there may be no room to allocate.
  */
 
 #include <config.h>
@@ -354,28 +358,43 @@ data_below (struct qed_image *img, uint64_t count, uint64_t offset,
     qed_extents_below (img, offset, count, any_data, data);
 }
 
+/* P is a part of an unallocated cluster.  *ZEROS: it reads as zeros already.
+ * *COPY: zeroing it takes a copy of the rest, which a fast zero mustn't make.
+ */
+static int
+look_below (struct qed_image *img, const struct piece *p, unsigned flags,
+            bool *zeros, bool *copy)
+{
+  bool inside, before, after;
+
+  if (data_below (img, p->count, p->offset, &inside) == -1 ||
+      data_below (img, p->head, p->offset - p->head, &before) == -1 ||
+      data_below (img, p->tail, p->offset + p->count, &after) == -1)
+    return -1;
+  /* Unless the header's backing file isn't there now. */
+  *zeros = !inside && img->backing;
+  *copy = !*zeros && (before || after);
+  if (*copy && flags & QED_FAST_ZERO)
+    return qed_error (ENOTSUP, "%s: zero of %" PRIu64 " bytes at %" PRIu64
+                      ": a part of a cluster, the rest of which would have "
+                      "to be copied", img->st->name, p->count, p->offset);
+  return 0;
+}
+
 /* Make zero clusters of unallocated ones, or at least zero P in its cluster. */
 static int
 zero_fresh (struct qed_image *img, const struct piece *p, unsigned flags)
 {
-  bool inside, before, after;
+  bool zeros = false, copy = false;
   enum qed_link_failure how;
 
-  if (p->head + p->tail > 0) {
-    if (data_below (img, p->count, p->offset, &inside) == -1 ||
-        data_below (img, p->head, p->offset - p->head, &before) == -1 ||
-        data_below (img, p->tail, p->offset + p->count, &after) == -1)
-      return -1;
-    /* Zeros already, unless the header's backing file isn't there now. */
-    if (!inside && img->backing)
-      return 0;
-    if ((before || after) && flags & QED_FAST_ZERO)
-      return qed_error (ENOTSUP, "%s: zero of %" PRIu64 " bytes at %" PRIu64
-                        ": a part of a cluster, the rest of which would have "
-                        "to be copied", img->st->name, p->count, p->offset);
-    if (before || after)
-      return write_fresh (img, p);
-  }
+  if (p->head + p->tail > 0 &&
+      look_below (img, p, flags, &zeros, &copy) == -1)
+    return -1;
+  if (zeros)
+    return 0;
+  if (copy)
+    return write_fresh (img, p);
   if (p->absent && make_l2_table (img, p->cluster) == -1)
     return -1;
   return qed_table_link (img->table, p->cluster, p->n, QED_ENTRY_ZERO, &how)
@@ -446,6 +465,134 @@ do_piece (struct qed_image *img, const void *buf, uint64_t count,
   return r;
 }
 
+/* ---- before anything is changed ---- */
+
+/* Add the clusters of the L2 tables that a range needs and that are absent. */
+static int
+add_tables (struct qed_image *img, uint64_t count, uint64_t offset,
+            uint64_t *clusters)
+{
+  const unsigned bits = img->g.table_bits;
+  uint64_t cluster = offset >> img->g.cluster_bits;
+  uint64_t last = (offset + count - 1) >> img->g.cluster_bits;
+
+  for (; cluster <= last; cluster = ((cluster >> bits) + 1) << bits) {
+    bool absent;
+
+    if (look_before_link (img, cluster, &absent) == -1)
+      return -1;
+    if (absent)
+      *clusters += img->h.table_size;
+  }
+  return 0;
+}
+
+/* Is there room for what a write allocates? */
+static int
+check_room_to_write (struct qed_image *img, uint64_t count, uint64_t offset)
+{
+  const unsigned bits = img->g.cluster_bits;
+  uint64_t clusters = 0;
+
+  while (count > 0) {
+    struct qed_run run;
+
+    if (qed_map (img, offset, count, &run) == -1)
+      return -1;
+    if (run.type == QED_RUN_UNSOUND)
+      return qed_unsound_error (img, offset);
+    if (run.type != QED_RUN_DATA) {
+      clusters += ((offset + run.length - 1) >> bits) - (offset >> bits) + 1;
+      if (add_tables (img, run.length, offset, &clusters) == -1)
+        return -1;
+    }
+    count -= run.length;
+    offset += run.length;
+  }
+  return clusters == 0 ? 0 : qed_check_room (img, clusters);
+}
+
+/* What a zero would do. */
+struct plan {
+  uint64_t clusters;            /* how many it allocates */
+  uint64_t offset;              /* of the disk: where ... */
+  struct qed_run data;          /* ... the first data is; length 0: nowhere */
+};
+
+/* What isn't whole clusters of an unallocated range, at its start or at its
+ * end.  *ZEROS: that needs nothing.  Returns its length, or -1.
+ */
+static ssize_t
+plan_part (struct qed_image *img, uint64_t count, uint64_t offset,
+           unsigned flags, struct plan *plan, bool *zeros)
+{
+  struct piece p;
+  bool copy;
+
+  *zeros = false;
+  cut_piece (img, &p, NULL, count, offset);
+  if (p.head + p.tail == 0)
+    return 0;
+  if (look_below (img, &p, flags, zeros, &copy) == -1)
+    return -1;
+  plan->clusters += copy;
+  return (ssize_t) p.count;
+}
+
+/* A range that isn't allocated, in an overlay. */
+static int
+plan_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
+                  unsigned flags, struct plan *plan)
+{
+  uint64_t end = offset + count;
+  uint64_t last = (end - 1) & ~(img->g.cluster_size - 1);
+  ssize_t n;
+  bool zeros;
+
+  n = plan_part (img, end - offset, offset, flags, plan, &zeros);
+  if (n == -1)
+    return -1;
+  if (zeros)
+    offset += (uint64_t) n;
+  if (last > offset) {
+    n = plan_part (img, end - last, last, flags, plan, &zeros);
+    if (n == -1)
+      return -1;
+    if (zeros)
+      end = last;
+  }
+  return offset < end && qed_room_is_limited (img) ?
+    add_tables (img, end - offset, offset, &plan->clusters) : 0;
+}
+
+static int
+plan_zero (struct qed_image *img, uint64_t count, uint64_t offset,
+           unsigned flags, struct plan *plan)
+{
+  *plan = (struct plan) { .clusters = 0 };
+  while (count > 0) {
+    struct qed_run run;
+
+    if (qed_map (img, offset, count, &run) == -1)
+      return -1;
+    if (run.type == QED_RUN_UNSOUND)
+      return qed_unsound_error (img, offset);
+    if (run.type == QED_RUN_DATA && plan->data.length == 0) {
+      plan->offset = offset;
+      plan->data = run;
+    }
+    else if (run.type == QED_RUN_UNALLOCATED && img->overlay &&
+             plan_unallocated (img, run.length, offset, flags, plan) == -1)
+      return -1;
+    count -= run.length;
+    offset += run.length;
+  }
+  return plan->clusters == 0 || !qed_room_is_limited (img) ? 0 :
+    qed_check_room (img, plan->clusters);
+}
+
+/* ---- write ---- */
+
 int
 qed_pwrite (struct qed_image *img, const void *buf, size_t count,
             uint64_t offset, unsigned flags)
@@ -453,7 +600,9 @@ qed_pwrite (struct qed_image *img, const void *buf, size_t count,
   ssize_t n = 0;
 
   if (qed_check_range (img, offset, count) == -1 ||
-      qed_check_writable (img) == -1)
+      qed_check_writable (img) == -1 ||
+      (qed_room_is_limited (img) &&
+       check_room_to_write (img, count, offset) == -1))
     return -1;
 
   while (n != -1 && count > 0) {
@@ -560,6 +709,7 @@ zero_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
     if (n == 0)
       break;
     done += (uint64_t) n;
+    flags &= ~QED_FAST_ZERO; /* see for_data */
   }
   return (ssize_t) done;
 }
@@ -567,6 +717,9 @@ zero_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
 /* Call FN for each range of the file that has data of this range of the
  * disk.  With ZERO what isn't allocated becomes zeros too, in an overlay; it is
  * already in other images.
+ *
+ * Once something was changed what turns out not to be fast is done all the
+ * same: plan_zero found nothing of that kind, so another writer was there since.
  */
 static int
 for_data (struct qed_image *img, uint64_t count, uint64_t offset,
@@ -574,43 +727,72 @@ for_data (struct qed_image *img, uint64_t count, uint64_t offset,
           int (*fn) (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags))
 {
-  ssize_t n = 0;
-
-  if (qed_check_range (img, offset, count) == -1 ||
-      qed_check_writable (img) == -1)
-    return -1;
-
-  while (n != -1 && count > 0) {
+  while (count > 0) {
     struct qed_run run;
+    ssize_t n;
 
     if (qed_map (img, offset, count, &run) == -1)
-      return finish (img, -1, flags);
+      return -1;
+    n = (ssize_t) run.length;
     if (run.type == QED_RUN_UNSOUND)
       n = qed_unsound_error (img, offset);
     else if (run.type == QED_RUN_DATA)
       n = change_data (img, &run, flags, fn);
     else if (run.type == QED_RUN_UNALLOCATED && zero && img->overlay)
       n = zero_unallocated (img, run.length, offset, flags);
-    else
-      n = (ssize_t) run.length;
-    if (n > 0) {
-      count -= (uint64_t) n;
-      offset += (uint64_t) n;
-    }
+    if (n == -1)
+      return -1;
+    if (n > 0 && run.type != QED_RUN_ZERO)
+      flags &= ~QED_FAST_ZERO;
+    count -= (uint64_t) n;
+    offset += (uint64_t) n;
   }
-  return finish (img, n == -1 ? -1 : 0, flags);
+  return 0;
+}
+
+/* The first data comes first: whether the storage can zero it fast shows only
+ * there.
+ */
+static int
+zero_fast (struct qed_image *img, uint64_t count, uint64_t offset,
+           unsigned flags, const struct plan *plan)
+{
+  uint64_t before = plan->offset - offset, after;
+
+  if (plan->data.length == 0)
+    return for_data (img, count, offset, flags, true, zero_data);
+  if (change_data (img, &plan->data, flags, zero_data) == -1)
+    return -1;
+  flags &= ~QED_FAST_ZERO;
+  after = plan->offset + plan->data.length;
+  return for_data (img, before, offset, flags, true, zero_data) == -1 ||
+    for_data (img, offset + count - after, after, flags, true, zero_data) == -1
+    ? -1 : 0;
 }
 
 int
 qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
           unsigned flags)
 {
-  return for_data (img, count, offset, flags, true, zero_data);
+  struct plan plan;
+
+  if (qed_check_range (img, offset, count) == -1 ||
+      qed_check_writable (img) == -1 ||
+      ((flags & QED_FAST_ZERO || qed_room_is_limited (img)) &&
+       plan_zero (img, count, offset, flags, &plan) == -1))
+    return -1;
+  return finish (img, flags & QED_FAST_ZERO ?
+                 zero_fast (img, count, offset, flags, &plan) :
+                 for_data (img, count, offset, flags, true, zero_data), flags);
 }
 
 int
 qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
           unsigned flags)
 {
-  return for_data (img, count, offset, flags, false, trim_data);
+  if (qed_check_range (img, offset, count) == -1 ||
+      qed_check_writable (img) == -1)
+    return -1;
+  return finish (img, for_data (img, count, offset, flags, false, trim_data),
+                 flags);
 }

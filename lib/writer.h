@@ -88,6 +88,7 @@ struct qed_writer {
   uint64_t limit;
   bool extending;
   bool checked;                 /* where the first of them may be is known */
+  atomic_bool near_limit;       /* the next extension may fail at LIMIT */
   struct { uint64_t offset, bytes; } undone[QED_MAX_UNDONE]; /* to be given
                                    away again; bytes 0: nothing */
 
@@ -160,6 +161,12 @@ extern int qed_writer_close (struct qed_image *img);
  */
 extern int qed_alloc (struct qed_image *img, uint64_t count,
                       uint64_t *offset);
+
+/* May it be known in advance that clusters can't be given away?  Then whether
+ * COUNT of them can be.  ENOSPC, EFBIG: they can't.
+ */
+extern bool qed_room_is_limited (const struct qed_image *img);
+extern int qed_check_room (struct qed_image *img, uint64_t count);
 
 /* Writing to these clusters has failed, and nothing has been linked to them.
  * If they are still a hole others may have them.  errno and message stay.

@@ -446,6 +446,103 @@ test_zero_part (void)
   free_overlay (&o);
 }
 
+/* A fast zero that fails with ENOTSUP has changed nothing, in the file or in
+ * memory, wherever in its range the reason is; one that succeeds has done all.
+ */
+static void
+fast_zeros (enum below_kind kind, const struct mem_faults *faults)
+{
+  const unsigned flags = QED_FAST_ZERO | QED_MAY_TRIM;
+  struct rng rng = { kind };
+  struct overlay o;
+  unsigned failed = 0, done = 0;
+
+  CONTEXT ("kind %d", kind);
+  new_overlay (&o, kind);
+  for (uint64_t c = 0; c + 20 < CLUSTERS; c += 1 + rng_below (&rng, 20))
+    write_at (&o, c * CS + rng_below (&rng, CS), 1 + rng_below (&rng, 3 * CS),
+              0);
+  CHECK_EQ (qed_flush (o.img), 0);
+  mem_set_faults (o.f, faults);
+  for (int i = 0; i < 200; i++) {
+    uint64_t offset = rng_below (&rng, DISK - 1);
+    uint64_t count = 1 + rng_below (&rng, 12 * CS);
+    uint64_t hash = mem_hash (o.f);
+
+    if (rng_below (&rng, 2))
+      offset &= ~(CS - 1);
+    if (rng_below (&rng, 2))
+      count = (count & ~(CS - 1)) + CS;
+    if (count > DISK - offset)
+      count = DISK - offset;
+    CONTEXT ("zero %" PRIu64 " %" PRIu64, offset, count);
+    if (qed_zero (o.img, count, offset, flags) == 0) {
+      memset (o.want + offset, 0, count);
+      done++;
+    }
+    else {
+      CHECK_EQ (errno, ENOTSUP);
+      CHECK_EQ (mem_hash (o.f), hash);
+      failed++;
+    }
+    if (i % 8 == 0)
+      check_content (&o);
+    else {
+      static uint8_t got[13 * CS];
+
+      CHECK_EQ (qed_pread (o.img, got, count, offset), 0);
+      compare (got, o.want + offset, count);
+    }
+  }
+  CHECK_OP (failed, >, 2);
+  CHECK_OP (done, >, 2);
+  mem_set_faults (o.f, NULL);
+  close_overlay (&o);
+  free_overlay (&o);
+}
+
+static void
+test_fast_zero_all_or_nothing (void)
+{
+  static const struct mem_faults neither = { .no_punch = true,
+                                             .no_zero = true };
+
+  for (int kind = BELOW_FULL; kind < NR_BELOW; kind++) {
+    fast_zeros (kind, NULL);
+    fast_zeros (kind, &neither);
+  }
+}
+
+/* As above, of a request that needs clusters which can't be had. */
+static void
+test_zero_without_room (void)
+{
+  struct overlay o;
+  struct qed_storage *st;
+  uint64_t hash;
+
+  new_overlay (&o, BELOW_FULL);
+  write_at (&o, 3 * CS, CS, 0);
+  CHECK_EQ (qed_close (o.img), 0);
+  st = mem_open (o.f);
+  st->fixed_size = true;
+  o.img = qed_open_overlay (st, below_open (&o.below), QED_MIN_CACHE_SIZE);
+  CHECK (o.img != NULL);
+  CHECK_EQ (qed_make_writable (o.img, &no_thread), 0);
+
+  hash = mem_hash (o.f);
+  CHECK_FAILS (qed_zero (o.img, 4 * CS, CS + 1, 0), ENOSPC, "no more");
+  CHECK_FAILS (qed_zero (o.img, 600 * CS, 0, QED_FAST_ZERO), ENOSPC,
+               "no more"); /* a table */
+  CHECK_EQ (mem_hash (o.f), hash);
+  check_content (&o);
+  zero_at (&o, 2 * CS, 4 * CS, QED_FAST_ZERO);  /* entries only */
+  CHECK_EQ (in_file (&o, 4), QED_RUN_ZERO);
+  zero_at (&o, 3 * CS + 5, 50, 0);
+  close_overlay (&o);
+  free_overlay (&o);
+}
+
 /* If the rest of the cluster is zeros below too it becomes a zero cluster; if
  * what is zeroed is, there is nothing to do.
  */
@@ -1252,6 +1349,8 @@ HARNESS_MAIN (
   TEST (test_zero_whole_clusters),
   TEST (test_zero_huge),
   TEST (test_zero_part),
+  TEST (test_fast_zero_all_or_nothing),
+  TEST (test_zero_without_room),
   TEST (test_zero_part_of_hole),
   TEST (test_write_to_zero),
   TEST (test_trim),

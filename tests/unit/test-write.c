@@ -352,6 +352,58 @@ test_space_is_limited (void)
   mem_file_free (f);
 }
 
+/* Where it is known that there is no room, a write that needs some changes
+ * nothing of what is allocated.
+ */
+static void
+check_nothing_changed (struct qed_image *img, struct mem_file *f,
+                       uint64_t offset, size_t count, int err)
+{
+  uint64_t hash = mem_hash (f);
+
+  mem_reset_counters (f);
+  CHECK_FAILS (qed_pwrite (img, filled (count, 9), count, offset, QED_FUA),
+               err, "no more clusters");
+  CHECK_EQ (mem_calls (f, MEM_PWRITE), 0);
+  CHECK_EQ (mem_hash (f), hash);
+}
+
+static void
+test_no_room_is_known (void)
+{
+  const uint64_t last = (UINT64_MAX / 2 + 1) - CS; /* no cluster ends beyond */
+  struct mem_file *f = mem_file_new ();
+  struct model m;
+  struct qed_image *img = new_image (&m, f);
+  struct qed_storage *st;
+
+  CHECK_EQ (qed_pwrite (img, filled (2 * CS, 1), 2 * CS, CS, 0), 0);
+  close_clean (img, f, 5);
+
+  st = mem_open (f);
+  st->fixed_size = true;
+  img = qed_open (st, QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &no_thread), 0);
+  check_nothing_changed (img, f, 0, CS + 1, ENOSPC);
+  check_nothing_changed (img, f, 2 * CS + 1, CS, ENOSPC);
+  CHECK_EQ (qed_pwrite (img, filled (2 * CS, 2), 2 * CS, CS, 0), 0);
+  CHECK_EQ (qed_zero (img, DISK, 0, QED_FAST_ZERO), 0);
+  close_clean (img, f, 5);
+
+  /* Room for three clusters more, and for two after the first of them. */
+  mem_truncate (f, last - 3 * CS);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, 3 * CS, 0), 0);
+  check_nothing_changed (img, f, CS, 6 * CS, EFBIG);
+  check_nothing_changed (img, f, 511 * CS, 2 * CS, EFBIG); /* and a table */
+  CHECK_EQ (qed_pwrite (img, filled (4 * CS, 4), 4 * CS, 2 * CS, 0), 0);
+  check_nothing_changed (img, f, 2 * CS, 5 * CS, EFBIG);
+  check_content (img, 2 * CS, 4 * CS, 4);
+  CHECK_EQ (qed_close (img), 0);
+  mem_file_free (f);
+}
+
 /* ---- NEED_CHECK (I6) ---- */
 
 /* The first write that isn't the header's finds NEED_CHECK set and synced. */
@@ -916,6 +968,7 @@ HARNESS_MAIN (
   TEST (test_space),
   TEST (test_space_after_failures),
   TEST (test_space_is_limited),
+  TEST (test_no_room_is_known),
   TEST (test_need_check_comes_first),
   TEST (test_need_check_idle),
   TEST (test_autoclear),
