@@ -346,7 +346,7 @@ reclaim (struct qed_image *img, const struct qed_progress *progress)
   if (qed_reclaim (img->st, &h, &w->file_size, progress, NULL) == -1)
     return qed_writer_fail (img, errno);
   qed_mark_unsynced (img);
-  w->end = w->file_size & ~(img->g.cluster_size - 1);
+  qed_set_space (img, w->file_size);
   w->h.l1_table_offset = img->h.l1_table_offset = h.l1_table_offset;
   return 0;
 }
@@ -827,7 +827,6 @@ move_l1_down (struct qed_image *img)
 static int
 cut_to_tables (struct qed_image *img)
 {
-  struct qed_writer *w = img->writer;
   uint64_t end = img->g.l1_offset + img->g.table_bytes;
 
   atomic_store (&img->corrupt, false);
@@ -836,7 +835,7 @@ cut_to_tables (struct qed_image *img)
   if (qed_storage_resize (img->st, end) == -1)
     return qed_writer_fail (img, errno);
   qed_mark_unsynced (img);
-  w->file_size = w->end = end;
+  qed_set_space (img, end);
   return 0;
 }
 

@@ -481,10 +481,12 @@ struct qed_chain_options {
 extern struct qed_image *qed_open_chain (const char *path,
                                          const struct qed_chain_options *opts);
 
-/* Make everything durable and, if the image is writable and in order, mark it
- * as clean and cut the file to its last used cluster (I6).  Then free the
- * image and close its storage, also when that failed (-1).  No other call may
- * be under way or follow.  IMG may be NULL.
+/* Make everything durable and, if the image is writable and in order, give
+ * space back that failed calls had taken, mark it as clean and cut the file to
+ * its last used cluster (I6).  If only the first of these fails the image stays
+ * marked NEED_CHECK, which is no failure of this call.  Then free the image and
+ * close its storage, also when that failed (-1).  No other call may be under way
+ * or follow.  IMG may be NULL.
  */
 extern int qed_close (struct qed_image *img);
 

@@ -50,16 +50,36 @@
  * read.  What such entries point to is left out: what is near is jumped over,
  * what is far limits the length of the file.
  *
- * Space is never given back, but for what a failed write left as it was, for
- * instance because the filesystem is full: who tries again and again must not
- * make the file grow.  What was written in part isn't made a hole again for
- * the next one: a crash could undo just that.
+ * Space in use is never given back.  But a request can fail after it took some,
+ * for instance because the filesystem is full, and who tries again and again
+ * must not make the file grow.  What nothing refers to is *undone*:
+ *
+ *     still a hole             others may have it at once
+ *     written in part          it is made a hole; others may have it when a
+ *                              sync has ended that began after that, for until
+ *                              then a crash could bring the old bytes back (I2);
+ *                              who could use it doesn't take more, but syncs
+ *     which can't be done      nobody gets it
+ *
+ * The same goes for clusters whose entries were written and then restored.  Until
+ * the entries are durably what they were a crash may let them refer to the
+ * clusters: these must read as zeros then, and mustn't be anyone else's.  In an
+ * image without a backing file zeros are what unallocated and zero clusters
+ * read as.  In an overlay the only entries that are restored are those for L2
+ * tables, which are empty: links to data are written by commits, and when one
+ * fails nothing more is written (I3, I5).
+ *
+ * Before the image is marked as clean END is drawn back over what is undone
+ * there, and the file is cut, durably, so that it is zeros when the file grows
+ * again.  What is undone elsewhere is given back when the image is closed, by
+ * moving what is behind it (repair.c).  Until then the image stays marked.
  */
 
 #include <config.h>
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "check.h"
 #include "error.h"
@@ -174,44 +194,109 @@ make_room (struct qed_image *img, uint64_t bytes)
   return r;
 }
 
-/* Take BYTES from what was undone, if there is a place large enough.  Called
- * with the lock, as are all up to qed_alloc.
+/* Does U read as zeros, durably?  Called with the lock, as are all up to
+ * qed_alloc.
  */
+static bool
+is_usable (const struct qed_writer *w, const struct qed_undone *u)
+{
+  return u->bytes > 0 && u->sync <= w->last_synced &&
+    atomic_load (&w->failed) == 0;
+}
+
+/* Take BYTES from what was undone, if there is a place large enough. */
 static bool
 take_undone (struct qed_writer *w, uint64_t bytes, uint64_t *offset)
 {
-  for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (w->undone[i].bytes >= bytes) {
-      *offset = w->undone[i].offset;
-      w->undone[i].offset += bytes;
-      w->undone[i].bytes -= bytes;
+  for (struct qed_undone *u = w->undone; u < w->undone + QED_MAX_UNDONE; ++u)
+    if (u->bytes >= bytes && is_usable (w, u)) {
+      *offset = u->offset;
+      u->offset += bytes;
+      u->bytes -= bytes;
       return true;
     }
   return false;
 }
 
-static void
-add_undone (struct qed_writer *w, uint64_t bytes, uint64_t offset)
+/* Would there be such a place after a sync? */
+static bool
+sync_would_help (const struct qed_writer *w, uint64_t bytes)
 {
-  for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (w->undone[i].bytes == 0) {
-      w->undone[i].offset = offset;
-      w->undone[i].bytes = bytes;
-      return;
-    }
+  const struct qed_undone *u = w->undone;
+
+  for (; u < w->undone + QED_MAX_UNDONE; ++u)
+    if (u->bytes >= bytes && u->sync != UINT64_MAX)
+      return true;
+  return false;
 }
 
-/* What was undone at the end isn't given away any more. */
-static void
-draw_back_end (struct qed_writer *w)
+/* Neighbours are merged if both may be given away again at once, or both after
+ * a sync, or neither.
+ */
+static bool
+are_alike (const struct qed_undone *a, const struct qed_undone *b)
 {
-  for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (w->undone[i].bytes > 0 &&
-        w->undone[i].offset + w->undone[i].bytes == w->end) {
-      w->end = w->undone[i].offset;
-      w->undone[i].bytes = 0;
+  return (a->sync == 0) == (b->sync == 0) &&
+    (a->sync == UINT64_MAX) == (b->sync == UINT64_MAX);
+}
+
+static void
+add_undone (struct qed_writer *w, struct qed_undone new)
+{
+  struct qed_undone *place = NULL;
+
+  for (int i = 0; i < QED_MAX_UNDONE; ++i) {
+    struct qed_undone *u = &w->undone[i];
+
+    if (u->bytes > 0 && are_alike (u, &new) &&
+        (u->offset + u->bytes == new.offset ||
+         new.offset + new.bytes == u->offset)) {
+      new.offset = u->offset < new.offset ? u->offset : new.offset;
+      new.bytes += u->bytes;
+      new.sync = u->sync > new.sync ? u->sync : new.sync;
+      u->bytes = 0;
+      i = -1; /* it may have another neighbour now */
+      place = u;
+    }
+    else if (u->bytes == 0 && place == NULL)
+      place = u;
+  }
+  if (place)
+    *place = new;
+  else
+    w->forgotten = true;
+}
+
+/* Where does what is in use end if what is undone there isn't?  ANY: though it
+ * doesn't read as zeros.
+ */
+static uint64_t
+end_of_use (const struct qed_writer *w, bool any)
+{
+  uint64_t end = w->end;
+
+  for (int i = 0; i < QED_MAX_UNDONE; ++i) {
+    const struct qed_undone *u = &w->undone[i];
+
+    if (u->bytes > 0 && u->offset + u->bytes == end &&
+        (any || is_usable (w, u))) {
+      end = u->offset;
       i = -1; /* another one may be the last now */
     }
+  }
+  return end;
+}
+
+static void
+set_end (struct qed_writer *w, uint64_t end)
+{
+  w->end = end;
+  w->any_undone = false;
+  for (int i = 0; i < QED_MAX_UNDONE; ++i)
+    if (w->undone[i].offset >= end)
+      w->undone[i].bytes = 0;
+    else
+      w->any_undone |= w->undone[i].bytes > 0;
 }
 
 bool
@@ -234,9 +319,31 @@ qed_check_room (struct qed_image *img, uint64_t count)
   if (!w->checked)
     room = UINT64_MAX;
   for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    room += w->undone[i].bytes;
+    if (is_usable (w, &w->undone[i]))
+      room += w->undone[i].bytes;
   pthread_mutex_unlock (&w->lock);
   return count <= room >> img->g.cluster_bits ? 0 : limit_error (img, limit);
+}
+
+/* Take BYTES from what was undone, if there is a place, maybe after a sync.
+ * Drops the lock meanwhile.
+ */
+static int
+use_undone (struct qed_image *img, uint64_t bytes, uint64_t *offset,
+            bool *taken)
+{
+  struct qed_writer *w = img->writer;
+  int r = 0;
+
+  *taken = take_undone (w, bytes, offset);
+  if (!*taken && sync_would_help (w, bytes)) {
+    pthread_mutex_unlock (&w->lock);
+    r = qed_sync_written (img);
+    pthread_mutex_lock (&w->lock);
+    *taken = r == 0 && take_undone (w, bytes, offset);
+  }
+  set_end (w, end_of_use (w, false));
+  return r;
 }
 
 int
@@ -244,52 +351,108 @@ qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
 {
   struct qed_writer *w = img->writer;
   uint64_t bytes = count << img->g.cluster_bits;
+  bool taken = false;
   int r = 0;
 
   pthread_mutex_lock (&w->lock);
-  if (!take_undone (w, bytes, offset)) {
-    while (r == 0 && w->file_size - w->end < bytes)
-      if (w->extending)
-        pthread_cond_wait (&w->changed, &w->lock);
-      else
-        r = make_room (img, bytes);
-    if (r == 0) {
-      *offset = w->end;
-      w->end += bytes;
-    }
+  if (w->any_undone)
+    r = use_undone (img, bytes, offset, &taken);
+  while (r == 0 && !taken && w->file_size - w->end < bytes)
+    if (w->extending)
+      pthread_cond_wait (&w->changed, &w->lock);
+    else
+      r = make_room (img, bytes);
+  if (r == 0 && !taken) {
+    *offset = w->end;
+    w->end += bytes;
   }
   pthread_mutex_unlock (&w->lock);
   return r;
 }
 
+static bool
+is_hole (struct qed_storage *st, uint64_t bytes, uint64_t offset)
+{
+  bool hole;
+  int64_t end = st->ops->next_extent (st, offset, &hole);
+
+  return end != -1 && hole && (uint64_t) end >= offset + bytes;
+}
+
+/* Make a range read as zeros, if that doesn't take long; without a message. */
+static bool
+make_hole (struct qed_storage *st, uint64_t bytes, uint64_t offset)
+{
+  int r;
+
+  do
+    r = st->ops->punch (st, offset, bytes);
+  while (r == -1 && errno == EINTR);
+  if (r == -1 && errno == EOPNOTSUPP)
+    do
+      r = st->ops->zero (st, offset, bytes);
+    while (r == -1 && errno == EINTR);
+  return r == 0;
+}
+
 void
-qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset)
+qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset,
+                bool restored)
 {
   struct qed_writer *w = img->writer;
-  uint64_t bytes = count << img->g.cluster_bits;
+  struct qed_undone u = {
+    .offset = offset, .bytes = count << img->g.cluster_bits
+  };
   int err = errno;
-  bool hole;
-  int64_t end = img->st->ops->next_extent (img->st, offset, &hole);
+  bool hole = is_hole (img->st, u.bytes, offset);
+  bool spoilt = !hole && !make_hole (img->st, u.bytes, offset);
 
-  if (end != -1 && hole && (uint64_t) end >= offset + bytes) {
-    pthread_mutex_lock (&w->lock);
-    add_undone (w, bytes, offset);
-    draw_back_end (w);
-    pthread_mutex_unlock (&w->lock);
+  if (!hole) {
+    qed_forget_data (&img->data);
+    qed_mark_unsynced (img);
   }
+  pthread_mutex_lock (&w->lock);
+  u.sync = spoilt ? UINT64_MAX : hole && !restored ? 0 : w->syncs_begun + 1;
+  add_undone (w, u);
+  set_end (w, end_of_use (w, false));
+  pthread_mutex_unlock (&w->lock);
   errno = err;
 }
 
 int
-qed_cut_tail (struct qed_image *img)
+qed_cut_tail (struct qed_image *img, bool *left)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t end;
+  int r = 0;
+
+  pthread_mutex_lock (&w->lock);
+  end = end_of_use (w, true);
+  pthread_mutex_unlock (&w->lock);
+  if (w->file_size != end && !img->st->fixed_size) {
+    r = qed_storage_resize (img->st, end);
+    if (r == 0)
+      atomic_store (&w->unsynced, true);
+  }
+  pthread_mutex_lock (&w->lock);
+  if (r == 0 && !img->st->fixed_size) {
+    w->file_size = end;
+    set_end (w, end);
+  }
+  *left = w->forgotten || w->any_undone;
+  pthread_mutex_unlock (&w->lock);
+  return r;
+}
+
+void
+qed_set_space (struct qed_image *img, uint64_t size)
 {
   struct qed_writer *w = img->writer;
 
-  if (w->file_size == w->end || img->st->fixed_size)
-    return 0;
-  if (qed_storage_resize (img->st, w->end) == -1)
-    return -1;
-  atomic_store (&w->unsynced, true);
-  w->file_size = w->end;
-  return 0;
+  pthread_mutex_lock (&w->lock);
+  w->file_size = size;
+  set_end (w, size & ~(img->g.cluster_size - 1));
+  memset (w->undone, 0, sizeof w->undone);
+  w->any_undone = w->forgotten = false;
+  pthread_mutex_unlock (&w->lock);
 }

@@ -251,17 +251,15 @@ write_with_copies (struct qed_image *img, const struct piece *p,
 
 /* ---- allocation ---- */
 
-/* COUNT clusters at OFFSET should have been linked.  They are still a hole
- * only if they are a table.
- */
+/* COUNT clusters at OFFSET should have been linked. */
 static int
 link_failed (struct qed_image *img, enum qed_link_failure how, uint64_t count,
              uint64_t offset)
 {
   if (how == QED_LINK_LOST)
     return qed_writer_fail (img, errno);
-  if (how == QED_LINK_UNTOUCHED && count > 0)
-    qed_alloc_undo (img, count, offset);
+  if (count > 0)
+    qed_alloc_undo (img, count, offset, how == QED_LINK_RESTORED);
   return -1;
 }
 
@@ -329,13 +327,14 @@ write_fresh (struct qed_image *img, const struct piece *p)
       qed_alloc (img, p->n, &file_offset) == -1)
     return -1;
   if (write_data (img, p, file_offset) == -1) {
-    qed_alloc_undo (img, p->n, file_offset);
+    qed_alloc_undo (img, p->n, file_offset, false);
     return -1;
   }
   /* A commit, or who clears NEED_CHECK next, has to know of it. */
   qed_mark_unsynced (img);
   if (img->overlay)
-    return qed_link_later (img, p->cluster, p->n, file_offset);
+    return qed_link_later (img, p->cluster, p->n, file_offset) == -1 ?
+      link_failed (img, QED_LINK_UNTOUCHED, p->n, file_offset) : 0;
   return qed_table_link (img->table, p->cluster, p->n, file_offset, &how)
     == -1 ? link_failed (img, how, p->n, file_offset) : 0;
 }

@@ -157,8 +157,8 @@ qed_mark_unsynced (struct qed_image *img)
  * takes one that begins now, or, with all those under way that may be, the next
  * one, which all who wait share.
  */
-static int
-sync_all (struct qed_image *img)
+int
+qed_sync_written (struct qed_image *img)
 {
   struct qed_writer *w = img->writer;
   uint64_t need;
@@ -198,7 +198,7 @@ commit (struct qed_image *img)
   w->commits_begun++;
   pthread_mutex_unlock (&w->lock);
   qed_table_begin_commit (img->table);
-  if (sync_all (img) == 0) {
+  if (qed_sync_written (img) == 0) {
     if (qed_table_commit (img->table) == -1)
       qed_writer_fail (img, errno);
     qed_mark_unsynced (img);
@@ -232,7 +232,7 @@ commit_all (struct qed_image *img)
 int
 qed_sync_all (struct qed_image *img)
 {
-  return commit_all (img) == -1 ? -1 : sync_all (img);
+  return commit_all (img) == -1 ? -1 : qed_sync_written (img);
 }
 
 int
@@ -273,7 +273,7 @@ write_need_check (struct qed_image *img, bool set)
   if (qed_write_header (img->st, &h) == -1)
     return -1;
   atomic_store (&img->writer->unsynced, true);
-  return sync_all (img);
+  return qed_sync_written (img);
 }
 
 /* CLEAN, UNKNOWN -> DIRTY.  Called with the lock, which it drops meanwhile. */
@@ -293,28 +293,75 @@ set_need_check (struct qed_image *img)
   return r;
 }
 
-/* All is durable, the file has its final length, then the header. */
+/* Give back space that was undone, by moving what is behind it.  All is
+ * durable, and the image isn't used any more, for the tables may move.
+ */
 static int
-make_clean (struct qed_image *img, bool *header_written)
+give_back (struct qed_image *img)
 {
-  *header_written = false;
-  if (qed_cut_tail (img) == -1 || qed_sync_all (img) == -1)
+  struct qed_writer *w = img->writer;
+  struct qed_header h = w->h;
+  struct qed_check_result result;
+  uint64_t size = w->file_size;
+
+  h.features |= QED_F_NEED_CHECK;
+  if (qed_check_tables (img->st, &h, size, NULL, 0, &result) == -1)
     return -1;
+  if (result.corruptions > 0) {
+    atomic_store (&img->corrupt, true);
+    return 0;
+  }
+  qed_mark_unsynced (img);
+  if (result.leaks > 0 &&
+      qed_reclaim (img->st, &h, &size, NULL, NULL) == -1)
+    return -1;
+  w->h.l1_table_offset = h.l1_table_offset;
+  qed_set_space (img, size);
+  return 0;
+}
+
+/* May the image be marked as clean?  LEFT: there is space that was undone. */
+static bool
+may_be_clean (struct qed_image *img, bool left, bool closing)
+{
+  if (left && closing && !atomic_load (&img->corrupt)) {
+    left = give_back (img) == -1;
+    if (left && qed_debug)
+      qed_debug ("%s: stays marked NEED_CHECK because space that failed "
+                 "requests had isn't given back: %s", img->st->name,
+                 qed_get_error ());
+  }
   if (atomic_load (&img->corrupt)) {
     if (qed_debug)
       qed_debug ("%s: stays marked NEED_CHECK because it is corrupt",
                  img->st->name);
-    return 0;
+    return false;
   }
+  return !left;
+}
+
+/* All is durable, the file has its final length, then the header. */
+static int
+make_clean (struct qed_image *img, bool closing, bool *header_written)
+{
+  bool left;
+
+  *header_written = false;
+  if (qed_cut_tail (img, &left) == -1 || qed_sync_all (img) == -1)
+    return -1;
+  if (!may_be_clean (img, left, closing))
+    return 0;
+  if (qed_sync_all (img) == -1)
+    return -1;
   *header_written = true;
   return write_need_check (img, false);
 }
 
-/* DIRTY, UNKNOWN -> CLEAN, if nobody is allocating.  Called with the lock,
- * which it drops meanwhile.
+/* DIRTY, UNKNOWN -> CLEAN, if nobody is allocating.  CLOSING: nobody will use
+ * the image any more.  Called with the lock, which it drops meanwhile.
  */
 static int
-clear_need_check (struct qed_image *img)
+clear_need_check (struct qed_image *img, bool closing)
 {
   struct qed_writer *w = img->writer;
   bool header_written;
@@ -324,7 +371,7 @@ clear_need_check (struct qed_image *img)
     return 0;
   w->need_check = QED_CLEARING;
   pthread_mutex_unlock (&w->lock);
-  r = make_clean (img, &header_written);
+  r = make_clean (img, closing, &header_written);
   pthread_mutex_lock (&w->lock);
   w->need_check = !header_written ? QED_DIRTY :
     r == 0 ? QED_CLEAN : QED_UNKNOWN;
@@ -413,8 +460,8 @@ background_thread (void *arg)
     seen = w->allocations;
     if (!w->stop && idle >= w->idle_ms / tick) {
       idle = 0;
-      if (!atomic_load (&img->corrupt) && clear_need_check (img) == -1 &&
-          qed_debug)
+      if (!atomic_load (&img->corrupt) &&
+          clear_need_check (img, false) == -1 && qed_debug)
         qed_debug ("%s", qed_get_error ());
     }
   }
@@ -719,7 +766,7 @@ qed_writer_close (struct qed_image *img)
   }
   else {
     pthread_mutex_lock (&w->lock);
-    r = clear_need_check (img);
+    r = clear_need_check (img, true);
     pthread_mutex_unlock (&w->lock);
     /* Writes in place to a clean image; or what can't be made clean. */
     if (atomic_load (&w->failed) == 0 && qed_sync_all (img) == -1)

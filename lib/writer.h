@@ -66,7 +66,16 @@ struct qed_buffer {
   uint8_t bytes[];
 };
 
-/* As many threads as may fail at the same time; more only leak space. */
+/* A range of the file that was given away, is referred to by nothing, and may
+ * be given away again once a sync has ended that has the number SYNC or a
+ * greater one: space.c.
+ */
+struct qed_undone {
+  uint64_t offset, bytes;       /* bytes 0: none */
+  uint64_t sync;                /* 0: at once; UINT64_MAX: never */
+};
+
+/* Of more than so many some are forgotten until the image is closed. */
 #define QED_MAX_UNDONE 32
 
 struct qed_writer {
@@ -89,8 +98,9 @@ struct qed_writer {
   bool extending;
   bool checked;                 /* where the first of them may be is known */
   atomic_bool near_limit;       /* the next extension may fail at LIMIT */
-  struct { uint64_t offset, bytes; } undone[QED_MAX_UNDONE]; /* to be given
-                                   away again; bytes 0: nothing */
+  struct qed_undone undone[QED_MAX_UNDONE];
+  bool any_undone;              /* some of these aren't empty, maybe */
+  bool forgotten;               /* there are more than these */
 
   /* Syncs are numbered as they begin.  LAST_SYNCED: the greatest of those that
    * have ended, with or without success; SYNCING: how many have not.
@@ -133,6 +143,9 @@ extern int qed_writer_fail (struct qed_image *img, int err);
 /* Make everything durable whose call has returned, including links: commit. */
 extern int qed_sync_all (struct qed_image *img);
 
+/* The same without links that wait for a commit. */
+extern int qed_sync_written (struct qed_image *img);
+
 /* Something was written; or in part, which is as good. */
 extern void qed_mark_unsynced (struct qed_image *img);
 
@@ -168,13 +181,20 @@ extern int qed_alloc (struct qed_image *img, uint64_t count,
 extern bool qed_room_is_limited (const struct qed_image *img);
 extern int qed_check_room (struct qed_image *img, uint64_t count);
 
-/* Writing to these clusters has failed, and nothing has been linked to them.
- * If they are still a hole others may have them.  errno and message stay.
+/* Writing to these clusters has failed, and nothing refers to them: in memory
+ * and, unless RESTORED, which says that this was written and isn't durable, in
+ * the file.  Others get them when they read as zeros again.  errno and message
+ * stay.
  */
 extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
-                            uint64_t offset);
+                            uint64_t offset, bool restored);
 
-/* Cut the file to what has been given away.  Nobody allocates meanwhile. */
-extern int qed_cut_tail (struct qed_image *img);
+/* Cut the file to what is in use.  Nobody allocates meanwhile.  *LEFT: before
+ * that there is space that was undone.
+ */
+extern int qed_cut_tail (struct qed_image *img, bool *left);
+
+/* The file has SIZE bytes and ends with what is in use; nothing is undone. */
+extern void qed_set_space (struct qed_image *img, uint64_t size);
 
 #endif /* QED_WRITER_H */

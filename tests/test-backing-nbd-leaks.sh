@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+requires nbdkit eval --version
+
+# What is below an image fails in the midst of requests, while others succeed: no
+# space is lost by that.  It is used for the next ones, or given back when
+# nbdkit ends.
+"$PYTHON" - <<'END'
+import os, random
+import nbd, qedimg, qedtest
+
+os.chdir(qedtest.TMP)
+MiB = 1 << 20
+size = 32 * MiB
+# Reads of the second half of each MiB fail as long as there is a file "bad".
+with qedtest.Server(
+        "eval", f"get_size=echo {size}", "thread_model=echo parallel",
+        f"""pread=if [ -f {qedtest.TMP}/bad ] &&
+                [ $(( ($4 + $3 - 1) % {MiB} )) -ge {MiB // 2} ]; then
+                echo EIO broken >&2; exit 1
+            fi
+            head -c "$3" /dev/zero | tr '\\0' '\\7'""") as below:
+    for cs, ts in (MiB, 1), (65536, 4), (4096, 1):
+        qedimg.Image(size, cs, ts).save("x.qed")
+        base = qedtest.Disk(size)
+        base.write(b"\7" * size, 0)
+        disk = qedtest.Disk(size, base)
+        with qedtest.Server("qed", "x.qed", "backing=" + below.uri) as s:
+            h = s.connect()
+
+            def write(offset):
+                h.pwrite(b"!" * 700, offset)
+                disk.write(b"!" * 700, offset)
+
+            for i in range(6):
+                open("bad", "w").close()
+                at = i * 4 * MiB + 900
+                # A cluster of 1 MiB is copied in parts, some of which were
+                # written by then.
+                qedtest.expect_error("EIO", h.pwrite, b"?" * 700,
+                                     at + MiB // 2 + 1000)
+                qedtest.expect_error("EIO", h.pwrite, b"?" * 700, at + MiB - 900
+                                     - 400)
+                os.unlink("bad")
+                write(at + MiB)
+                if i % 3 == 2:
+                    h.flush()
+                    write(at + 2 * MiB)
+            length = os.path.getsize("x.qed")
+        assert qedimg.References("x.qed").leaks == 0
+        with open("x.qed", "rb") as f:
+            assert f.read(17)[16] == 0 # clean
+        qedtest.run("qed-img", "check", "x.qed")
+        with qedtest.Server("-r", "qed", "x.qed", "backing=" + below.uri) as s:
+            qedtest.check_disk(s.connect(), disk)
+END

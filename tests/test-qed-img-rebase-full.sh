@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# A rebase that fails because the filesystem is full, however often, leaks
+# nothing: the image is as long as what it has got, is clean, and the disk is
+# the same.
+if [ "$(id -u)" -ne 0 ]; then
+    skip "only root can mount"
+fi
+mkdir $d/small
+if ! mount -t tmpfs -o size=6M none $d/small; then
+    skip "no tmpfs can be mounted here"
+fi
+cleanup_fn umount $d/small
+"$PYTHON" - <<'END'
+import json, os, random, subprocess
+import qedimg, qedtest
+
+os.chdir(qedtest.TMP)
+MiB = 1 << 20
+r = random.Random(3)
+base = qedtest.Disk(12 * MiB)
+base.write(r.randbytes(12 * MiB), 0)
+base.save("base.raw")
+for cs, ts in (65536, 4), (4096, 1), (MiB, 1):
+    path = "small/x.qed"
+    qedimg.Image(12 * MiB, cs, ts, backing=qedtest.TMP + "/base.raw",
+                 features=qedimg.F_BACKING_FORMAT_NO_PROBE).save(path)
+    disk = qedtest.Disk(12 * MiB, base)
+    with qedtest.Server("qed", path, f"backing-dir={qedtest.TMP}") as s:
+        h = s.connect()
+        data = r.randbytes(4 * MiB)
+        h.pwrite(data, MiB + cs // 2)
+        disk.write(data, MiB + cs // 2)
+    lengths = []
+    for i in range(4):
+        p = subprocess.run(["qed-img", "rebase", "-b", "",
+                            "--backing-dir=" + qedtest.TMP, path],
+                           capture_output=True, text=True)
+        assert p.returncode == 1 and "No space left on device" in p.stderr, p
+        lengths.append(os.path.getsize(path))
+        check = subprocess.run(["qed-img", "check", "--output=json", path],
+                               capture_output=True, text=True)
+        assert check.returncode == 0, check
+        assert "leaks" not in json.loads(check.stdout), check.stdout
+        assert qedimg.References(path).leaks == 0
+        # The header says that it is in order: no bit but these two.
+        with open(path, "rb") as f:
+            assert f.read(17)[16] == 1 | qedimg.F_BACKING_FORMAT_NO_PROBE
+    # What was copied is there already the next time.
+    assert lengths[1:] == lengths[:1] * 3, lengths
+    with qedtest.Server("-r", "qed", path, f"backing-dir={qedtest.TMP}") as s:
+        qedtest.check_disk(s.connect(), disk)
+    os.unlink(path)
+END
