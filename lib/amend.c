@@ -341,12 +341,14 @@ reclaim (struct qed_image *img, const struct qed_progress *progress)
 {
   struct qed_writer *w = img->writer;
   struct qed_header h = w->h;
+  uint64_t size = w->file_size;
 
   h.features |= QED_F_NEED_CHECK;
-  if (qed_reclaim (img->st, &h, &w->file_size, progress, NULL) == -1)
+  qed_expect_cut (img, 0);
+  if (qed_reclaim (img->st, &h, &size, progress, NULL) == -1)
     return qed_writer_fail (img, errno);
   qed_mark_unsynced (img);
-  qed_set_space (img, w->file_size);
+  qed_set_space (img, size);
   w->h.l1_table_offset = img->h.l1_table_offset = h.l1_table_offset;
   return 0;
 }
@@ -832,6 +834,7 @@ cut_to_tables (struct qed_image *img)
   atomic_store (&img->corrupt, false);
   if (img->st->fixed_size)
     return 0;
+  qed_expect_cut (img, end);
   if (qed_storage_resize (img->st, end) == -1)
     return qed_writer_fail (img, errno);
   qed_mark_unsynced (img);

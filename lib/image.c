@@ -40,7 +40,7 @@
  *
  * The file's length is taken once, at open: only the library itself extends
  * it.  Should somebody without respect for locks cut the file, reads fail
- * with EIO (storage.c).
+ * with EIO (storage.c), and what writes does at the next flush (space.c).
  */
 
 #include <config.h>

@@ -128,6 +128,56 @@ limit_error (struct qed_image *img, uint64_t limit)
                     ": qed-img check -r all would tell", img->st->name, limit);
 }
 
+/* Called with the lock. */
+static void
+set_file_size (struct qed_writer *w, uint64_t size)
+{
+  w->file_size = size;
+  w->resizes++;
+}
+
+void
+qed_expect_cut (struct qed_image *img, uint64_t size)
+{
+  struct qed_writer *w = img->writer;
+
+  pthread_mutex_lock (&w->lock);
+  set_file_size (w, size);
+  pthread_mutex_unlock (&w->lock);
+}
+
+/* If the file is resized while its length is looked at then that says nothing,
+ * and is done again.
+ */
+int
+qed_check_length (struct qed_image *img)
+{
+  struct qed_writer *w = img->writer;
+  uint64_t known, before = 0, after;
+  int64_t size;
+
+  pthread_mutex_lock (&w->lock);
+  do {
+    known = w->file_size;
+    before = w->resizes;
+    pthread_mutex_unlock (&w->lock);
+    size = qed_storage_size (img->st);
+    if (size == -1)
+      return 0; /* isn't known: what else is done will show */
+    pthread_mutex_lock (&w->lock);
+    after = w->resizes;
+  } while ((uint64_t) size < known && before != after);
+  pthread_mutex_unlock (&w->lock);
+
+  if ((uint64_t) size >= known)
+    return 0;
+  atomic_store (&img->corrupt, true);
+  qed_error (EIO, "%s: the file has been cut short while in use: it has %"
+             PRIi64 " bytes, and should have %" PRIu64 ": run qed-img check "
+             "-r all", img->st->name, size, known);
+  return qed_writer_fail (img, EIO);
+}
+
 /* Extend the file so that BYTES and more follow END, up to LIMIT; *SIZE is its
  * length, and becomes the new one.  Called without the lock.
  */
@@ -146,6 +196,8 @@ extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
   else
     atomic_store (&img->writer->near_limit, true);
 
+  if (qed_check_length (img) == -1)
+    return -1;
   if (*size & (img->g.cluster_size - 1)) {
     if (qed_storage_resize (img->st, *size & ~(img->g.cluster_size - 1)) == -1)
       return -1;
@@ -175,6 +227,8 @@ make_room (struct qed_image *img, uint64_t bytes)
   int r = 0;
 
   w->extending = true;
+  if (size & (img->g.cluster_size - 1)) /* it will be cut first */
+    set_file_size (w, size & ~(img->g.cluster_size - 1));
   pthread_mutex_unlock (&w->lock);
   if (first)
     r = find_room (img, &end, &limit);
@@ -184,7 +238,7 @@ make_room (struct qed_image *img, uint64_t bytes)
     qed_table_grow (img->table, first ? end : w->first, size);
   pthread_mutex_lock (&w->lock);
   w->extending = false;
-  w->file_size = size;
+  set_file_size (w, size);
   if (r == 0 && first) {
     w->checked = true;
     w->first = w->end = end;
@@ -423,22 +477,26 @@ int
 qed_cut_tail (struct qed_image *img, bool *left)
 {
   struct qed_writer *w = img->writer;
-  uint64_t end;
+  uint64_t end, size;
   int r = 0;
 
   pthread_mutex_lock (&w->lock);
   end = end_of_use (w, true);
+  size = w->file_size;
   pthread_mutex_unlock (&w->lock);
-  if (w->file_size != end && !img->st->fixed_size) {
+  if (size != end && !img->st->fixed_size) {
+    if (qed_check_length (img) == -1)
+      return -1;
+    qed_expect_cut (img, end);
     r = qed_storage_resize (img->st, end);
     if (r == 0)
       atomic_store (&w->unsynced, true);
   }
   pthread_mutex_lock (&w->lock);
-  if (r == 0 && !img->st->fixed_size) {
-    w->file_size = end;
+  if (r == -1)
+    set_file_size (w, size);
+  else if (!img->st->fixed_size)
     set_end (w, end);
-  }
   *left = w->forgotten || w->any_undone;
   pthread_mutex_unlock (&w->lock);
   return r;
@@ -450,7 +508,7 @@ qed_set_space (struct qed_image *img, uint64_t size)
   struct qed_writer *w = img->writer;
 
   pthread_mutex_lock (&w->lock);
-  w->file_size = size;
+  set_file_size (w, size);
   set_end (w, size & ~(img->g.cluster_size - 1));
   memset (w->undone, 0, sizeof w->undone);
   w->any_undone = w->forgotten = false;

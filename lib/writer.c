@@ -232,7 +232,8 @@ commit_all (struct qed_image *img)
 int
 qed_sync_all (struct qed_image *img)
 {
-  return commit_all (img) == -1 ? -1 : qed_sync_written (img);
+  return qed_check_length (img) == -1 || commit_all (img) == -1 ? -1 :
+    qed_sync_written (img);
 }
 
 int
@@ -312,6 +313,7 @@ give_back (struct qed_image *img)
     return 0;
   }
   qed_mark_unsynced (img);
+  qed_expect_cut (img, 0);
   if (result.leaks > 0 &&
       qed_reclaim (img->st, &h, &size, NULL, NULL) == -1)
     return -1;

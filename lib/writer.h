@@ -89,11 +89,14 @@ struct qed_writer {
   uint64_t allocations;         /* begun; whoever looks twice sees idleness */
 
   /* Space: clusters up to END are given away, the file has FILE_SIZE bytes and
-   * may have LIMIT.  One thread at a time extends it.
+   * may have LIMIT.  One thread at a time extends it.  FILE_SIZE changes before
+   * the file is cut and after it was extended, so the file is never shorter,
+   * unless it wasn't us who cut it: qed_check_length.
    */
   uint64_t first;               /* taken in this session, once CHECKED */
   uint64_t end;
   uint64_t file_size;
+  uint64_t resizes;             /* of which FILE_SIZE told */
   uint64_t limit;
   bool extending;
   bool checked;                 /* where the first of them may be is known */
@@ -196,5 +199,13 @@ extern int qed_cut_tail (struct qed_image *img, bool *left);
 
 /* The file has SIZE bytes and ends with what is in use; nothing is undone. */
 extern void qed_set_space (struct qed_image *img, uint64_t size);
+
+/* The file will be cut by the caller, but not to less than SIZE. */
+extern void qed_expect_cut (struct qed_image *img, uint64_t size);
+
+/* Has somebody else cut the file?  Then data is lost: everything fails from now
+ * on, with EIO, and the image stays marked NEED_CHECK.
+ */
+extern int qed_check_length (struct qed_image *img);
 
 #endif /* QED_WRITER_H */

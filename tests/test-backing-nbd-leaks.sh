@@ -34,6 +34,7 @@ set -e
 set -x
 requires_nbd
 requires nbdkit eval --version
+nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
 
 # What is below an image fails in the midst of requests, while others succeed: no
 # space is lost by that.  It is used for the next ones, or given back when

@@ -38,6 +38,7 @@
 #include <config.h>
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "below.h"
 #include "harness.h"
@@ -550,6 +551,64 @@ test_retrying (void)
   mem_file_free (f);
 }
 
+/* The file is extended, cut and looked at all the time, which must not be taken
+ * for somebody else's doing.  Each extension comes after a cut, because it is by
+ * more than is written in between.
+ */
+struct resizing {
+  struct mem_file *f;
+  struct qed_image *img;
+  _Atomic unsigned rounds;
+  unsigned most;
+};
+
+static void *
+flushing_thread (void *arg)
+{
+  struct resizing *r = arg;
+
+  while (r->rounds < r->most) {
+    CHECK_EQ (qed_pwrite (r->img, "in place", 8, 0, 0), 0);
+    CHECK_EQ (qed_flush (r->img), 0);
+  }
+  return NULL;
+}
+
+static void
+wait_for_size (struct resizing *r, uint64_t size)
+{
+  while (mem_size (r->f) != size)
+    usleep (100);
+}
+
+static void
+test_resizing (void)
+{
+  const struct qed_write_options opts = { .idle_ms = 1 };
+  struct resizing r = { .f = mem_file_new (), .most = 300 };
+  pthread_t threads[3];
+  struct model m;
+
+  if (getenv ("NBDKIT_VALGRIND"))
+    r.most = 30;
+  model_create (&m, r.f, 4096, 1, UINT64_C (1) << 30);
+  r.img = qed_open (mem_open (r.f), QED_MIN_CACHE_SIZE);
+  CHECK (r.img != NULL);
+  CHECK_EQ (qed_make_writable (r.img, &opts), 0);
+  CHECK_EQ (qed_pwrite (r.img, "x", 1, 0, 0), 0);
+  for (unsigned i = 0; i < 3; i++)
+    CHECK_EQ (pthread_create (&threads[i], NULL, flushing_thread, &r), 0);
+  for (; r.rounds < r.most; r.rounds++) {
+    wait_for_size (&r, (4 + r.rounds) * 4096);
+    CHECK_EQ (qed_pwrite (r.img, "x", 1, (1 + r.rounds) * 4096, 0), 0);
+  }
+  for (unsigned i = 0; i < 3; i++)
+    CHECK_EQ (pthread_join (threads[i], NULL), 0);
+  CHECK_EQ (qed_close (r.img), 0);
+  CHECK_EQ (mem_size (r.f), (4 + r.most) * 4096);
+  mem_file_free (r.f);
+}
+
 HARNESS_MAIN (
   TEST (test_spread),
   TEST (test_slow),
@@ -559,4 +618,5 @@ HARNESS_MAIN (
   TEST (test_same_cluster),
   TEST (test_overlapping),
   TEST (test_retrying),
+  TEST (test_resizing),
 )
