@@ -54,18 +54,18 @@
  * for instance because the filesystem is full, and who tries again and again
  * must not make the file grow.  What nothing refers to is *undone*:
  *
- *     still a hole             others may have it at once
- *     written in part          it is made a hole; others may have it when a
- *                              sync has ended that began after that, for until
- *                              then a crash could bring the old bytes back (I2);
- *                              who could use it doesn't take more, but syncs
- *     which can't be done      nobody gets it
+ *     still a hole         others may have it at once
+ *     written in part      it is made a hole; others may have it when a sync has
+ *                          ended that began after that, for until then a crash
+ *                          could bring the old bytes back (I2); who could use it
+ *                          doesn't take more, but syncs
+ *     which can't be done  nobody gets it
  *
- * The same goes for clusters whose entries were written and then restored.  Until
- * the entries are durably what they were a crash may let them refer to the
- * clusters: these must read as zeros then, and mustn't be anyone else's.  In an
- * image without a backing file zeros are what unallocated and zero clusters
- * read as.  In an overlay the only entries that are restored are those for L2
+ * Clusters whose entries were written and then restored are treated like those
+ * that were written in part.  Until the entries are durably what they were, a
+ * crash may let them refer to the clusters: these must read as zeros then, and
+ * mustn't be anyone else's.  In an image without a backing file zeros are what
+ * unallocated and zero clusters read as.  In an overlay the only entries that are restored are those for L2
  * tables, which are empty: links to data are written by commits, and when one
  * fails nothing more is written (I3, I5).
  *

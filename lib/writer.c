@@ -77,7 +77,9 @@
  *       |                                     +-- cut or sync failed ---+ |
  *       +------------------------- durable -------------------------------+
  *
- * UNKNOWN goes where DIRTY goes, and where CLEAN goes.
+ * UNKNOWN goes where DIRTY goes, and where CLEAN goes.  CLEARING ends in DIRTY
+ * as well if the image is corrupt, or if space that failed requests had isn't
+ * given back yet (space.c).
  *
  * CLEARING begins only when nobody has a claim, and lets nobody have one until
  * it ends: so no metadata changes between the sync that makes all of it

@@ -551,9 +551,9 @@ test_retrying (void)
   mem_file_free (f);
 }
 
-/* The file is extended, cut and looked at all the time, which must not be taken
- * for somebody else's doing.  Each extension comes after a cut, because it is by
- * more than is written in between.
+/* The file is extended, cut and looked at all the time, which must not be
+ * taken for somebody else's doing.  Each extension comes after a cut, because it
+ * is by more than is written in between.
  */
 struct resizing {
   struct mem_file *f;

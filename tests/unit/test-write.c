@@ -329,8 +329,8 @@ fail_half_way (struct qed_image *img, struct mem_file *f, uint64_t c,
   faults.err = ENOSPC;
   faults.max_transfer = 512;
   mem_set_faults (f, &faults);
-  CHECK_FAILS (qed_pwrite (img, filled (n * CS, 0xee), n * CS, c * CS, 0), ENOSPC,
-               MEM_NAME);
+  CHECK_FAILS (qed_pwrite (img, filled (n * CS, 0xee), n * CS, c * CS, 0),
+               ENOSPC, MEM_NAME);
   mem_set_faults (f, &none);
 }
 
@@ -673,6 +673,67 @@ test_need_check_idle (void)
     CHECK_EQ (mem_size (f), (4 + i) * CS);
   }
   close_clean (img, f, 6);
+  mem_file_free (f);
+}
+
+/* While *OPAQUE is set one write of data is done in part, and then fails. */
+static ssize_t
+fail_data_half_way (void *opaque, enum mem_op op, uint64_t offset,
+                    size_t count)
+{
+  atomic_int *armed = opaque;
+  int expected = 1;
+
+  if (op != MEM_PWRITE || offset < 3 * CS) /* header and tables */
+    return (ssize_t) count;
+  if (atomic_compare_exchange_strong (armed, &expected, 2))
+    return 512;
+  if (expected == 2) {
+    atomic_store (armed, 0);
+    errno = ENOSPC;
+    return -1;
+  }
+  return (ssize_t) count;
+}
+
+/* It isn't cleared, but the file is cut, while there is space that can only be
+ * given back by qed_close.
+ */
+static void
+test_need_check_stays (void)
+{
+  const struct qed_write_options opts = { .idle_ms = 5 };
+  const struct mem_faults no_holes = { .no_punch = true, .no_zero = true };
+  struct mem_file *f = mem_file_new ();
+  atomic_int armed;
+  struct model m;
+  struct qed_image *img;
+
+  model_create (&m, f, CS, 1, DISK);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, 0, 0), 0);
+  CHECK_EQ (qed_close (img), 0);
+  atomic_init (&armed, 0);
+  mem_set_faults (f, &no_holes);
+  mem_set_hook (f, fail_data_half_way, &armed);
+  img = open_writable (f, &opts);
+  for (uint64_t i = 1; i < 4; i++) {
+    uint64_t end = mem_size (f);
+
+    atomic_store (&armed, 1);
+    CHECK_FAILS (qed_pwrite (img, filled (CS, 0xee), CS, (10 + i) * CS, 0),
+                 ENOSPC, MEM_NAME);
+    CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, i * CS, 0), 0);
+    while (mem_size (f) > 20 * CS)
+      usleep (1000);
+    usleep (20000);
+    /* If the thread wasn't so fast as to cut the file between the two. */
+    if (mem_size (f) == end + 2 * CS)
+      CHECK_EQ (features (f), QED_F_NEED_CHECK);
+  }
+  close_clean (img, f, 4 + 3);
+  mem_set_hook (f, NULL, NULL);
+  check_leaks (f, 0);
   mem_file_free (f);
 }
 
@@ -1177,6 +1238,7 @@ HARNESS_MAIN (
   TEST (test_cut_by_others),
   TEST (test_need_check_comes_first),
   TEST (test_need_check_idle),
+  TEST (test_need_check_stays),
   TEST (test_autoclear),
   TEST (test_not_writable),
   TEST (test_header_changed),
