@@ -745,6 +745,9 @@ qed_make_writable (struct qed_image *img,
 {
   int r;
 
+  if (img->salvage)
+    return qed_error (EROFS, "%s: is open for salvage, so it can only be read",
+                      img->st->name);
   pthread_mutex_lock (&img->writer_lock);
   r = img->writer ? 0 : open_writer (img, opts);
   pthread_mutex_unlock (&img->writer_lock);

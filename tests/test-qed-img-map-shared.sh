@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# nbdkit-qed
+# Copyright (C) 2026 nbdkit-qed authors
+#
+# Redistribution and use in source and binary forms, with or without
+# modification, are permitted provided that the following conditions are
+# met:
+#
+# * Redistributions of source code must retain the above copyright
+# notice, this list of conditions and the following disclaimer.
+#
+# * Redistributions in binary form must reproduce the above copyright
+# notice, this list of conditions and the following disclaimer in the
+# documentation and/or other materials provided with the distribution.
+#
+# * Neither the name of nbdkit-qed nor the names of its contributors may be
+# used to endorse or promote products derived from this software without
+# specific prior written permission.
+#
+# THIS SOFTWARE IS PROVIDED BY THE AUTHORS AND CONTRIBUTORS ''AS IS'' AND
+# ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+# THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+# PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE AUTHORS OR
+# CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+# SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+# LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF
+# USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND
+# ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+# OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT
+# OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF
+# SUCH DAMAGE.
+
+source ./functions.sh
+set -e
+set -x
+requires_nbd
+
+# What two ranges have is marked: data clusters in both of them, an L2 table
+# in the second one, which isn't listed again.
+cd $d
+"$PYTHON" - <<'END'
+import qedimg
+
+img = qedimg.Image(2 << 30, 65536, 1)   # a table maps 512 MiB
+at = [img.data(c) * 65536 for c in range(8)]
+img.entry(100, at[3])
+img.l1_entry(2, img.table(0) * 65536)
+img.save("x.qed")
+END
+
+qed-img map x.qed >out
+cat >want <<'END'
+Offset          Length          Mapped to       File
+0               0x30000         0x30000         x.qed
+0x30000         0x10000         0x60000         x.qed (shared with another range)
+0x40000         0x40000         0x70000         x.qed
+0x640000        0x10000         0x60000         x.qed (shared with another range)
+END
+diff want out
+
+qed-img map --output=json x.qed >json
+"$PYTHON" - <<'END'
+import json
+
+entries = json.load(open("json"))
+shared = [(e["start"], e["length"], e.get("offset")) for e in entries
+          if e.get("shared")]
+assert shared == [(0x30000, 65536, 0x60000), (0x640000, 65536, 0x60000),
+                  (1 << 30, 512 << 20, None)], shared
+assert all(e["present"] and e["data"] for e in entries if e.get("shared"))
+END
+
+LC_ALL=C.UTF-8 qed-img map --totals x.qed >out
+grep -E '^ +512 MiB +25.0% +shared with another range in x.qed$' out
+grep -F '================' out
+
+# Reading isn't affected: both ranges have the content.
+start_nbdkit -r qed x.qed
+nbdsh -u "$uri" -c '
+a = h.pread (65536, 0x30000)
+assert any (a) and a == h.pread (65536, 0x640000)
+assert a == h.pread (65536, (1 << 30) + 0x30000)'
