@@ -735,9 +735,9 @@ extern int qed_find_owners (struct qed_storage *st,
                             qed_owner_fn *fn, void *opaque);
 
 /* Check the image in ST, which is open for reading at least, and change
- * nothing.  Memory: a bit for each cluster of the file, but of 2^28 of them
- * at a time (32 MiB), the tables being read again for the next ones; twice
- * that if clusters are shared; and a bit for each L1 entry.
+ * nothing.  Each table is read once.  Memory: two sets of clusters (bitmap.h),
+ * a bit for each L1 entry, and 24 bytes for each L2 table.  EFBIG: they would
+ * take too much.
  */
 extern int qed_check (struct qed_storage *st,
                       const struct qed_check_options *opts,
