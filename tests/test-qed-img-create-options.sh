@@ -64,5 +64,17 @@ for o in $(some cluster_size=4096 cluster_size=4k cluster_size=64K \
     same FILE -o $o 3M
 done
 same -o cluster_size=8k -o table_size=2 FILE 10M
+# What changes nothing: qemu-img says what the file system is told.
+qed-img create -q $d/b.qed 3M
+for o in preallocation=off nocow=off nocow=off,preallocation=off; do
+    qemu-img create -q -f qed -o $o $d/a.qed 3M
+    cmp $d/a.qed $d/b.qed
+    qed-img create -q -o $o $d/a.qed 3M
+    cmp $d/a.qed $d/b.qed
+    rm $d/a.qed
+done
+for help in help '?' 'size=1M,?'; do
+    qed-img create -o "$help" | grep -x '  table_size=N .*'
+done
 same -o size=12M FILE
 same -o size=12M,cluster_size=16k FILE

@@ -79,10 +79,28 @@ print_option_help (void)
          "  backing_file=NAME    as -b\n"
          "  backing_fmt=FORMAT   as -F\n"
          "  cluster_size=SIZE    power of 2 from 4k to 64M, default 64k\n"
+         "  nocow=off            taken, changes nothing\n"
+         "  preallocation=off    the same\n"
          "  size=SIZE            as the argument SIZE\n"
          "  table_size=N         clusters in a table: 1, 2, 4, 8 or 16, "
          "default 4\n", stdout);
   exit (finish (EXIT_SUCCESS));
+}
+
+/* Is it an option of -o for which qemu-img takes other values too? */
+static bool
+is_off (const char *name, const char *value)
+{
+  bool nocow = strcmp (name, "nocow") == 0;
+
+  if (!nocow && strcmp (name, "preallocation") != 0)
+    return false;
+  if (value && strcmp (value, "off") == 0)
+    return true;
+  usage_error ("-o: %s=%s: must be off: %s", name, value ? value : "",
+               nocow ? "chattr +C DIRECTORY lets new files there be "
+               "overwritten in place" : "a QED image has nothing allocated "
+               "that wasn't written, and grows as it is");
 }
 
 /* Take in the value of an option -o. */
@@ -104,10 +122,12 @@ parse_o (char *s, struct args *args)
     char *name = next_item (&s), *value = strchr (name, '=');
     size_t i = 0, n = sizeof known / sizeof known[0];
 
-    if (strcmp (name, "help") == 0)
+    if (strcmp (name, "help") == 0 || strcmp (name, "?") == 0)
       print_option_help ();
     if (value)
       *value++ = '\0';
+    if (is_off (name, value))
+      continue;
     while (i < n && strcmp (name, known[i].name) != 0)
       i++;
     if (i == n)
