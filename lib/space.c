@@ -365,17 +365,16 @@ qed_check_room (struct qed_image *img, uint64_t count)
   struct qed_writer *w = img->writer;
   uint64_t end, limit, room;
 
-  if (img->st->fixed_size)
-    return find_room (img, &end, &limit); /* that's an error */
   pthread_mutex_lock (&w->lock);
+  end = w->end;
   limit = w->limit;
-  room = w->checked && w->end < limit ? limit - w->end : 0;
-  if (!w->checked)
-    room = UINT64_MAX;
+  room = !w->checked ? INT64_MAX : end < limit ? limit - end : 0;
   for (int i = 0; i < QED_MAX_UNDONE; ++i)
     if (is_usable (w, &w->undone[i]))
       room += w->undone[i].bytes;
   pthread_mutex_unlock (&w->lock);
+  if (img->st->fixed_size)
+    return find_room (img, &end, &limit); /* it is known without looking */
   return count <= room >> img->g.cluster_bits ? 0 : limit_error (img, limit);
 }
 
