@@ -718,9 +718,9 @@ struct qed_file_range {
   uint64_t offset, length;
 };
 
-/* An entry that points to LENGTH bytes of the file at FILE_OFFSET, and the range
- * of the disk that it maps, cut at the end of the disk: an L1 entry, which
- * points to an L2 TABLE, or an L2 entry.
+/* An entry that points to FILE_LENGTH bytes at FILE_OFFSET, and the range of
+ * the disk that it maps, cut at the end of the disk: an L1 entry, which points
+ * to an L2 TABLE, or an L2 entry.
  */
 typedef void qed_owner_fn (void *opaque, uint64_t file_offset,
                            uint64_t file_length, bool table, uint64_t offset,

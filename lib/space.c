@@ -51,23 +51,24 @@
  * what is far limits the length of the file.
  *
  * Space in use is never given back.  But a request can fail after it took some,
- * for instance because the filesystem is full, and who tries again and again
- * must not make the file grow.  What nothing refers to is *undone*:
+ * for instance because the filesystem is full, and a client that tries again
+ * and again must not make the file grow.  Such space is undone:
  *
- *     still a hole         others may have it at once
- *     written in part      it is made a hole; others may have it when a sync has
- *                          ended that began after that, for until then a crash
- *                          could bring the old bytes back (I2); who could use it
- *                          doesn't take more, but syncs
- *     which can't be done  nobody gets it
+ *     a hole as before      It can be given away at once.
+ *     written in part       A hole is punched.  The space can be given away
+ *                           once a sync has ended that began after that: until
+ *                           then a crash could bring the old bytes back (I2).
+ *                           An allocation that would fit syncs, and doesn't
+ *                           make the file longer.
+ *     can't be punched      Nobody gets it.
  *
  * Clusters whose entries were written and then restored are treated like those
- * that were written in part.  Until the entries are durably what they were, a
- * crash may let them refer to the clusters: these must read as zeros then, and
- * mustn't be anyone else's.  In an image without a backing file zeros are what
- * unallocated and zero clusters read as.  In an overlay the only entries that are restored are those for L2
- * tables, which are empty: links to data are written by commits, and when one
- * fails nothing more is written (I3, I5).
+ * that were written in part.  Until the old entries are durable a crash may
+ * leave the new ones.  The clusters must read as zeros then, and must not
+ * belong to anyone else.  Without a backing file unallocated and zero clusters
+ * read as zeros, too.  In an overlay only entries for L2 tables are restored,
+ * and these tables are empty.  Links to data are written by commits there, and
+ * when a commit fails nothing more is written (I3, I5).
  *
  * Before the image is marked as clean END is drawn back over what is undone
  * there, and the file is cut, durably, so that it is zeros when the file grows

@@ -718,7 +718,7 @@ zero_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
  * already in other images.
  *
  * Once something was changed what turns out not to be fast is done all the
- * same: plan_zero found nothing of that kind, so another writer was there since.
+ * same: plan_zero found nothing of that kind, so another writer was there.
  */
 static int
 for_data (struct qed_image *img, uint64_t count, uint64_t offset,

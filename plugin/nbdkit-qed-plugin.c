@@ -302,7 +302,7 @@ qed_plugin_dump_plugin (void)
 
 /* ---- salvage=true ---- */
 
-/* An image can be damaged in millions of places: so many are said one by one. */
+/* An image can be damaged in millions of places.  So many are said each. */
 #define MAX_SAID 1000
 
 struct damages {

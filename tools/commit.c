@@ -115,7 +115,7 @@ const struct verb verb_commit = {
 
   "Write what an image has into its backing file, then empty the image.\n"
   "\n"
-  "  -b BASE            write it, and what the layers between have, into BASE,\n"
+  "  -b BASE            write it, and what is in layers between, into BASE,\n"
   "                     which is further down, and don't empty it: the images\n"
   "                     between can't be used by themselves any more\n"
   "  -d                 don't empty it\n"
