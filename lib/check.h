@@ -167,7 +167,7 @@ extern int qed_find_past_end (struct qed_storage *st,
 
 /* For what goes through all of a disk.  EIO: L2 tables of IMG, or of an image
  * below it, overlap, so that a small file might stand for any number of
- * tables.  Only L1 tables are read.
+ * tables.  Only L1 tables are read.  IMG may be NULL.
  */
 extern int qed_refuse_shared_tables (const struct qed_image *img);
 

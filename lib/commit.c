@@ -57,6 +57,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "error.h"
 #include "format.h"
 #include "image.h"
@@ -338,7 +339,9 @@ fill_below (struct commit *c, bool keep)
   struct content content;
   int r;
 
-  if ((!keep && make_writable (c->img) == -1) ||
+  if (qed_refuse_shared_tables (c->img) == -1 ||
+      qed_refuse_shared_tables (c->base) == -1 ||
+      (!keep && make_writable (c->img) == -1) ||
       scan (c->img, true, c->base ? c->base->g.cluster_bits : 0,
             &content) == -1)
     return -1;

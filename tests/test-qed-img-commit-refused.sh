@@ -64,6 +64,12 @@ make("bad.qed", "base.raw", True)
 make("on-bad.qed", "bad.qed")
 make("qcow2.qed", "q.qcow2")
 make("small.qed", None)
+for path, backing in ("twice.qed", "base.raw"), ("on-twice.qed", "twice.qed"):
+    img = qedimg.Image(1 << 30, 4096, 16, backing=backing)
+    img.data(1, b"x")
+    if path == "twice.qed":
+        img.l1_entry(3, img.table(0) * 4096)
+    img.save(path)
 img = qedimg.Image(2 << 30, backing="tiny.qed")
 img.data(32767, b"x")
 img.save("large.qed")
@@ -88,6 +94,8 @@ unchanged 'gone.qed: backing file: missing: .*rebase -u' gone.qed
 unchanged 'loop.qed: .*loop' loop.qed
 unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' bad.qed
 unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' on-bad.qed
+unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' twice.qed
+unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' on-twice.qed
 unchanged 'qcow2.qed: .*qcow2.*convert' qcow2.qed
 unchanged 'commit: one file name is wanted'
 unchanged "commit: .*'raw'" -f raw x.qed

@@ -74,6 +74,18 @@ bad 'x.qed: backing file: nbd://h/x: .*protocol' -b nbd://h/x -F raw x.qed
 qed-img rebase -b y.qcow2 -F raw x.qed
 qed-img rebase -b base.raw -F raw x.qed
 
+# Tables that are another range's, in the image or in a new backing file.
+"$PYTHON" - <<'END'
+import qedimg
+
+img = qedimg.Image(1 << 30, 4096, 16, backing="base.raw")
+img.l1_entry(3, img.table(0) * 4096)
+img.save("twice.qed")
+END
+bad 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' -b '' twice.qed
+bad 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' \
+    -b twice.qed -F qed x.qed
+
 # The old backing file has to be there too, where it may be read.
 mkdir $d/far
 truncate -s 1M $d/far/old.raw
