@@ -52,6 +52,7 @@
  *     storage   the image file behind a few operations (storage.c)
  *     format    bytes <-> values, all geometry         (format.c)
  *               formats by their magic                 (magic.c)
+ *     bitmap    sets of clusters                       (bitmap.c)
  *
  * Invariants I1-I10 are the design's, cited by these numbers in the code:
  *

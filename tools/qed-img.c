@@ -37,7 +37,8 @@
  * is the library's business (qed.h), and so are the messages about it.
  *
  *     qed-img.c    main, the table of verbs, what they have for options
- *     create.c, info.c    the verbs
+ *     create.c, info.c …  the verbs
+ *     damages.c    the ranges that check lists
  *     chain.c      an image and its backing files
  *     json.c       what is printed as JSON
  *     text.c       messages, sizes, progress
