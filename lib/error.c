@@ -87,8 +87,8 @@ qed_control_length (const char *s)
   return 0;
 }
 
-static void
-mask_controls (char *s)
+void
+qed_mask_controls (char *s)
 {
   while (*s) {
     size_t n = qed_control_length (s);
@@ -107,7 +107,7 @@ qed_error (int err, const char *fmt, ...)
   va_start (args, fmt);
   vsnprintf (message, sizeof message, fmt, args);
   va_end (args);
-  mask_controls (message);
+  qed_mask_controls (message);
   errno = err;
   return -1;
 }

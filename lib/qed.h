@@ -118,6 +118,11 @@ extern const char *qed_get_error (void);
  */
 extern size_t qed_control_length (const char *s);
 
+/* Overwrite each byte of such characters with a question mark.  Messages of
+ * qed_get_error are made so; those of qed_debug are as they come.
+ */
+extern void qed_mask_controls (char *s);
+
 /* Debug messages (no newline at the end) go here if it isn't NULL, and
  * with qed_trace_tables also a message for each table slice read.  Set
  * both before the first call, from one thread.

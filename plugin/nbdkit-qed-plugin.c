@@ -50,6 +50,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -100,6 +101,46 @@ NBDKIT_DLL_PUBLIC int qed_debug_table;
     if (__builtin_expect (qed_debug_io, 0))                     \
       nbdkit_debug (__VA_ARGS__);                               \
   } while (0)
+
+/* Names in messages may come from an image of a stranger.  What they have for
+ * the terminal and not for its reader is masked, as in the library's messages.
+ */
+static char * __attribute__ ((format (printf, 1, 0)))
+masked_message (const char *fmt, va_list args)
+{
+  char *s;
+
+  if (vasprintf (&s, fmt, args) == -1)
+    return NULL;
+  qed_mask_controls (s);
+  return s;
+}
+
+static void __attribute__ ((format (printf, 1, 2)))
+complain (const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = masked_message (fmt, args);
+  va_end (args);
+  nbdkit_error ("%s", s ? s : "out of memory");
+  free (s);
+}
+
+static void __attribute__ ((format (printf, 1, 2)))
+debug (const char *fmt, ...)
+{
+  va_list args;
+  char *s;
+
+  va_start (args, fmt);
+  s = masked_message (fmt, args);
+  va_end (args);
+  nbdkit_debug ("%s", s ? s : "out of memory");
+  free (s);
+}
 
 /* Pass on the library's error: its message, and errno for the client.  NBD
  * has few errors, and nbdkit makes EINVAL, "your request is wrong", of any
@@ -164,9 +205,9 @@ parse_backing (const char *value)
   chain_options.backing = value;
   if (strcmp (value, "none") != 0 && !qed_is_nbd_uri (value)) {
     if (qed_has_protocol (value) && access (value, F_OK) == -1) {
-      nbdkit_error ("backing=%s: there is no such file, and of URIs only "
-                    "nbd://, nbds://, nbd+unix:// and nbds+unix:// can be "
-                    "used", value);
+      complain ("backing=%s: there is no such file, and of URIs only "
+                "nbd://, nbds://, nbd+unix:// and nbds+unix:// can be "
+                "used", value);
       return -1;
     }
     chain_options.backing = backing_path = nbdkit_absolute_path (value);
@@ -184,7 +225,7 @@ parse_backing_dir (const char *value)
   struct stat st;
 
   if (dirs == NULL) {
-    nbdkit_error ("realloc: %m");
+    complain ("realloc: %m");
     return -1;
   }
   backing_dirs = dirs;
@@ -195,11 +236,11 @@ parse_backing_dir (const char *value)
     return -1;
   chain_options.nr_backing_dirs++;
   if (stat (dirs[n], &st) == -1) {
-    nbdkit_error ("backing-dir=%s: %m", value);
+    complain ("backing-dir=%s: %m", value);
     return -1;
   }
   if (!S_ISDIR (st.st_mode)) {
-    nbdkit_error ("backing-dir=%s: must be a directory", value);
+    complain ("backing-dir=%s: must be a directory", value);
     return -1;
   }
   return 0;
@@ -213,8 +254,8 @@ parse_cache_size (const char *value)
   if (r == -1)
     return -1;
   if (r < (int64_t) QED_MIN_CACHE_SIZE || (uint64_t) r > SIZE_MAX / 2) {
-    nbdkit_error ("cache-size=%s: must be at least %zuK", value,
-                  QED_MIN_CACHE_SIZE / 1024);
+    complain ("cache-size=%s: must be at least %zuK", value,
+              QED_MIN_CACHE_SIZE / 1024);
     return -1;
   }
   chain_options.cache_size = (size_t) r;
@@ -245,7 +286,7 @@ qed_plugin_config (const char *key, const char *value)
   if (strcmp (key, "check") == 0) {
     write_options.no_check = strcmp (value, "never") == 0;
     if (!write_options.no_check && strcmp (value, "auto") != 0) {
-      nbdkit_error ("check=%s: must be auto or never", value);
+      complain ("check=%s: must be auto or never", value);
       return -1;
     }
     return 0;
@@ -254,7 +295,7 @@ qed_plugin_config (const char *key, const char *value)
     return parse_bool (value, &chain_options.lock);
   if (strcmp (key, "salvage") == 0)
     return parse_bool (value, &chain_options.salvage);
-  nbdkit_error ("unknown parameter '%s': see nbdkit qed --help", key);
+  complain ("unknown parameter '%s': see nbdkit qed --help", key);
   return -1;
 }
 
@@ -262,8 +303,8 @@ static int
 qed_plugin_config_complete (void)
 {
   if (filename == NULL) {
-    nbdkit_error ("you must supply the file=<FILENAME> parameter "
-                  "after the plugin name on the command line");
+    complain ("you must supply the file=<FILENAME> parameter "
+              "after the plugin name on the command line");
     return -1;
   }
   return 0;
@@ -322,9 +363,9 @@ say_damage (void *opaque, const struct qed_map_entry *e)
     return 0;
   d->bytes += e->length;
   if (d->ranges++ < MAX_SAID) {
-    nbdkit_error ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk "
-                  "read as zeros: %s is corrupt there", filename, e->offset,
-                  e->length, e->filename);
+    complain ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk "
+              "read as zeros: %s is corrupt there", filename, e->offset,
+              e->length, e->filename);
     d->said_bytes = d->bytes;
   }
   return 0;
@@ -340,24 +381,24 @@ say_damages (void)
                       say_damage, &d) == -1)
     return library_error ();
   if (d.ranges > MAX_SAID)
-    nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
-                  "zeros: qed-img map lists them", filename,
-                  d.bytes - d.said_bytes, d.ranges - MAX_SAID);
+    complain ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
+              "zeros: qed-img map lists them", filename,
+              d.bytes - d.said_bytes, d.ranges - MAX_SAID);
   if (d.tables > 0)
-    nbdkit_error ("%s: %" PRIu64 " bytes of the disk are mapped by an L2 table "
-                  "that is another range's too: what can't be read of them "
-                  "isn't said again", filename, d.tables);
+    complain ("%s: %" PRIu64 " bytes of the disk are mapped by an L2 table "
+              "that is another range's too: what can't be read of them "
+              "isn't said again", filename, d.tables);
   if (d.ranges > 0)
-    nbdkit_error ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
-                  "in all: qed-img check says more", filename, d.bytes,
-                  d.ranges);
+    complain ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
+              "in all: qed-img check says more", filename, d.bytes,
+              d.ranges);
   return 0;
 }
 
 static int
 qed_plugin_get_ready (void)
 {
-  qed_debug = nbdkit_debug;
+  qed_debug = debug;
   qed_trace_tables = qed_debug_table != 0;
 
   /* A limit on file sizes is an error of the request, not our end. */

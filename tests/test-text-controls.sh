@@ -106,6 +106,27 @@ p = subprocess.run(["nbdkit", "-U", "-", "qed", "x.qed", "--run", "true"],
                    capture_output=True, timeout=60)
 assert p.returncode == 1
 assert "mb" + shown in clean(p.stderr), p.stderr
+# So are those of the plugin, which has some of its own, and debug messages.
+img = qedimg.Image(1 << 20)
+img.entry(3, 12345)
+img.save(back)
+qedimg.Image(1 << 20, backing=back).save("x.qed")
+shown = "".join("?" * len(c.encode()) for c in CONTROLS) + TEXT + ".raw"
+p = subprocess.run(["nbdkit", "-U", "-", "qed", "x.qed", "salvage=true",
+                    "--run", "true"], capture_output=True, timeout=60)
+assert p.returncode == 0
+assert f"b{shown} is corrupt there" in clean(p.stderr), p.stderr
+p = subprocess.run(["nbdkit", "-v", "-D", "qed.table=1", "-r", "-U", "-", "qed",
+                    "x.qed", "--run", 'nbdcopy "$uri" null:'],
+                   capture_output=True, timeout=60)
+assert p.returncode == 1
+assert f"b{shown}: table at" in clean(p.stderr), p.stderr
+for key in "check", "backing":
+    p = subprocess.run(["nbdkit", "-U", "-", "qed", "x.qed",
+                        f"{key}={CONTROLS}", "--run", "true"],
+                       capture_output=True, timeout=60)
+    assert p.returncode == 1
+    clean(p.stderr)
 # And in those about the command line.
 err = clean(qedtest.qed_img("info", "--output=" + CONTROLS, "x.qed",
                             status=1)[1])
