@@ -42,6 +42,7 @@ if [ -n "$NBDKIT_VALGRIND" ]; then skip "configure knows no valgrind"; fi
 cd $d
 mkdir lib
 cp -R "$abs_top_srcdir/configure" "$abs_top_srcdir/build-aux" .
+chmod -R u+w .                          # distcheck's source is read-only
 cp "$abs_top_srcdir/lib/qed.h" lib/
 run_configure ()
 {
