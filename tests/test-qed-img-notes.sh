@@ -68,6 +68,7 @@ with open("disk.raw", "wb") as f:
 END
 try 'qed-img create new.qed'
 cmp copy.raw disk.raw
+grep -x 'fully allocated size: [1-9][0-9]*' try.out
 qed-img create -q changes.qed 1M
 try 'qed-img create changes.qed'
 qed-img info changes.qed | grep -x 'backing file: later.img'
