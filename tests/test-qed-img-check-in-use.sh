@@ -88,14 +88,23 @@ not_reserved ()
     test "$(key leaks <ends.out)" = $1
 }
 
-# nbdkit has the file grown ahead.
+go_on () { kill -CONT "$(cat nbdkit.pid)" 2>/dev/null || :; }
+
+# write_and_stop OFFSET: nbdkit has the file grown ahead, and would cut it when
+# it has been idle for some seconds, however long the checks take here.
+write_and_stop ()
+{
+    cleanup_fn go_on            # before the server is told to end
+    nbdsh -u "$uri" -c "
+import os, signal
+h.pwrite(b'x' * 65536, $1)
+h.flush()
+os.kill($(cat nbdkit.pid), signal.SIGSTOP)"
+}
+
 qed-img create -q x.qed 1G
 start_nbdkit qed x.qed
-cat >write.py <<'END'
-h.pwrite(b"x" * 65536, 5 << 20)
-h.flush()
-END
-nbdsh -u "$uri" -c "$(cat write.py)"
+write_and_stop $((5 << 20))
 check_use 0 0
 kill -KILL "$(cat nbdkit.pid)"
 wait ${_servers[nbdkit]} || :
@@ -123,6 +132,7 @@ check_use 3 3
 stop_qemu_nbd
 not_reserved 19 -U
 start_nbdkit qed x.qed
-nbdsh -u "$uri" -c 'h.pwrite(b"y" * 65536, 9 << 20)'
+write_and_stop $((9 << 20))
 check_use 3 19
+go_on
 stop_nbdkit
