@@ -72,7 +72,11 @@ sed -n '2,/^fusermount3/p' section >commands
 grep -F -e 'filter=xz' commands
 commands=$(cat commands)
 rm -f disk.raw
-eval "$commands"
+# They wait for nbdfuse, which may not be allowed to mount.
+if ! timeout 60 bash -e -c "$commands" </dev/null; then
+    if [ ! -s packed.pid ]; then skip "nbdfuse can't mount here"; fi
+    fail "the commands of the man page"
+fi
 cmp disk.raw want.raw
 # After that come the filters for the other kinds, each to be put there.
 others=$(sed '1,/^fusermount3/d' section)
@@ -81,6 +85,8 @@ for k in gzip tar; do
     line=$(grep -e "filter=$k" <<<"$others")
     rm -f disk.raw packed.pid
     rmdir packed
-    eval "${commands/'[ nbdkit -r --filter=xz file disk.qed.xz ]'/$line}"
+    timeout 60 bash -e -c \
+            "${commands/'[ nbdkit -r --filter=xz file disk.qed.xz ]'/$line}" \
+            </dev/null
     cmp disk.raw want.raw
 done
