@@ -41,8 +41,8 @@
 #include "extent.h"
 #include "qed.h"
 
-/* Fields are set by qed_open_overlay and constant from then on, so need no lock,
- * but for those said to; the table cache has its own.
+/* Fields are set by qed_open_overlay and constant from then on, so need no
+ * lock, but for those said to; the table cache has its own.
  */
 struct qed_image {
   struct qed_storage *st;       /* owned */

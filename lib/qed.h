@@ -302,10 +302,10 @@ struct qed_storage_ops {
    */
   int64_t (*free_space) (struct qed_storage *st);
 
-  /* Called once before the first of pwrite, pwritev, resize, sync, punch and zero.
-   * Unlike the others it leaves a message when it fails.  EACCES, EPERM or
-   * EROFS: we may not write; reading goes on.  make_readonly undoes it;
-   * none of those is under way then.  Both may be NULL.
+  /* Called once before the first of pwrite, pwritev, resize, sync, punch and
+   * zero.  Unlike the others it leaves a message when it fails.  EACCES, EPERM
+   * or EROFS: we may not write; reading goes on.  make_readonly undoes it; none
+   * of those is under way then.  Both may be NULL.
    */
   int (*make_writable) (struct qed_storage *st);
   void (*make_readonly) (struct qed_storage *st);
@@ -491,8 +491,8 @@ extern struct qed_image *qed_open_chain (const char *path,
  * space back that failed calls had taken, mark it as clean and cut the file to
  * its last used cluster (I6).  If only the first of these fails the image stays
  * marked NEED_CHECK, which is no failure of this call.  Then free the image and
- * close its storage, also when that failed (-1).  No other call may be under way
- * or follow.  IMG may be NULL.
+ * close its storage, also when that failed (-1).  No other call may be under
+ * way or follow.  IMG may be NULL.
  */
 extern int qed_close (struct qed_image *img);
 
@@ -583,10 +583,10 @@ extern int qed_make_writable (struct qed_image *img,
 /* The calls below may be made from many threads at once, on an image that
  * was made writable (else EROFS).  A range that isn't inside the disk is
  * EINVAL.  After that, EROFS and ENOTSUP nothing has changed, nor has it where
- * it is known in advance that clusters can't be allocated (ENOSPC, EFBIG).  When
- * a call fails with another error, each sector of the range has old or new
- * content.  After a failed sync, a failed commit, or a failed write
- * of metadata that could not be undone, all of them fail (I5).
+ * it is known in advance that clusters can't be allocated (ENOSPC, EFBIG).
+ * When a call fails with another error, each sector of the range has old or new
+ * content.  After a failed sync, a failed commit, or a failed write of metadata
+ * that could not be undone, all of them fail (I5).
  */
 #define QED_FUA 1U              /* durable when the call returns */
 #define QED_MAY_TRIM 2U         /* zeros need not take up space */

@@ -582,9 +582,9 @@ check (struct qed_image *img, struct qed_writer *w, bool allowed,
   shared = result->damages[QED_DAMAGE_SHARED_TABLE] +
     result->damages[QED_DAMAGE_SHARED_DATA];
   if (shared > 0)
-    return qed_error (EIO, "%s: %" PRIu64 " entries point to a table or a cluster "
-                      "that is referenced twice: the image is corrupt and can "
-                      "only be read: run qed-img check -r all",
+    return qed_error (EIO, "%s: %" PRIu64 " entries point to a table or a "
+                      "cluster that is referenced twice: the image is corrupt "
+                      "and can only be read: run qed-img check -r all",
                       img->st->name, shared);
   return 0;
 }

@@ -324,8 +324,8 @@ qed_plugin_config_complete (void)
   "backing-uri=true|false           Headers may name NBD URIs " \
   "(default: false).\n" \
   "cache-size=<SIZE>                Memory for table slices (default: 32M).\n" \
-  "check=auto|never                 Check an image that was not closed cleanly " \
-  "before\n" \
+  "check=auto|never                 Check an image that was not closed " \
+  "cleanly before\n" \
   "                                 writing, or refuse (default: auto).\n" \
   "lock=true|false                  Lock the image as QEMU does " \
   "(default: true).\n" \

@@ -552,8 +552,8 @@ test_retrying (void)
 }
 
 /* The file is extended, cut and looked at all the time, which must not be
- * taken for somebody else's doing.  Each extension comes after a cut, because it
- * is by more than is written in between.
+ * taken for somebody else's doing.  Each extension comes after a cut, because
+ * it is by more than is written in between.
  */
 struct resizing {
   struct mem_file *f;
