@@ -186,7 +186,7 @@ reserve (struct qed_image *base, uint64_t size, uint64_t clusters)
   if (qed_claim (base, &claim, 0, UINT64_MAX) == -1)
     return -1;
   if (qed_alloc (base, clusters, &offset) == 0)
-    qed_alloc_undo (base, clusters, offset, false);
+    qed_alloc_unused (base, clusters, offset);
   qed_mark_unsynced (base);
   qed_unclaim (base, &claim);
   return qed_flush (base);

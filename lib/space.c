@@ -473,6 +473,20 @@ qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset,
   errno = err;
 }
 
+void
+qed_alloc_unused (struct qed_image *img, uint64_t count, uint64_t offset)
+{
+  struct qed_writer *w = img->writer;
+  const struct qed_undone u = {
+    .offset = offset, .bytes = count << img->g.cluster_bits
+  };
+
+  pthread_mutex_lock (&w->lock);
+  add_undone (w, u);
+  set_end (w, end_of_use (w, false));
+  pthread_mutex_unlock (&w->lock);
+}
+
 int
 qed_cut_tail (struct qed_image *img, bool *left)
 {

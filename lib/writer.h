@@ -192,6 +192,12 @@ extern int qed_check_room (struct qed_image *img, uint64_t count);
 extern void qed_alloc_undo (struct qed_image *img, uint64_t count,
                             uint64_t offset, bool restored);
 
+/* Nothing was written to these clusters, nor refers to them: others may have
+ * them, whatever the filesystem knows of holes.
+ */
+extern void qed_alloc_unused (struct qed_image *img, uint64_t count,
+                              uint64_t offset);
+
 /* Cut the file to what is in use.  Nobody allocates meanwhile.  *LEFT: before
  * that there is space that was undone.
  */

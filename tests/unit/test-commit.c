@@ -588,6 +588,41 @@ test_no_holes (void)
     }
 }
 
+static ssize_t
+know_no_holes (void *opaque __attribute__ ((unused)), enum mem_op op,
+               uint64_t offset __attribute__ ((unused)), size_t count)
+{
+  errno = EOPNOTSUPP;
+  return op == MEM_NEXT_EXTENT ? -1 : (ssize_t) count;
+}
+
+/* Nor does the filesystem know of any: what is reserved is used all the same,
+ * and nothing is moved when the file is closed.
+ */
+static void
+test_reserve_without_holes (void)
+{
+  for (int kind = QED; kind < NR_KINDS; kind++) {
+    const struct mem_faults fault = { .no_punch = true, .no_zero = true };
+    uint64_t written[2];
+    struct session s;
+
+    CONTEXT ("kind %d", kind);
+    for (int i = 0; i < 2; i++) {
+      make (&s, (enum kind) kind);
+      mem_set_faults (s.files[BASE], &fault);
+      if (i == 1)
+        mem_set_hook (s.files[BASE], know_no_holes, NULL);
+      CHECK_EQ (commit (&s), 0);
+      written[i] = mem_bytes (s.files[BASE], MEM_PWRITE);
+      mem_set_hook (s.files[BASE], NULL, NULL);
+      check_committed (&s, false);
+      free_files (&s);
+    }
+    CHECK_EQ (written[1], written[0]);
+  }
+}
+
 /* Zeros give space back, and take none. */
 static void
 test_holes (void)
@@ -892,6 +927,7 @@ HARNESS_MAIN (
   TEST (test_between_total),
   TEST (test_keep),
   TEST (test_no_holes),
+  TEST (test_reserve_without_holes),
   TEST (test_holes),
   TEST (test_unsound),
   TEST (test_unsound_between),
