@@ -339,6 +339,7 @@ fill_below (struct commit *c, bool keep)
   struct content content;
   int r;
 
+  /* A small file might stand for any number of tables (I9). */
   if (qed_refuse_shared_tables (c->img) == -1 ||
       qed_refuse_shared_tables (c->base) == -1 ||
       (!keep && make_writable (c->img) == -1) ||

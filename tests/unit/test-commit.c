@@ -645,6 +645,33 @@ test_holes (void)
   free_files (&s);
 }
 
+/* Two ranges with one L2 table, of which a hostile image may have millions. */
+static void
+test_shared_tables (void)
+{
+  static const int which[] = { OVERLAY, BASE, UPPER };
+
+  for (size_t i = 0; i < sizeof which / sizeof which[0]; i++) {
+    uint64_t hashes[NR_FILES] = { 0 };
+    struct session s;
+    struct model m;
+
+    CONTEXT ("file %d", which[i]);
+    make_with (&s, QED, which[i] == UPPER ? SAME : NOTHING);
+    CHECK (model_open (&m, s.files[which[i]]));
+    model_set_l1 (&m, 1, model_get_l1 (&m, 0));
+    for (int j = 0; j < NR_FILES; j++)
+      if (s.files[j])
+        hashes[j] = mem_hash (s.files[j]);
+    CHECK_FAILS (commit (&s), EIO, "some of its L2 tables overlap",
+                 "qed-img check -r all");
+    for (int j = 0; j < NR_FILES; j++)
+      if (s.files[j])
+        CHECK_EQ (mem_hash (s.files[j]), hashes[j]);
+    free_files (&s);
+  }
+}
+
 /* Nothing is written at all. */
 static void
 test_unsound (void)
@@ -929,6 +956,7 @@ HARNESS_MAIN (
   TEST (test_no_holes),
   TEST (test_reserve_without_holes),
   TEST (test_holes),
+  TEST (test_shared_tables),
   TEST (test_unsound),
   TEST (test_unsound_between),
   TEST (test_too_large),
