@@ -87,19 +87,34 @@ struct content {
                                    may be counted more than once */
 };
 
+/* Where the unallocated run ends that each layer had last.  All zeros at
+ * first.
+ */
+struct layers {
+  uint64_t unallocated[QED_MAX_CHAIN];
+};
+
 /* As qed_map, but for what IMG has nothing of ask the images below it.
- * *LAYER is the one that has the run, or the lowest one.
+ * *LAYER is the one that has the run, or the lowest one.  OFFSET grows from
+ * call to call with the same L: what a layer has nothing of is found once, not
+ * for each run below it.
  */
 static int
-map_layers (struct qed_image *img, uint64_t offset, uint64_t length,
-            struct qed_run *run, struct qed_image **layer)
+map_layers (struct layers *l, struct qed_image *img, uint64_t offset,
+            uint64_t length, struct qed_run *run, struct qed_image **layer)
 {
-  for (;;) {
+  for (uint64_t *end = l->unallocated; ; ++end) {
     uint64_t size;
 
     *layer = img;
-    if (qed_map (img, offset, length, run) == -1)
+    if (offset < *end) {
+      run->type = QED_RUN_UNALLOCATED;
+      run->length = length < *end - offset ? length : *end - offset;
+    }
+    else if (qed_map (img, offset, length, run) == -1)
       return -1;
+    else if (run->type == QED_RUN_UNALLOCATED)
+      *end = offset + run->length;
     if (run->type != QED_RUN_UNALLOCATED || img->backing == NULL)
       return 0;
 
@@ -137,12 +152,13 @@ scan (struct qed_image *img, bool layers, unsigned bits,
 {
   const uint64_t size = img->g.image_size;
   struct qed_image *layer = img;
+  struct layers l = { { 0 } };
   struct qed_run run;
 
   *content = (struct content) { .bytes = 0 };
   for (uint64_t offset = 0; offset < size; offset += run.length) {
     if ((layers ?
-         map_layers (img, offset, size - offset, &run, &layer) :
+         map_layers (&l, img, offset, size - offset, &run, &layer) :
          qed_map (img, offset, size - offset, &run)) == -1)
       return -1;
     if (run.type == QED_RUN_UNSOUND)
@@ -318,11 +334,12 @@ copy (struct commit *c)
 {
   const uint64_t size = c->img->g.image_size;
   struct qed_image *layer;
+  struct layers l = { { 0 } };
   struct qed_run run;
 
   count_done (c, 0);
   for (uint64_t offset = 0; offset < size; offset += run.length)
-    if (map_layers (c->img, offset, size - offset, &run, &layer) == -1 ||
+    if (map_layers (&l, c->img, offset, size - offset, &run, &layer) == -1 ||
         (run.type != QED_RUN_UNALLOCATED &&
          qed_extents (c->img, offset, run.length, copy_extent, c) == -1))
       return -1;

@@ -645,6 +645,35 @@ test_holes (void)
   free_files (&s);
 }
 
+/* An overlay's slices without entries are gone through once, not for each of
+ * the many runs of what is below.
+ */
+static void
+test_work_between (void)
+{
+  const uint64_t clusters = 8192;
+  struct session s = { .kind = RAW_LONG, .between = SAME };
+  struct model m;
+
+  for (int i = 0; i <= UPPER; i++)
+    if (i != BELOW)
+      s.files[i] = mem_file_new ();
+  mem_truncate (s.files[BASE], clusters * CS);
+  model_create (&m, s.files[UPPER], CS, 16, clusters * CS);
+  model_name_backing (&m);
+  for (uint64_t c = 0; c < clusters; c += 2)
+    model_set (&m, c, 1);
+  model_create (&m, s.files[OVERLAY], CS, 16, clusters * CS);
+  model_name_backing (&m);
+  for (uint64_t c = 511; c < clusters; c += 512)
+    model_set (&m, c, 1); /* lest they are holes */
+  for (uint64_t c = 511; c < clusters - 512; c += 512)
+    model_set (&m, c, 0);
+  CHECK_EQ (commit_with (&s, true, NULL), 0);
+  CHECK_OP (mem_calls (s.files[OVERLAY], MEM_ANY), <, 500);
+  free_files (&s);
+}
+
 /* Two ranges with one L2 table, of which a hostile image may have millions. */
 static void
 test_shared_tables (void)
@@ -956,6 +985,7 @@ HARNESS_MAIN (
   TEST (test_no_holes),
   TEST (test_reserve_without_holes),
   TEST (test_holes),
+  TEST (test_work_between),
   TEST (test_shared_tables),
   TEST (test_unsound),
   TEST (test_unsound_between),
