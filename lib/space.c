@@ -135,6 +135,8 @@ set_file_size (struct qed_writer *w, uint64_t size)
 {
   w->file_size = size;
   w->resizes++;
+  atomic_store (&w->last_cluster,
+                size > w->h.cluster_size ? size - w->h.cluster_size : 0);
 }
 
 void
@@ -322,7 +324,7 @@ add_undone (struct qed_writer *w, struct qed_undone new)
     w->forgotten = true;
 }
 
-/* Where does what is in use end if what is undone there isn't?  ANY: though it
+/* The end of the space in use, without what is undone there.  ANY: though it
  * doesn't read as zeros.
  */
 static uint64_t

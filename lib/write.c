@@ -592,6 +592,20 @@ plan_zero (struct qed_image *img, uint64_t count, uint64_t offset,
 
 /* ---- write ---- */
 
+/* Only a write to the last cluster of the file may hide that another process
+ * has cut it, by making it as long as it was.
+ */
+static ssize_t
+write_in_place (struct qed_image *img, const void *buf, uint64_t count,
+                uint64_t file_offset)
+{
+  if (file_offset + count > atomic_load (&img->writer->last_cluster) &&
+      qed_check_length (img) == -1)
+    return -1;
+  return qed_storage_write (img->st, buf, count, file_offset) == -1 ?
+    -1 : (ssize_t) count;
+}
+
 int
 qed_pwrite (struct qed_image *img, const void *buf, size_t count,
             uint64_t offset, unsigned flags)
@@ -615,8 +629,7 @@ qed_pwrite (struct qed_image *img, const void *buf, size_t count,
       n = do_piece (img, buf, run.length, offset, flags);
       break;
     case QED_RUN_DATA:
-      n = qed_storage_write (img->st, buf, run.length, run.file_offset) == -1 ?
-        -1 : (ssize_t) run.length;
+      n = write_in_place (img, buf, run.length, run.file_offset);
       break;
     case QED_RUN_UNSOUND:
       n = qed_unsound_error (img, offset);

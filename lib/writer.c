@@ -645,6 +645,8 @@ prepare (struct qed_image *img, struct qed_writer *w,
   w->limit = INT64_MAX; /* of all files: lengths are signed */
   w->checked = need_check && !img->st->fixed_size;
   w->first = w->end;
+  /* A header and an L1 table: there are two clusters at least. */
+  atomic_store (&w->last_cluster, w->file_size - img->g.cluster_size);
   qed_table_reset (img->table, w->end);
   if (need_check)
     atomic_store (&img->corrupt, false); /* if something was, it's repaired */

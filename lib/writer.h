@@ -90,13 +90,18 @@ struct qed_writer {
 
   /* Space: clusters up to END are given away, the file has FILE_SIZE bytes and
    * may have LIMIT.  One thread at a time extends it.  FILE_SIZE changes before
-   * the file is cut and after it was extended, so the file is never shorter,
-   * unless it wasn't us who cut it: qed_check_length.
+   * the file is cut and after it was extended, so the file is shorter only if
+   * another process has cut it: qed_check_length.
    */
   uint64_t first;               /* taken in this session, once CHECKED */
   uint64_t end;
   uint64_t file_size;
   uint64_t resizes;             /* of which FILE_SIZE told */
+
+  /* What is written behind this may make a file that was cut as long as it
+   * was.
+   */
+  _Atomic uint64_t last_cluster;
   uint64_t limit;
   bool extending;
   bool checked;                 /* where the first of them may be is known */

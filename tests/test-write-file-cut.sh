@@ -44,14 +44,14 @@ import qedimg, qedtest
 
 path = qedtest.TMP + "/c.qed"
 cs = 65536
-for how in "in place", "flush", "fua", "extend", "close":
+for how in "in place", "regrow", "flush", "fua", "extend", "close":
     img = qedimg.Image(1 << 30)
     for c in range(6):
         img.data(c)
     img.save(path)
     with qedtest.Server("qed", path) as s:
         h = s.connect()
-        if how != "in place":
+        if how not in ("in place", "regrow"):
             h.pwrite(b"new" * 1000, 9 * cs)
             h.flush()
             length = os.path.getsize(path) # grown ahead
@@ -61,7 +61,10 @@ for how in "in place", "flush", "fua", "extend", "close":
         cut = (img.end - 2) * cs
         os.truncate(path, cut)
         h.pwrite(b"old", 0)
-        if how == "extend":
+        if how == "regrow":
+            # The last cluster, which would make it as long as it was.
+            qedtest.expect_error("EIO", h.pwrite, b"x", 5 * cs + 1)
+        elif how == "extend":
             # By more than there was ahead.
             for i in range(1100):
                 try:
@@ -88,7 +91,7 @@ for how in "in place", "flush", "fua", "extend", "close":
         assert os.path.getsize(path) == cut
     assert "cut short while in use" in log
     with open(path, "rb") as f:
-        assert f.read(17)[16] == (0 if how == "in place" else 2)
+        assert f.read(17)[16] == (0 if how in ("in place", "regrow") else 2)
     check = qedtest.subprocess.run(["qed-img", "check", path],
                                    capture_output=True, text=True)
     assert check.returncode == 2, check
