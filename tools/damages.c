@@ -66,7 +66,7 @@ struct ranges {
   uint64_t beyond;              /* entries: behind the end of the disk */
 };
 
-/* Who else has what a shown range has. */
+/* The other owners of what a shown range has. */
 struct owners {
   struct owner {
     uint64_t offset, length;    /* of the disk; no length: beyond its end */
