@@ -80,3 +80,9 @@ nbdsh -u "$uri" -c '
 a = h.pread (65536, 0x30000)
 assert any (a) and a == h.pread (65536, 0x640000)
 assert a == h.pread (65536, (1 << 30) + 0x30000)'
+stop_nbdkit
+
+# A salvage says that it doesn't list damages of the table twice.
+nbdkit -U - qed x.qed salvage=true --run true 2>err
+grep "x.qed: $((512 << 20)) bytes of the disk are mapped by an L2 table that is \
+another range's too: " err
