@@ -32,7 +32,7 @@
 
 
 /* Going through all tables of an image that nobody changes meanwhile, and what
- * check.c, repair.c, amend.c and the writer share.
+ * check.c, repair.c, amend.c, map.c, commit.c and the writer share.
  */
 
 #ifndef QED_CHECK_H

@@ -36,8 +36,8 @@
  * The layers are asked from the top down: runs of the image (cluster.c), for
  * what isn't allocated there the runs of the image below, within that range,
  * and at the bottom the extents of a raw file or a server.  What they say is
- * merged with what went before, in one entry, so memory doesn't depend on
- * the disk.
+ * merged with what went before, in one entry.  So memory doesn't depend on
+ * the disk, but for the sets of a check (bitmap.h).
  *
  * What nothing is stored for has the depth of the last image that was asked:
  * its backing file ends there, or it has none.
