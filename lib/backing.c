@@ -3,11 +3,12 @@
  */
 
 
-/* Where unallocated clusters are read from: raw files and images.  NBD
- * servers: nbd.c.  Which of them, for which image: chain.c.
+/* Backing files: what unallocated clusters are read from.  Raw files are here;
+ * NBD servers are in nbd.c, images in backing-image.c.  The choice between
+ * them is made in chain.c.
  *
  * The size is taken once, at open.  A raw file that grows later shows no more
- * than it had, one that is cut makes reads fail with EIO.
+ * than it had.  Reads of one that is cut fail with EIO.
  */
 
 #include <config.h>
@@ -19,8 +20,6 @@
 #include "error.h"
 #include "extent.h"
 #include "storage.h"
-
-/* ---- raw files ---- */
 
 struct raw {
   struct qed_backing b;
@@ -90,64 +89,6 @@ qed_backing_raw (struct qed_storage *st)
   if (size > 0)
     qed_stretch_begin (&raw->data, st);
   return &raw->b;
-}
-
-/* ---- images ---- */
-
-struct below {
-  struct qed_backing b;
-  struct qed_image *img;        /* owned; never made writable (I10) */
-};
-
-static int
-image_pread (struct qed_backing *b, void *buf, size_t count, uint64_t offset)
-{
-  return qed_pread (((struct below *) b)->img, buf, count, offset);
-}
-
-static int
-image_extents (struct qed_backing *b, uint64_t offset, uint64_t length,
-               qed_extent_fn *fn, void *opaque)
-{
-  return qed_extents (((struct below *) b)->img, offset, length, fn, opaque);
-}
-
-static int
-image_prefetch (struct qed_backing *b, uint64_t offset, uint64_t length)
-{
-  return qed_prefetch (((struct below *) b)->img, offset, length);
-}
-
-static void
-image_close (struct qed_backing *b)
-{
-  (void) qed_close (((struct below *) b)->img); /* nothing to be written */
-  free (b);
-}
-
-static const struct qed_backing_ops image_ops = {
-  .pread = image_pread,
-  .extents = image_extents,
-  .prefetch = image_prefetch,
-  .close = image_close,
-};
-
-struct qed_backing *
-qed_backing_image (struct qed_image *img)
-{
-  struct below *below = calloc (1, sizeof *below);
-
-  if (below == NULL) {
-    qed_error (errno, "%s: %m", qed_get_name (img));
-    return NULL;
-  }
-  below->b = (struct qed_backing) {
-    .ops = &image_ops, .name = qed_get_name (img),
-    .size = qed_get_header (img)->image_size,
-    .rotational = qed_is_rotational (img), .image = img,
-  };
-  below->img = img;
-  return &below->b;
 }
 
 void

@@ -154,6 +154,17 @@ continues (const struct qed_run *run, const struct qed_run *piece,
 }
 
 int
+qed_check_range (const struct qed_image *img, uint64_t offset,
+                 uint64_t length)
+{
+  if (offset > img->g.image_size || length > img->g.image_size - offset)
+    return qed_error (EINVAL, "%s: range of %" PRIu64 " bytes at %" PRIu64
+                      ": must be inside the disk of %" PRIu64 " bytes",
+                      img->st->name, length, offset, img->g.image_size);
+  return 0;
+}
+
+int
 qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
          struct qed_run *run)
 {

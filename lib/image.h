@@ -11,10 +11,11 @@
 #include <stdatomic.h>
 
 #include "extent.h"
+#include "header.h"
 #include "qed.h"
 
-/* Fields are set by qed_open_overlay and constant from then on, so need no
- * lock, but for those said to; the table cache has its own.
+/* The fields are set by qed_open_overlay and constant from then on, so they
+ * need no lock, unless a comment says otherwise.  The table cache has its own.
  */
 struct qed_image {
   struct qed_storage *st;       /* owned */
@@ -36,23 +37,17 @@ struct qed_image {
   /* An entry was seen that may not be followed: never mark it clean (I6). */
   atomic_bool corrupt;
 
-  /* NULL, or owned: the image is writable.  Set once, under writer_lock; who
-   * writes has called qed_make_writable and so may look without it.
+  /* NULL, or owned: the image is writable.  Set once, under writer_lock.  A
+   * writing call comes after qed_make_writable, so it needs no lock to look.
    */
   struct qed_writer *writer;
   pthread_mutex_t writer_lock;
 };
 
-/* Write the 64 bytes of the header, at once and not durably. */
-extern int qed_write_header (struct qed_storage *st,
-                             const struct qed_header *h);
+/* ---- read.c ---- */
 
-/* EINVAL unless the range is inside the disk. */
-extern int qed_check_range (const struct qed_image *img, uint64_t offset,
-                            uint64_t length);
-
-/* What is known, without reading, of a range as its unallocated clusters read:
- * see qed_extents.
+/* The extents of a range as its unallocated clusters read, which is what is
+ * known of them without reading: see qed_extents.
  */
 extern int qed_extents_below (struct qed_image *img, uint64_t offset,
                               uint64_t length, qed_extent_fn *fn,
@@ -62,8 +57,14 @@ extern int qed_extents_below (struct qed_image *img, uint64_t offset,
 extern int qed_pread_below (struct qed_image *img, void *buf, size_t count,
                             uint64_t offset);
 
-/* EIO: say why the entry that maps OFFSET may not be followed.  In
- * cluster.c.
+/* ---- mapping.c ---- */
+
+/* EINVAL unless the range is inside the disk. */
+extern int qed_check_range (const struct qed_image *img, uint64_t offset,
+                            uint64_t length);
+
+/* EIO: say why the entry that maps OFFSET may not be followed, and note that
+ * the image is corrupt.
  */
 extern int qed_unsound_error (struct qed_image *img, uint64_t offset);
 
