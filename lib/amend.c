@@ -156,7 +156,7 @@ refuse_corrupt (struct qed_image *img)
   struct qed_check_result result;
 
   if (qed_sync_all (img) == -1 ||
-      qed_check_tables (img->st, &w->h, w->file_size, NULL, 0, &result) == -1)
+      qed_check_tables (img->st, &w->h, w->space.file_size, NULL, 0, &result) == -1)
     return -1;
   if (result.corruptions == 0)
     return 0;
@@ -313,7 +313,7 @@ reclaim (struct qed_image *img, const struct qed_progress *progress)
 {
   struct qed_writer *w = img->writer;
   struct qed_header h = w->h;
-  uint64_t size = w->file_size;
+  uint64_t size = w->space.file_size;
 
   h.features |= QED_F_NEED_CHECK;
   qed_expect_cut (img, 0);

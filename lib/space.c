@@ -56,36 +56,67 @@
 
 #include "check.h"
 #include "error.h"
-#include "format.h"
-#include "image.h"
+#include "space.h"
 #include "storage.h"
-#include "table.h"
-#include "writer.h"
 
 /* A multiple of every cluster size. */
 #define EXTEND_BYTES UINT64_C (0x4000000)
 _Static_assert (EXTEND_BYTES % QED_MAX_CLUSTER_SIZE == 0, "extend");
 
+void
+qed_space_init (struct qed_space *s, const struct qed_geometry *g)
+{
+  s->cluster_bits = g->cluster_bits;
+  pthread_mutex_init (&s->lock, NULL);
+  pthread_cond_init (&s->changed, NULL);
+}
+
+void
+qed_space_destroy (struct qed_space *s)
+{
+  pthread_mutex_destroy (&s->lock);
+  pthread_cond_destroy (&s->changed);
+}
+
+void
+qed_space_begin (struct qed_space *s, uint64_t file_size, uint64_t end,
+                 bool checked)
+{
+  s->file_size = file_size;
+  s->first = s->end = end;
+  s->checked = checked;
+  s->limit = INT64_MAX; /* of all files: lengths are signed */
+  /* A header and an L1 table: there are two clusters at least. */
+  atomic_store (&s->last_cluster,
+                file_size - (UINT64_C (1) << s->cluster_bits));
+}
+
+static uint64_t
+in_cluster (const struct qed_space *s)
+{
+  return (UINT64_C (1) << s->cluster_bits) - 1;
+}
+
 /* Before the first extension: where may clusters be taken?  *END is where the
  * file ends.
  */
 static int
-find_room (struct qed_image *img, uint64_t *end, uint64_t *limit)
+find_room (struct qed_space *s, uint64_t *end, uint64_t *limit)
 {
   struct qed_past_end past;
 
-  if (img->st->fixed_size)
+  if (s->st->fixed_size)
     return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
                       "image is a block device, which can't be extended",
-                      img->st->name);
-  if (qed_find_past_end (img->st, &img->h, *end, &past) == -1)
+                      s->st->name);
+  if (qed_find_past_end (s->st, s->h, *end, &past) == -1)
     return -1;
   if (past.count > 0) {
-    atomic_store (&img->corrupt, true);
+    atomic_store (s->corrupt, true);
     if (qed_debug)
       qed_debug ("%s: %" PRIu64 " entries point past the end of the file: "
                  "the image is corrupt: run qed-img check -r all",
-                 img->st->name, past.count);
+                 s->st->name, past.count);
   }
   *end = past.near_end;
   *limit = past.far < INT64_MAX ? past.far : INT64_MAX;
@@ -93,99 +124,96 @@ find_room (struct qed_image *img, uint64_t *end, uint64_t *limit)
 }
 
 static int
-limit_error (struct qed_image *img, uint64_t limit)
+limit_error (struct qed_space *s, uint64_t limit)
 {
-  atomic_store (&img->writer->near_limit, true);
+  atomic_store (&s->near_limit, true);
   return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
                     "can't be longer, or a corrupt entry points to %" PRIu64
-                    ": qed-img check -r all would tell", img->st->name, limit);
+                    ": qed-img check -r all would tell", s->st->name, limit);
 }
 
 /* Called with the lock. */
 static void
-set_file_size (struct qed_writer *w, uint64_t size)
+set_file_size (struct qed_space *s, uint64_t size)
 {
-  w->file_size = size;
-  w->resizes++;
-  atomic_store (&w->last_cluster,
-                size > w->h.cluster_size ? size - w->h.cluster_size : 0);
+  s->file_size = size;
+  s->resizes++;
+  atomic_store (&s->last_cluster,
+                size > in_cluster (s) ? size - in_cluster (s) - 1 : 0);
 }
 
 void
-qed_expect_cut (struct qed_image *img, uint64_t size)
+qed_space_expect_cut (struct qed_space *s, uint64_t size)
 {
-  struct qed_writer *w = img->writer;
-
-  pthread_mutex_lock (&w->lock);
-  set_file_size (w, size);
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_lock (&s->lock);
+  set_file_size (s, size);
+  pthread_mutex_unlock (&s->lock);
 }
 
 /* If the file is resized while its length is looked at then that says nothing,
  * and is done again.
  */
 int
-qed_check_length (struct qed_image *img)
+qed_space_check_length (struct qed_space *s)
 {
-  struct qed_writer *w = img->writer;
   uint64_t known, before = 0, after;
   int64_t size;
 
-  pthread_mutex_lock (&w->lock);
+  pthread_mutex_lock (&s->lock);
   do {
-    known = w->file_size;
-    before = w->resizes;
-    pthread_mutex_unlock (&w->lock);
-    size = qed_storage_size (img->st);
+    known = s->file_size;
+    before = s->resizes;
+    pthread_mutex_unlock (&s->lock);
+    size = qed_storage_size (s->st);
     if (size == -1)
       return 0; /* isn't known: what else is done will show */
-    pthread_mutex_lock (&w->lock);
-    after = w->resizes;
+    pthread_mutex_lock (&s->lock);
+    after = s->resizes;
   } while ((uint64_t) size < known && before != after);
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_unlock (&s->lock);
 
   if ((uint64_t) size >= known)
     return 0;
-  atomic_store (&img->corrupt, true);
+  atomic_store (s->corrupt, true);
   qed_error (EIO, "%s: the file has been cut short while in use: it has %"
              PRIi64 " bytes, and should have %" PRIu64 ": run qed-img check "
-             "-r all", img->st->name, size, known);
-  return qed_writer_fail (img, EIO);
+             "-r all", s->st->name, size, known);
+  return qed_sync_fail (s->sync, EIO);
 }
 
 /* Extend the file so that BYTES and more follow END, up to LIMIT; *SIZE is its
  * length, and becomes the new one.  Called without the lock.
  */
 static int
-extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
+extend (struct qed_space *s, uint64_t end, uint64_t limit, uint64_t bytes,
         uint64_t *size)
 {
   uint64_t least, want;
 
   if (end > limit || bytes > limit - end)
-    return limit_error (img, limit);
+    return limit_error (s, limit);
   least = end + bytes;
   want = least;
   if (EXTEND_BYTES <= limit - least)
     want += EXTEND_BYTES;
   else
-    atomic_store (&img->writer->near_limit, true);
+    atomic_store (&s->near_limit, true);
 
-  if (qed_check_length (img) == -1)
+  if (qed_space_check_length (s) == -1)
     return -1;
-  if (*size & (img->g.cluster_size - 1)) {
-    if (qed_storage_resize (img->st, *size & ~(img->g.cluster_size - 1)) == -1)
+  if (*size & in_cluster (s)) {
+    if (qed_storage_resize (s->st, *size & ~in_cluster (s)) == -1)
       return -1;
-    *size &= ~(img->g.cluster_size - 1);
+    *size &= ~in_cluster (s);
   }
   /* A limit of the system's may be between the two. */
-  if (qed_storage_resize (img->st, want) == -1) {
+  if (qed_storage_resize (s->st, want) == -1) {
     want = least;
-    if (qed_storage_resize (img->st, want) == -1)
+    if (qed_storage_resize (s->st, want) == -1)
       return -1;
   }
   *size = want;
-  atomic_store (&img->writer->unsynced, true);
+  qed_sync_mark (s->sync);
   return 0;
 }
 
@@ -193,52 +221,51 @@ extend (struct qed_image *img, uint64_t end, uint64_t limit, uint64_t bytes,
  * the first time.  Called with the lock, which it drops meanwhile.
  */
 static int
-make_room (struct qed_image *img, uint64_t bytes)
+make_room (struct qed_space *s, uint64_t bytes)
 {
-  struct qed_writer *w = img->writer;
   /* Meanwhile others may take what there is, which leaves enough. */
-  uint64_t end = w->end, size = w->file_size, limit = w->limit;
-  bool first = !w->checked;
+  uint64_t end = s->end, size = s->file_size, limit = s->limit;
+  bool first = !s->checked;
   int r = 0;
 
-  w->extending = true;
-  if (size & (img->g.cluster_size - 1)) /* it will be cut first */
-    set_file_size (w, size & ~(img->g.cluster_size - 1));
-  pthread_mutex_unlock (&w->lock);
+  s->extending = true;
+  if (size & in_cluster (s)) /* it will be cut first */
+    set_file_size (s, size & ~in_cluster (s));
+  pthread_mutex_unlock (&s->lock);
   if (first)
-    r = find_room (img, &end, &limit);
+    r = find_room (s, &end, &limit);
   if (r == 0)
-    r = extend (img, end, limit, bytes, &size);
+    r = extend (s, end, limit, bytes, &size);
   if (r == 0)
-    qed_table_grow (img->table, first ? end : w->first, size);
-  pthread_mutex_lock (&w->lock);
-  w->extending = false;
-  set_file_size (w, size);
+    qed_table_grow (s->table, first ? end : s->first, size);
+  pthread_mutex_lock (&s->lock);
+  s->extending = false;
+  set_file_size (s, size);
   if (r == 0 && first) {
-    w->checked = true;
-    w->first = w->end = end;
-    w->limit = limit;
+    s->checked = true;
+    s->first = s->end = end;
+    s->limit = limit;
   }
-  pthread_cond_broadcast (&w->changed);
+  pthread_cond_broadcast (&s->changed);
   return r;
 }
 
 /* Does U read as zeros, durably?  Called with the lock, as are all up to
- * qed_alloc.
+ * qed_space_alloc.
  */
 static bool
-is_usable (const struct qed_writer *w, const struct qed_undone *u)
+is_usable (const struct qed_space *s, const struct qed_undone *u)
 {
-  return u->bytes > 0 && u->sync <= w->last_synced &&
-    atomic_load (&w->failed) == 0;
+  return u->bytes > 0 && u->sync <= atomic_load (&s->sync->last) &&
+    atomic_load (&s->sync->failed) == 0;
 }
 
 /* Take BYTES from what was undone, if there is a place large enough. */
 static bool
-take_undone (struct qed_writer *w, uint64_t bytes, uint64_t *offset)
+take_undone (struct qed_space *s, uint64_t bytes, uint64_t *offset)
 {
-  for (struct qed_undone *u = w->undone; u < w->undone + QED_MAX_UNDONE; ++u)
-    if (u->bytes >= bytes && is_usable (w, u)) {
+  for (struct qed_undone *u = s->undone; u < s->undone + QED_MAX_UNDONE; ++u)
+    if (u->bytes >= bytes && is_usable (s, u)) {
       *offset = u->offset;
       u->offset += bytes;
       u->bytes -= bytes;
@@ -249,11 +276,11 @@ take_undone (struct qed_writer *w, uint64_t bytes, uint64_t *offset)
 
 /* Would there be such a place after a sync? */
 static bool
-sync_would_help (const struct qed_writer *w, uint64_t bytes)
+sync_would_help (const struct qed_space *s, uint64_t bytes)
 {
-  const struct qed_undone *u = w->undone;
+  const struct qed_undone *u = s->undone;
 
-  for (; u < w->undone + QED_MAX_UNDONE; ++u)
+  for (; u < s->undone + QED_MAX_UNDONE; ++u)
     if (u->bytes >= bytes && u->sync != UINT64_MAX)
       return true;
   return false;
@@ -270,12 +297,12 @@ are_alike (const struct qed_undone *a, const struct qed_undone *b)
 }
 
 static void
-add_undone (struct qed_writer *w, struct qed_undone new)
+add_undone (struct qed_space *s, struct qed_undone new)
 {
   struct qed_undone *place = NULL;
 
   for (int i = 0; i < QED_MAX_UNDONE; ++i) {
-    struct qed_undone *u = &w->undone[i];
+    struct qed_undone *u = &s->undone[i];
 
     if (u->bytes > 0 && are_alike (u, &new) &&
         (u->offset + u->bytes == new.offset ||
@@ -293,22 +320,22 @@ add_undone (struct qed_writer *w, struct qed_undone new)
   if (place)
     *place = new;
   else
-    w->forgotten = true;
+    s->forgotten = true;
 }
 
 /* The end of the space in use, without what is undone there.  ANY: though it
  * doesn't read as zeros.
  */
 static uint64_t
-end_of_use (const struct qed_writer *w, bool any)
+end_of_use (const struct qed_space *s, bool any)
 {
-  uint64_t end = w->end;
+  uint64_t end = s->end;
 
   for (int i = 0; i < QED_MAX_UNDONE; ++i) {
-    const struct qed_undone *u = &w->undone[i];
+    const struct qed_undone *u = &s->undone[i];
 
     if (u->bytes > 0 && u->offset + u->bytes == end &&
-        (any || is_usable (w, u))) {
+        (any || is_usable (s, u))) {
       end = u->offset;
       i = -1; /* another one may be the last now */
     }
@@ -317,84 +344,81 @@ end_of_use (const struct qed_writer *w, bool any)
 }
 
 static void
-set_end (struct qed_writer *w, uint64_t end)
+set_end (struct qed_space *s, uint64_t end)
 {
-  w->end = end;
-  w->any_undone = false;
+  s->end = end;
+  s->any_undone = false;
   for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (w->undone[i].offset >= end)
-      w->undone[i].bytes = 0;
+    if (s->undone[i].offset >= end)
+      s->undone[i].bytes = 0;
     else
-      w->any_undone |= w->undone[i].bytes > 0;
+      s->any_undone |= s->undone[i].bytes > 0;
 }
 
 bool
-qed_room_is_limited (const struct qed_image *img)
+qed_space_is_limited (const struct qed_space *s)
 {
-  return img->st->fixed_size || atomic_load (&img->writer->near_limit);
+  return s->st->fixed_size || atomic_load (&s->near_limit);
 }
 
 int
-qed_check_room (struct qed_image *img, uint64_t count)
+qed_space_check_room (struct qed_space *s, uint64_t count)
 {
-  struct qed_writer *w = img->writer;
   uint64_t end, limit, room;
 
-  pthread_mutex_lock (&w->lock);
-  end = w->end;
-  limit = w->limit;
-  room = !w->checked ? INT64_MAX : end < limit ? limit - end : 0;
+  pthread_mutex_lock (&s->lock);
+  end = s->end;
+  limit = s->limit;
+  room = !s->checked ? INT64_MAX : end < limit ? limit - end : 0;
   for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (is_usable (w, &w->undone[i]))
-      room += w->undone[i].bytes;
-  pthread_mutex_unlock (&w->lock);
-  if (img->st->fixed_size)
-    return find_room (img, &end, &limit); /* it is known without looking */
-  return count <= room >> img->g.cluster_bits ? 0 : limit_error (img, limit);
+    if (is_usable (s, &s->undone[i]))
+      room += s->undone[i].bytes;
+  pthread_mutex_unlock (&s->lock);
+  if (s->st->fixed_size)
+    return find_room (s, &end, &limit); /* it is known without looking */
+  return count <= room >> s->cluster_bits ? 0 : limit_error (s, limit);
 }
 
 /* Take BYTES from what was undone, if there is a place, maybe after a sync.
  * Drops the lock meanwhile.
  */
 static int
-use_undone (struct qed_image *img, uint64_t bytes, uint64_t *offset,
+use_undone (struct qed_space *s, uint64_t bytes, uint64_t *offset,
             bool *taken)
 {
-  struct qed_writer *w = img->writer;
   int r = 0;
 
-  *taken = take_undone (w, bytes, offset);
-  if (!*taken && sync_would_help (w, bytes)) {
-    pthread_mutex_unlock (&w->lock);
-    r = qed_sync_written (img);
-    pthread_mutex_lock (&w->lock);
-    *taken = r == 0 && take_undone (w, bytes, offset);
+  *taken = take_undone (s, bytes, offset);
+  if (!*taken && sync_would_help (s, bytes)) {
+    pthread_mutex_unlock (&s->lock);
+    r = qed_sync_run (s->sync);
+    pthread_mutex_lock (&s->lock);
+    *taken = r == 0 && take_undone (s, bytes, offset);
   }
-  set_end (w, end_of_use (w, false));
+  set_end (s, end_of_use (s, false));
   return r;
 }
 
 int
-qed_alloc (struct qed_image *img, uint64_t count, uint64_t *offset)
+qed_space_alloc (struct qed_space *s, uint64_t count, uint64_t *offset)
 {
-  struct qed_writer *w = img->writer;
-  uint64_t bytes = count << img->g.cluster_bits;
+  uint64_t bytes = count << s->cluster_bits;
   bool taken = false;
   int r = 0;
 
-  pthread_mutex_lock (&w->lock);
-  if (w->any_undone)
-    r = use_undone (img, bytes, offset, &taken);
-  while (r == 0 && !taken && w->file_size - w->end < bytes)
-    if (w->extending)
-      pthread_cond_wait (&w->changed, &w->lock);
+  pthread_mutex_lock (&s->lock);
+  if (s->any_undone)
+    r = use_undone (s, bytes, offset, &taken);
+  while (r == 0 && !taken && s->file_size - s->end < bytes)
+    if (s->extending)
+      pthread_cond_wait (&s->changed, &s->lock);
     else
-      r = make_room (img, bytes);
+      r = make_room (s, bytes);
   if (r == 0 && !taken) {
-    *offset = w->end;
-    w->end += bytes;
+    *offset = s->end;
+    s->end += bytes;
   }
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_unlock (&s->lock);
   return r;
 }
 
@@ -424,81 +448,76 @@ make_hole (struct qed_storage *st, uint64_t bytes, uint64_t offset)
 }
 
 void
-qed_alloc_undo (struct qed_image *img, uint64_t count, uint64_t offset,
+qed_space_undo (struct qed_space *s, uint64_t count, uint64_t offset,
                 bool restored)
 {
-  struct qed_writer *w = img->writer;
   struct qed_undone u = {
-    .offset = offset, .bytes = count << img->g.cluster_bits
+    .offset = offset, .bytes = count << s->cluster_bits
   };
   int err = errno;
-  bool hole = is_hole (img->st, u.bytes, offset);
-  bool spoilt = !hole && !make_hole (img->st, u.bytes, offset);
+  bool hole = is_hole (s->st, u.bytes, offset);
+  bool spoilt = !hole && !make_hole (s->st, u.bytes, offset);
 
   if (!hole) {
-    qed_forget_data (&img->data);
-    qed_mark_unsynced (img);
+    qed_forget_data (s->data);
+    qed_sync_mark (s->sync);
   }
-  pthread_mutex_lock (&w->lock);
-  u.sync = spoilt ? UINT64_MAX : hole && !restored ? 0 : w->syncs_begun + 1;
-  add_undone (w, u);
-  set_end (w, end_of_use (w, false));
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_lock (&s->lock);
+  u.sync = spoilt ? UINT64_MAX : hole && !restored ? 0 : atomic_load (&s->sync->begun) + 1;
+  add_undone (s, u);
+  set_end (s, end_of_use (s, false));
+  pthread_mutex_unlock (&s->lock);
   errno = err;
 }
 
 void
-qed_alloc_unused (struct qed_image *img, uint64_t count, uint64_t offset)
+qed_space_unused (struct qed_space *s, uint64_t count, uint64_t offset)
 {
-  struct qed_writer *w = img->writer;
   const struct qed_undone u = {
-    .offset = offset, .bytes = count << img->g.cluster_bits
+    .offset = offset, .bytes = count << s->cluster_bits
   };
 
-  pthread_mutex_lock (&w->lock);
-  add_undone (w, u);
-  set_end (w, end_of_use (w, false));
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_lock (&s->lock);
+  add_undone (s, u);
+  set_end (s, end_of_use (s, false));
+  pthread_mutex_unlock (&s->lock);
 }
 
 int
-qed_cut_tail (struct qed_image *img, bool *left)
+qed_space_cut_tail (struct qed_space *s, bool *left)
 {
-  struct qed_writer *w = img->writer;
   uint64_t end, size;
   int r = 0;
 
-  pthread_mutex_lock (&w->lock);
-  end = end_of_use (w, true);
-  size = w->file_size;
-  pthread_mutex_unlock (&w->lock);
-  if (size != end && !img->st->fixed_size) {
-    if (qed_check_length (img) == -1)
+  pthread_mutex_lock (&s->lock);
+  end = end_of_use (s, true);
+  size = s->file_size;
+  pthread_mutex_unlock (&s->lock);
+  if (size != end && !s->st->fixed_size) {
+    if (qed_space_check_length (s) == -1)
       return -1;
-    qed_expect_cut (img, end);
-    r = qed_storage_resize (img->st, end);
+    qed_space_expect_cut (s, end);
+    r = qed_storage_resize (s->st, end);
     if (r == 0)
-      atomic_store (&w->unsynced, true);
+      qed_sync_mark (s->sync);
   }
-  pthread_mutex_lock (&w->lock);
+  pthread_mutex_lock (&s->lock);
   if (r == -1)
-    set_file_size (w, size);
-  else if (!img->st->fixed_size)
-    set_end (w, end);
-  *left = w->forgotten || w->any_undone;
-  pthread_mutex_unlock (&w->lock);
+    set_file_size (s, size);
+  else if (!s->st->fixed_size)
+    set_end (s, end);
+  *left = s->forgotten || s->any_undone;
+  pthread_mutex_unlock (&s->lock);
   return r;
 }
 
 void
-qed_set_space (struct qed_image *img, uint64_t size)
+qed_space_set (struct qed_space *s, uint64_t size)
 {
-  struct qed_writer *w = img->writer;
-
-  pthread_mutex_lock (&w->lock);
-  set_file_size (w, size);
-  set_end (w, size & ~(img->g.cluster_size - 1));
-  memset (w->undone, 0, sizeof w->undone);
-  w->any_undone = w->forgotten = false;
-  pthread_mutex_unlock (&w->lock);
+  pthread_mutex_lock (&s->lock);
+  set_file_size (s, size);
+  set_end (s, size & ~in_cluster (s));
+  memset (s->undone, 0, sizeof s->undone);
+  s->any_undone = s->forgotten = false;
+  pthread_mutex_unlock (&s->lock);
 }

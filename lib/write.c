@@ -571,7 +571,7 @@ static ssize_t
 write_in_place (struct qed_image *img, const void *buf, uint64_t count,
                 uint64_t file_offset)
 {
-  if (file_offset + count > atomic_load (&img->writer->last_cluster) &&
+  if (file_offset + count > atomic_load (&img->writer->space.last_cluster) &&
       qed_check_length (img) == -1)
     return -1;
   return qed_storage_write (img->st, buf, count, file_offset) == -1 ?

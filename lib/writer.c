@@ -3,7 +3,7 @@
  */
 
 
-/* The writable image: becoming one, claims, NEED_CHECK, flush, close.
+/* The writable image: claims, NEED_CHECK, flush and commit.
  *
  * An allocating write (write.c) goes through these steps, each of which may
  * run beside others' steps for other clusters:
@@ -67,7 +67,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -80,88 +79,16 @@
 #include "table.h"
 #include "writer.h"
 
-/* ---- failure ---- */
-
 int
 qed_check_writable (const struct qed_image *img)
 {
-  const struct qed_writer *w = img->writer;
-  int err;
-
-  if (w == NULL)
+  if (img->writer == NULL)
     return qed_error (EROFS, "%s: the image is not open for writing",
                       img->st->name);
-  err = atomic_load (&w->failed);
-  if (err)
-    return qed_error (err, "%s", w->why);
-  return 0;
-}
-
-int
-qed_writer_fail (struct qed_image *img, int err)
-{
-  struct qed_writer *w = img->writer;
-
-  pthread_mutex_lock (&w->lock);
-  if (atomic_load (&w->failed) == 0) {
-    snprintf (w->why, sizeof w->why, "%s: nothing more is written to the "
-              "image since this error: %s", img->st->name, qed_get_error ());
-    atomic_store (&w->failed, err);
-    pthread_cond_broadcast (&w->changed);
-  }
-  pthread_mutex_unlock (&w->lock);
-  errno = err;
-  return -1;
+  return qed_sync_check (&img->writer->sync);
 }
 
 /* ---- flush (I5) ---- */
-
-void
-qed_mark_unsynced (struct qed_image *img)
-{
-  atomic_bool *unsynced = &img->writer->unsynced;
-
-  /* It's mostly set already, and then nothing need go to the other CPUs. */
-  if (!atomic_load (unsynced))
-    atomic_store (unsynced, true);
-}
-
-/* Make everything durable whose write has returned, but for links that are
- * pending.  A sync that is under way may have begun too early for that, so it
- * takes one that begins now, or, with all those under way that may be, the next
- * one, which all who wait share.
- */
-int
-qed_sync_written (struct qed_image *img)
-{
-  struct qed_writer *w = img->writer;
-  uint64_t need;
-  int r = 0;
-
-  pthread_mutex_lock (&w->lock);
-  need = w->syncs_begun + (atomic_load (&w->unsynced) ? 1 : 0);
-  while (r == 0 && w->last_synced < need) {
-    if (w->syncs_begun >= need || w->syncing == QED_MAX_SYNCS)
-      pthread_cond_wait (&w->changed, &w->lock);
-    else {
-      uint64_t number = ++w->syncs_begun;
-
-      w->syncing++;
-      atomic_store (&w->unsynced, false);
-      pthread_mutex_unlock (&w->lock);
-      r = qed_storage_sync (img->st);
-      if (r == -1)
-        qed_writer_fail (img, errno);
-      pthread_mutex_lock (&w->lock);
-      w->syncing--;
-      if (w->last_synced < number)
-        w->last_synced = number;
-      pthread_cond_broadcast (&w->changed);
-    }
-  }
-  pthread_mutex_unlock (&w->lock);
-  return r == -1 ? -1 : qed_check_writable (img);
-}
 
 /* Called with the lock, which it drops meanwhile. */
 static void
@@ -172,7 +99,7 @@ commit (struct qed_image *img)
   w->commits_begun++;
   pthread_mutex_unlock (&w->lock);
   qed_table_begin_commit (img->table);
-  if (qed_sync_written (img) == 0) {
+  if (qed_sync_run (&img->writer->sync) == 0) {
     if (qed_table_commit (img->table) == -1)
       qed_writer_fail (img, errno);
     qed_mark_unsynced (img);
@@ -194,7 +121,7 @@ commit_all (struct qed_image *img)
    */
   pthread_mutex_lock (&w->lock);
   need = w->commits_begun + (qed_table_pending (img->table) ? 1 : 0);
-  while (w->commits_ended < need && atomic_load (&w->failed) == 0)
+  while (w->commits_ended < need && atomic_load (&w->sync.failed) == 0)
     if (w->commits_begun > w->commits_ended)
       pthread_cond_wait (&w->changed, &w->lock);
     else
@@ -207,7 +134,7 @@ int
 qed_sync_all (struct qed_image *img)
 {
   return qed_check_length (img) == -1 || commit_all (img) == -1 ? -1 :
-    qed_sync_written (img);
+    qed_sync_run (&img->writer->sync);
 }
 
 int
@@ -247,8 +174,8 @@ write_need_check (struct qed_image *img, bool set)
   h.features = (h.features & ~QED_F_NEED_CHECK) | (set ? QED_F_NEED_CHECK : 0);
   if (qed_write_header (img->st, &h) == -1)
     return -1;
-  atomic_store (&img->writer->unsynced, true);
-  return qed_sync_written (img);
+  qed_mark_unsynced (img);
+  return qed_sync_run (&img->writer->sync);
 }
 
 /* CLEAN, UNKNOWN -> DIRTY.  Called with the lock, which it drops meanwhile. */
@@ -277,7 +204,7 @@ give_back (struct qed_image *img)
   struct qed_writer *w = img->writer;
   struct qed_header h = w->h;
   struct qed_check_result result;
-  uint64_t size = w->file_size;
+  uint64_t size = w->space.file_size;
 
   h.features |= QED_F_NEED_CHECK;
   if (qed_check_tables (img->st, &h, size, NULL, 0, &result) == -1)
@@ -323,7 +250,7 @@ make_clean (struct qed_image *img, bool closing, bool *header_written)
   bool left;
 
   *header_written = false;
-  if (qed_cut_tail (img, &left) == -1 || qed_sync_all (img) == -1)
+  if (qed_space_cut_tail (&img->writer->space, &left) == -1 || qed_sync_all (img) == -1)
     return -1;
   if (!may_be_clean (img, left, closing))
     return 0;
@@ -355,6 +282,17 @@ clear_need_check (struct qed_image *img, bool closing)
   return r;
 }
 
+int
+qed_clear_need_check (struct qed_image *img, bool closing)
+{
+  int r;
+
+  pthread_mutex_lock (&img->writer->lock);
+  r = clear_need_check (img, closing);
+  pthread_mutex_unlock (&img->writer->lock);
+  return r;
+}
+
 /* Wait for so many milliseconds, less if the thread is to stop. */
 static void
 pause_thread (struct qed_writer *w, unsigned ms)
@@ -379,7 +317,7 @@ pause_thread (struct qed_writer *w, unsigned ms)
 static bool
 nothing_to_do (const struct qed_image *img, const struct qed_writer *w)
 {
-  if (atomic_load (&w->failed))
+  if (atomic_load (&w->sync.failed))
     return true;
   return !qed_table_pending (img->table) &&
     (w->need_check == QED_CLEAN || atomic_load (&img->corrupt));
@@ -505,134 +443,16 @@ qed_unclaim (struct qed_image *img, struct qed_claim *c)
   pthread_mutex_unlock (&w->lock);
 }
 
-/* ---- open and close ---- */
+/* ---- the writer itself ---- */
 
-/* Look at the header again, now that nobody else may change it.  Nobody
- * should have before.
- */
-static int
-reread_header (struct qed_image *img, struct qed_writer *w)
-{
-  const struct qed_header *was = &img->h;
-  struct qed_header *h = &w->h;
-  int64_t size;
-
-  if (qed_read_header (img->st, h, NULL) == -1)
-    return -1;
-  if (h->cluster_size != was->cluster_size ||
-      h->table_size != was->table_size ||
-      h->header_size != was->header_size ||
-      h->l1_table_offset != was->l1_table_offset ||
-      h->image_size != was->image_size ||
-      (h->features ^ was->features) & ~QED_F_NEED_CHECK)
-    return qed_error (EBUSY, "%s: another process has changed the image's "
-                      "header since it was opened: open it again",
-                      img->st->name);
-  size = qed_storage_size (img->st);
-  if (size == -1)
-    return -1;
-  w->file_size = (uint64_t) size;
-  w->end = w->file_size & ~(img->g.cluster_size - 1);
-  return 0;
-}
-
-/* An image marked NEED_CHECK: nothing is written if that can't be repaired. */
-static int
-check (struct qed_image *img, struct qed_writer *w, bool allowed,
-       struct qed_check_result *result)
-{
-  uint64_t shared;
-
-  if (!allowed)
-    return qed_error (EIO, "%s: header: features 0x%" PRIx64 ": the image is "
-                      "marked NEED_CHECK, which means that it was not closed "
-                      "cleanly, and check=never forbids to check it: open it "
-                      "with check=auto or run qed-img check -r all",
-                      img->st->name, w->h.features);
-  if (qed_check_tables (img->st, &w->h, w->file_size, NULL, 0, result) == -1)
-    return -1;
-  shared = result->damages[QED_DAMAGE_SHARED_TABLE] +
-    result->damages[QED_DAMAGE_SHARED_DATA];
-  if (shared > 0)
-    return qed_error (EIO, "%s: %" PRIu64 " entries point to a table or a "
-                      "cluster that is referenced twice: the image is corrupt "
-                      "and can only be read: run qed-img check -r all",
-                      img->st->name, shared);
-  return 0;
-}
-
-static int
-repair (struct qed_image *img, struct qed_writer *w,
-        struct qed_check_result *result)
-{
-  const uint64_t unsound = result->damages[QED_DAMAGE_UNSOUND];
-  const uint64_t in_tables = result->damages[QED_DAMAGE_IN_TABLE];
-  const unsigned clear = 1U << QED_DAMAGE_UNSOUND | 1U << QED_DAMAGE_IN_TABLE;
-
-  if (qed_debug)
-    qed_debug ("%s: was not closed cleanly: clearing %" PRIu64 " entries "
-               "out of range and %" PRIu64 " that point into tables, cutting "
-               "the file from %" PRIu64 " to %" PRIu64 " bytes",
-               img->st->name, unsound, in_tables, w->file_size, result->end);
-  if (result->corruptions > 0 &&
-      qed_check_tables (img->st, &w->h, w->file_size, NULL, clear,
-                        result) == -1)
-    return -1;
-  /* What lies behind on a block device may not be zeros. */
-  if (!img->st->fixed_size) {
-    w->end = result->end;
-    if (w->file_size > w->end &&
-        qed_storage_resize (img->st, w->end) == -1)
-      return -1;
-    w->file_size = w->end;
-  }
-  return qed_storage_sync (img->st);
-}
-
-/* All that is needed before the first write, in an order in which refusing
- * changes nothing.
- */
-static int
-prepare (struct qed_image *img, struct qed_writer *w,
-         const struct qed_write_options *opts)
-{
-  struct qed_check_result result;
-  bool need_check;
-
-  if (reread_header (img, w) == -1)
-    return -1;
-  need_check = w->h.features & QED_F_NEED_CHECK;
-  if (need_check && check (img, w, !opts->no_check, &result) == -1)
-    return -1;
-
-  if (w->h.autoclear_features) {
-    w->h.autoclear_features = 0; /* none is known */
-    if (qed_write_header (img->st, &w->h) == -1 ||
-        qed_storage_sync (img->st) == -1)
-      return -1;
-  }
-  if (need_check && repair (img, w, &result) == -1)
-    return -1;
-  w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
-  w->limit = INT64_MAX; /* of all files: lengths are signed */
-  w->checked = need_check && !img->st->fixed_size;
-  w->first = w->end;
-  /* A header and an L1 table: there are two clusters at least. */
-  atomic_store (&w->last_cluster, w->file_size - img->g.cluster_size);
-  qed_table_reset (img->table, w->end);
-  if (need_check)
-    atomic_store (&img->corrupt, false); /* if something was, it's repaired */
-  return 0;
-}
-
-static struct qed_writer *
-new_writer (const char *name)
+struct qed_writer *
+qed_writer_new (struct qed_image *img)
 {
   struct qed_writer *w = calloc (1, sizeof *w);
   pthread_condattr_t attr;
 
   if (w == NULL) {
-    qed_error (errno, "%s: %m", name);
+    qed_error (errno, "%s: %m", img->st->name);
     return NULL;
   }
   pthread_mutex_init (&w->lock, NULL);
@@ -641,13 +461,20 @@ new_writer (const char *name)
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&w->wake, &attr);
   pthread_condattr_destroy (&attr);
-  /* Who opened the image before may have left writes to be made durable. */
-  atomic_init (&w->unsynced, true);
+
+  qed_sync_init (&w->sync, img->st);
+  w->space.st = img->st;
+  w->space.table = img->table;
+  w->space.sync = &w->sync;
+  w->space.data = &img->data;
+  w->space.h = &img->h;
+  w->space.corrupt = &img->corrupt;
+  qed_space_init (&w->space, &img->g);
   return w;
 }
 
-static void
-free_writer (struct qed_writer *w)
+void
+qed_writer_free (struct qed_writer *w)
 {
   while (w->buffers) {
     struct qed_buffer *b = w->buffers;
@@ -655,6 +482,8 @@ free_writer (struct qed_writer *w)
     w->buffers = b->next;
     free (b);
   }
+  qed_space_destroy (&w->space);
+  qed_sync_destroy (&w->sync);
   pthread_mutex_destroy (&w->lock);
   pthread_cond_destroy (&w->changed);
   pthread_cond_destroy (&w->wake);
@@ -662,8 +491,8 @@ free_writer (struct qed_writer *w)
 }
 
 /* Signals are for the other threads. */
-static int
-start_thread (struct qed_image *img)
+int
+qed_writer_start (struct qed_image *img)
 {
   struct qed_writer *w = img->writer;
   sigset_t all, old;
@@ -679,83 +508,13 @@ start_thread (struct qed_image *img)
   return 0;
 }
 
-static int
-open_writer (struct qed_image *img, const struct qed_write_options *opts)
+void
+qed_writer_stop (struct qed_writer *w)
 {
-  struct qed_storage *st = img->st;
-  struct qed_writer *w = new_writer (st->name);
-  int err;
-
-  if (w == NULL)
-    return -1;
-  if (st->ops->make_writable && st->ops->make_writable (st) == -1) {
-    err = errno;
-    free_writer (w);
-    errno = err;
-    return err == EACCES || err == EPERM || err == EROFS ? 1 : -1;
-  }
-  w->idle_ms = opts->idle_ms;
-  w->commit_ms = opts->commit_ms;
-  if (prepare (img, w, opts) == -1)
-    goto err;
-  img->writer = w;
-  if (w->idle_ms > 0 && start_thread (img) == -1)
-    goto err;
-  return 0;
-
- err:
-  err = errno;
-  img->writer = NULL;
-  free_writer (w);
-  if (st->ops->make_readonly)
-    st->ops->make_readonly (st);
-  errno = err;
-  return -1;
-}
-
-int
-qed_make_writable (struct qed_image *img,
-                   const struct qed_write_options *opts)
-{
-  int r;
-
-  if (img->salvage)
-    return qed_error (EROFS, "%s: is open for salvage, so it can only be read",
-                      img->st->name);
-  pthread_mutex_lock (&img->writer_lock);
-  r = img->writer ? 0 : open_writer (img, opts);
-  pthread_mutex_unlock (&img->writer_lock);
-  return r;
-}
-
-int
-qed_writer_close (struct qed_image *img)
-{
-  struct qed_writer *w = img->writer;
-  int r, err;
-
   pthread_mutex_lock (&w->lock);
   w->stop = true;
   pthread_cond_signal (&w->wake);
   pthread_mutex_unlock (&w->lock);
   if (w->has_thread)
     pthread_join (w->thread, NULL);
-
-  if (atomic_load (&w->failed)) {
-    (void) qed_storage_sync (img->st); /* for what it may still be good */
-    r = qed_check_writable (img);
-  }
-  else {
-    pthread_mutex_lock (&w->lock);
-    r = clear_need_check (img, true);
-    pthread_mutex_unlock (&w->lock);
-    /* Writes in place to a clean image; or what can't be made clean. */
-    if (atomic_load (&w->failed) == 0 && qed_sync_all (img) == -1)
-      r = -1;
-  }
-  err = errno;
-  img->writer = NULL;
-  free_writer (w);
-  errno = err;
-  return r;
 }
