@@ -463,7 +463,8 @@ qed_space_undo (struct qed_space *s, uint64_t count, uint64_t offset,
     qed_sync_mark (s->sync);
   }
   pthread_mutex_lock (&s->lock);
-  u.sync = spoilt ? UINT64_MAX : hole && !restored ? 0 : atomic_load (&s->sync->begun) + 1;
+  u.sync = spoilt ? UINT64_MAX : hole && !restored ? 0 :
+    atomic_load (&s->sync->begun) + 1;
   add_undone (s, u);
   set_end (s, end_of_use (s, false));
   pthread_mutex_unlock (&s->lock);
