@@ -2,29 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The QED library's whole interface: what plugin/, tools/ and tests/
+/* The whole interface of the QED library: what plugin/, tools/ and tests/
  * include.
  *
- * Layers, each of which only calls those below it:
- *
- *     commit    an overlay into what is below it       (commit.c)
- *     chain     an image and what is below it          (chain.c)
- *     amend     resize, rebase, empty an overlay       (amend.c)
- *     map       what comes from which layer            (map.c)
- *     image     open, read, extents, prefetch          (image.c)
- *               write, zero, trim                      (write.c)
- *     writer    claims, NEED_CHECK, flush, close       (writer.c)
- *               space at the end of the file           (space.c)
- *     repair    of corruption and leaks                (repair.c)
- *     check     consistency check                      (check.c)
- *               going through all tables               (walk.c)
- *     backing   where unallocated ranges are read      (backing.c, nbd.c)
- *     cluster   guest range -> run                     (cluster.c)
- *     table     L1/L2 entries in a bounded cache       (table.c)
- *     storage   the image file behind a few operations (storage.c)
- *     format    bytes <-> values, all geometry         (format.c)
- *               formats by their magic                 (magic.c)
- *     bitmap    sets of clusters                       (bitmap.c)
+ * lib/README is a map: the layers, and the way of an allocating write.
  *
  * Invariants I1-I10 are the design's, cited by these numbers in the code:
  *
@@ -37,18 +18,19 @@
  *   I3.  No link becomes durable before what it points to would be wrong
  *        without it.  Without a backing file fresh space reads as the
  *        unallocated cluster did, so entries are written at once, after
- *        the data, without a barrier.  With one the data and what was copied
- *        up around it is durable first: links stay in memory until a
- *        commit, of many at a time.
- *   I4.  Memory follows the disk: lookups see an entry when its write, or
- *        that of the data if it waits for a commit, has succeeded.
+ *        the data, without a barrier.  With a backing file the data, and what
+ *        was copied up around it, is durable first: links stay in memory
+ *        until a commit, which writes many of them.
+ *   I4.  Memory follows the disk: lookups see an entry when its write has
+ *        succeeded; or, if it waits for a commit, when that of the data has.
  *   I5.  Flush and FUA return when everything acknowledged before them is
  *        durable.  A failed sync or commit is sticky: the image turns
  *        read-only.
  *   I6.  Clean means clean: NEED_CHECK is durable before the first change of
  *        metadata, and cleared, durably, when all is in order.
  *   I7.  Memory is bounded by cache_size, whatever the geometry.  A
- *        lookup that hits takes one short lock.
+ *        lookup that hits takes no lock and writes no memory that other
+ *        threads read.
  *   I8.  Of two writers to one unallocated cluster the first allocates;
  *        the other waits for that and then writes in place.
  *   I9.  Nothing from the file is trusted.  Each entry is checked where
@@ -58,12 +40,12 @@
  *        not one byte.
  *
  * Errors: a function that fails returns -1 (or NULL) with errno set, and
- * leaves a message in qed_get_error () saying which file, where, what
+ * leaves a message in qed_get_error (), which says which file, where, what
  * value, and the rule or what to do.  errno is what a client of the disk
- * should see: EIO for damage, EINVAL for something that isn't a QED image
- * or a bad argument, ENOTSUP for a valid image that needs what isn't
- * there, EBUSY for an image in use, EROFS for an image not opened for
- * writing, else what the system said.
+ * should see: EIO for damage, EINVAL for a file that isn't a QED image or for
+ * a bad argument, ENOTSUP for a valid image that needs something that isn't
+ * here, EBUSY for an image in use, EROFS for an image not opened for writing,
+ * else what the system said.
  *
  * All offsets and lengths are bytes unless a name says clusters.
  */
@@ -84,9 +66,9 @@
  */
 extern const char *qed_get_error (void);
 
-/* The length of the character at S, in UTF-8, if people must not get it raw
- * because it can command a terminal, or change the order or the lines in
- * which what is around it is shown; else 0.
+/* The length in bytes of the character at S, in UTF-8, if it must not be shown
+ * raw, because it commands a terminal, or changes the order or the lines of the
+ * text around it; else 0.
  */
 extern size_t qed_control_length (const char *s);
 
@@ -194,7 +176,7 @@ extern void qed_geometry_init (struct qed_geometry *g,
 extern uint64_t qed_max_image_size (const struct qed_geometry *g);
 
 /* Why an L1 or L2 entry other than 0 (and, in L2, other than 1) may not be
- * followed, in words, or NULL if it is sound: QED-FORMAT.md, Tables and
+ * followed, in words; or NULL: it is sound.  See QED-FORMAT.md, Tables and
  * clusters, and I9.  LENGTH is that of what it points to (a cluster or a
  * table); FILE_END the end of the file rounded down to a cluster;
  * OWN_TABLE the offset of the L2 table an L2 entry stands in, 0 for L1.
@@ -208,9 +190,9 @@ extern const char *qed_entry_unsound (const struct qed_geometry *g,
 /* So many bytes at the start of a file can tell its format. */
 #define QED_MAGIC_BYTES 512
 
-/* The name of the format, in QEMU's words, whose magic is in the COUNT bytes
- * at the start of a file, or NULL if there is none that we know.  It can be
- * that of a disk image, a compressed file or an archive.
+/* The name of the format, as QEMU spells it, whose magic is in the COUNT bytes
+ * at the start of a file; or NULL: none is known.  It is that of a disk image,
+ * a compressed file or an archive.
  */
 extern const char *qed_find_magic (const uint8_t *buf, size_t count);
 
@@ -300,8 +282,8 @@ struct qed_storage {
  */
 extern struct qed_storage *qed_storage_open (const char *path, bool lock);
 
-/* Has another process the file of ST, which is from qed_storage_open, open for
- * writing, as far as its locks say?  -1: there are no locks on that filesystem.
+/* Do the locks say that another process has the file of ST open for writing?
+ * ST is from qed_storage_open.  -1: that filesystem has no locks.
  */
 extern int qed_storage_is_written (struct qed_storage *st);
 
@@ -312,9 +294,9 @@ struct qed_image;
 
 /* ---- extents ---- */
 
-/* What is called for each extent of a range, in order, without gaps,
- * neighbours differing.  ZERO: reads as zeros and takes no space.  It
- * returns 0 to go on, 1 to stop, -1 with errno (and whatever message its caller
+/* A function that is called for each extent of a range, in order, without gaps.
+ * Neighbours differ.  ZERO: the extent reads as zeros and takes no space.
+ * Returns 0 to go on, 1 to stop, -1 with errno (and the message that its caller
  * expects) to fail.
  */
 typedef int qed_extent_fn (void *opaque, uint64_t offset, uint64_t length,
@@ -322,11 +304,11 @@ typedef int qed_extent_fn (void *opaque, uint64_t offset, uint64_t length,
 
 /* ---- backing: see backing.c ---- */
 
-/* What an image's unallocated clusters are read from: a raw file, another
+/* A backing file, which unallocated clusters are read from: a raw file, another
  * image, an NBD server.  An implementation embeds this struct as its first
  * member.  Operations may be called from many threads at once (close
- * excepted), are given ranges inside SIZE only, and leave a message when
- * they fail (-1).  Nothing is ever written (I10).
+ * excepted).  They get ranges inside SIZE only, and leave a message when they
+ * fail (-1).  They never write (I10).
  */
 struct qed_backing;
 struct qed_backing_ops {
@@ -360,7 +342,7 @@ struct qed_backing {
   struct qed_image *image;
 };
 
-/* A file that is read as it is, or an image.  They own ST or IMG from now on;
+/* A raw file, or an image, as a backing file.  It owns ST or IMG from now on;
  * on failure (NULL) the caller keeps it.
  */
 extern struct qed_backing *qed_backing_raw (struct qed_storage *st);
@@ -398,7 +380,7 @@ extern struct qed_image *qed_open_overlay (struct qed_storage *st,
 
 /* ---- chains: see chain.c ---- */
 
-/* So many images and files can be on top of each other (I9). */
+/* The longest backing chain: images and files in all (I9). */
 #define QED_MAX_CHAIN 64
 
 /* QEMU takes the start of such a name for a protocol ("nbd:", "json:"). */
@@ -407,7 +389,7 @@ extern bool qed_has_protocol (const char *name);
 /* Is it the URI of an NBD server (nbd, nbds, nbd+unix, nbds+unix)? */
 extern bool qed_is_nbd_uri (const char *name);
 
-/* Where the backing file is that the header of IMAGE names.  As in QEMU a
+/* The path of the backing file that the header of IMAGE names.  As in QEMU a
  * relative name starts at the directory in IMAGE's own name, symbolic link or
  * not.  To be freed.
  */
@@ -453,8 +435,8 @@ struct qed_chain_options {
   size_t cache_size;            /* bytes, for all the images together */
 };
 
-/* Open the image at PATH and all that is below it, for reading.  Messages
- * about a backing file name the image too.
+/* Open the image at PATH and its backing chain, for reading.  Messages about a
+ * backing file name the image too.
  */
 extern struct qed_image *qed_open_chain (const char *path,
                                          const struct qed_chain_options *opts);
@@ -468,7 +450,7 @@ extern struct qed_image *qed_open_chain (const char *path,
  */
 extern int qed_close (struct qed_image *img);
 
-/* What doesn't change while the image is open. */
+/* These don't change while the image is open. */
 extern const struct qed_header *qed_get_header (const struct qed_image *img);
 extern bool qed_is_rotational (const struct qed_image *img);
 extern const char *qed_get_name (const struct qed_image *img);
@@ -498,10 +480,9 @@ struct qed_run {
                                    UNSOUND: the first entry's value */
 };
 
-/* How is OFFSET mapped, and how far, within LENGTH (> 0), does that go?
- * The run merges contiguous clusters, and jumps over absent L2 tables.  It
- * may end before the mapping changes: a run of data does after some thousand
- * clusters.
+/* The run at OFFSET, at most LENGTH bytes (> 0).  It merges contiguous clusters,
+ * and jumps over absent L2 tables.  It may end before the mapping changes: a
+ * run of data does after some thousand clusters.
  */
 extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
                     struct qed_run *run);
@@ -515,19 +496,19 @@ extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
 extern int qed_extents (struct qed_image *img, uint64_t offset,
                         uint64_t length, qed_extent_fn *fn, void *opaque);
 
-/* A range will be read soon: the data of it is fetched in the background. */
+/* Fetch the data of a range in the background, because it will be read soon. */
 extern int qed_prefetch (struct qed_image *img, uint64_t offset,
                          uint64_t length);
 
 /* ---- writing: see write.c ---- */
 
-/* Once no cluster was allocated for so many milliseconds, an image that is in
- * order is marked as clean, in the background.
+/* After so many milliseconds without an allocation an image that is in order is
+ * marked as clean, in the background.
  */
 #define QED_DEFAULT_IDLE_MS 5000
 
-/* A link of an image with a backing file waits so long at most before it is
- * made durable, in the background (I3).
+/* A pending link of an overlay is made durable, in the background, after so many
+ * milliseconds at most (I3).
  */
 #define QED_DEFAULT_COMMIT_MS 800
 
@@ -574,14 +555,14 @@ extern int qed_pwrite (struct qed_image *img, const void *buf, size_t count,
 extern int qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);
 
-/* A range's content isn't needed: it reads as zeros or as before, never as
- * a backing file where it didn't, and the host gets the space where it can.
- * FLAGS: QED_FUA.
+/* The content of a range isn't needed any more.  It reads as zeros or as before,
+ * and as the backing file only where it did before.  The host gets the space
+ * back where the filesystem can give it.  FLAGS: QED_FUA.
  */
 extern int qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);
 
-/* Everything that calls have returned from is durable now. */
+/* Make durable what was written by calls that have returned. */
 extern int qed_flush (struct qed_image *img);
 
 /* ---- create: see create.c ---- */
@@ -598,7 +579,7 @@ struct qed_create_options {
 extern int qed_create_in (struct qed_storage *st,
                           const struct qed_create_options *opts);
 
-/* Make an empty image at PATH, replacing a regular file that nobody else
+/* Make an empty image at PATH, replacing a regular file that no other process
  * has open as an image (EBUSY).  When this returns 0 file and name are
  * durable; when it fails PATH is as it was, unless it was the very last step
  * that failed, the sync of the directory.
@@ -618,8 +599,7 @@ struct qed_progress {
 
 /* ---- map: see map.c ---- */
 
-/* A range of the disk and the layer that it comes from: what qemu-img map
- * says.  DEPTH 0 is the image, 1 its backing file, and so on.
+/* A range of the disk and the layer that it comes from, as qemu-img map tells.  DEPTH 0 is the image, 1 its backing file, and so on.
  */
 struct qed_map_entry {
   uint64_t offset, length;      /* bytes of the disk */
@@ -650,7 +630,7 @@ extern int qed_map_layers (struct qed_image *img, uint64_t offset,
 
 /* ---- check and repair: see check.c, repair.c ---- */
 
-/* What an entry can be besides right: QED-FORMAT.md, Tables and clusters. */
+/* What can be wrong with an entry: QED-FORMAT.md, Tables and clusters. */
 enum qed_damage {
   QED_DAMAGE_UNSOUND,           /* an L1 or L2 entry that may not be followed:
                                    the range can't be read; repaired it is
@@ -721,13 +701,13 @@ extern int qed_check (struct qed_storage *st,
                       const struct qed_check_options *opts,
                       struct qed_check_result *result);
 
-/* Repair the image in ST, which nobody uses, and which is made writable.
+/* Repair the image in ST, which is not in use, and which is made writable.
  *
  * LEAKS: clusters and tables from the end of the file are moved to where space
  * is leaked, and the file is cut.  Not while there are corruptions, since the
  * leaks may be what a damaged entry pointed to: then nothing is changed.
- * ALL: before that unsound entries are cleared, and who shares a table or a
- * cluster with an earlier range, or has its data in a table, gets a copy.
+ * ALL: before that unsound entries are cleared.  A range that shares a table or
+ * a cluster with an earlier range, or has its data in a table, gets a copy.
  *
  * If it fails or is interrupted the image is no worse than before, is marked
  * NEED_CHECK, and can be repaired again.  What was found at the start is in
@@ -759,8 +739,8 @@ extern int qed_repair (struct qed_storage *st, enum qed_repair what,
 extern int qed_resize (struct qed_image *img, uint64_t size, bool shrink,
                        const struct qed_progress *progress);
 
-/* Let the header name NAME (NULL: no backing file) as the backing file, which
- * is RAW or is probed.  ENOTSUP: there are compat_features we don't know.
+/* Write NAME (NULL: none) into the header as that of the backing file, which is
+ * RAW or is probed.  ENOTSUP: there are compat_features we don't know.
  * ENAMETOOLONG: there isn't room for the name in the header clusters.
  */
 extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
@@ -768,17 +748,19 @@ extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
 /* Would that fail for one of these reasons?  IMG need not be writable. */
 extern int qed_check_backing_name (struct qed_image *img, const char *name);
 
-/* Copy into IMG what would read differently on top of TO (NULL: zeros) than on
- * what it has.  Durable when it returns.  qed_set_backing may follow.
+/* Copy into IMG what would read differently with the backing file TO (NULL:
+ * zeros) than with the one it has.  Durable when it returns.  qed_set_backing may follow.
  */
 extern int qed_copy_differing (struct qed_image *img, struct qed_backing *to,
                                const struct qed_progress *progress);
 
-/* Only the backing file of IMG, or NULL.  IMG, not writable, is closed. */
+/* Close IMG, which isn't writable, and return its backing file, or NULL: it has
+ * none.
+ */
 extern struct qed_backing *qed_take_backing (struct qed_image *img);
 
-/* Make all of the disk unallocated, and the file as short as that is.  If it
- * fails or is interrupted any part of it is.
+/* Make all of the disk unallocated, and cut the file accordingly.  After a
+ * failure or an interruption any part of the disk may be unallocated.
  */
 extern int qed_empty (struct qed_image *img);
 

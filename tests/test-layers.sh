@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: 2026 nbdkit-qed authors
+# SPDX-License-Identifier: BSD-3-Clause
+
+# The files of the library only call those of lower layers: in the list of
+# lib/README, from which this test takes the order, no file uses a symbol of a
+# later one, and each file is in the list once.
+
+source ./functions.sh
+set -e
+set -x
+requires nm --version
+
+order=$(sed -n '/^# layers begin/,/^# layers end/p' "$abs_top_srcdir/lib/README" |
+          sed '/^#/d; s/^    //; s/   *.*//')
+[ -n "$order" ]
+
+# Each object of the library is in the list, and the list has nothing else.
+objects=$(cd ../lib/.libs && ls libqed_la-*.o | sed 's/^libqed_la-//; s/\.o$//')
+diff <(tr -s ' ' '\n' <<<"$order" | sort) <(sort <<<"$objects")
+
+# Lines of FILE SYMBOL: what each defines, and what it uses.
+symbols ()
+{
+  local f
+
+  for f in $order; do
+    nm "$@" "../lib/.libs/libqed_la-$f.o" | sed -n "s/.* \(qed_[a-z0-9_]*\)$/$f \1/p"
+  done
+}
+
+upward=$(awk -v order="$(tr '\n' ' ' <<<"$order")" '
+  BEGIN { n = split (order, files, " "); for (i = 1; i <= n; ++i) at[files[i]] = i }
+  NR == FNR { owner[$2] = $1; next }
+  at[owner[$2]] > at[$1] { print $1 ".c uses " $2 " of " owner[$2] ".c" }
+' <(symbols --defined-only --extern-only) <(symbols --undefined-only))
+[ -z "$upward" ] || fail "a lower layer uses a higher one:
+$upward"
