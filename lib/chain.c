@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* An image and all that is below it.
+/* An image and its backing chain.
  *
  * On the way down each layer is found, judged, opened, locked, and its
  * header read; then images are put on top of each other from the bottom up.
@@ -98,7 +98,7 @@ qed_backing_path (const char *image, const char *name)
 }
 
 /* The directory in which PATH names the file ST, resolved.  That it still does
- * so is looked at afterwards: whoever owns a directory on the way may lead
+ * so is looked at afterwards: the owner of a directory on the way may lead
  * elsewhere meanwhile.
  */
 static char *
@@ -145,7 +145,7 @@ backing_error (const char *image, const char *more)
   return -1;
 }
 
-/* What there is to advise, to who uses the plugin or qed-img. */
+/* The advice for a user of the plugin, or of qed-img. */
 static const char *
 advice (const struct chain *c, const char *plugin, const char *qed_img)
 {
@@ -469,7 +469,7 @@ add_missing (struct chain *c, const struct layer *above)
   return add_uri (c, above, name);
 }
 
-/* Append what is below the image ABOVE. */
+/* Append the backing file of the image ABOVE. */
 static int
 add_below (struct chain *c, struct layer *above)
 {
@@ -518,7 +518,7 @@ open_layers (struct chain *c, const char *path)
   return r == 0 ? 0 : -1;
 }
 
-/* What nobody has taken over. */
+/* Close what no image has taken over. */
 static void
 close_layers (struct chain *c)
 {
@@ -600,8 +600,8 @@ qed_open_chain (const char *path, const struct qed_chain_options *opts)
 
 /* ---- pairs ---- */
 
-/* The layers were opened: is there a file that can be written right below the
- * first one?
+/* The layers were opened: is the backing file of the first one a file that can
+ * be written?
  */
 static int
 check_pair (const struct chain *c)

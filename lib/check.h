@@ -3,8 +3,8 @@
  */
 
 
-/* Going through all tables of an image that nobody changes meanwhile, and what
- * check.c, repair.c, amend.c, map.c, commit.c and the writer share.
+/* Walks over all tables of an image, and checks built on them.  No other thread
+ * or process changes the image meanwhile.
  */
 
 #ifndef QED_CHECK_H

@@ -67,8 +67,8 @@
 extern const char *qed_get_error (void);
 
 /* The length in bytes of the character at S, in UTF-8, if it must not be shown
- * raw, because it commands a terminal, or changes the order or the lines of the
- * text around it; else 0.
+ * raw, because it commands a terminal, or changes the order or the lines of
+ * the text around it; else 0.
  */
 extern size_t qed_control_length (const char *s);
 
@@ -294,19 +294,19 @@ struct qed_image;
 
 /* ---- extents ---- */
 
-/* A function that is called for each extent of a range, in order, without gaps.
- * Neighbours differ.  ZERO: the extent reads as zeros and takes no space.
- * Returns 0 to go on, 1 to stop, -1 with errno (and the message that its caller
- * expects) to fail.
+/* A function that is called for each extent of a range, in order, without
+ * gaps.  Neighbours differ.  ZERO: the extent reads as zeros and takes no
+ * space.  Returns 0 to go on, 1 to stop, -1 with errno (and the message that
+ * its caller expects) to fail.
  */
 typedef int qed_extent_fn (void *opaque, uint64_t offset, uint64_t length,
                            bool zero);
 
 /* ---- backing: see backing.c ---- */
 
-/* A backing file, which unallocated clusters are read from: a raw file, another
- * image, an NBD server.  An implementation embeds this struct as its first
- * member.  Operations may be called from many threads at once (close
+/* A backing file, which unallocated clusters are read from: a raw file,
+ * another image, an NBD server.  An implementation embeds this struct as its
+ * first member.  Operations may be called from many threads at once (close
  * excepted).  They get ranges inside SIZE only, and leave a message when they
  * fail (-1).  They never write (I10).
  */
@@ -370,9 +370,9 @@ extern int qed_read_header (struct qed_storage *st, struct qed_header *h,
  */
 extern struct qed_image *qed_open (struct qed_storage *st, size_t cache_size);
 
-/* The same for any image, on top of BACKING, whatever the image's header names.
- * Where BACKING ends, and if it is NULL, unallocated clusters read as zeros.
- * The image owns BACKING too; on failure the caller keeps both.
+/* The same for any image, on top of BACKING, whatever the image's header
+ * names.  Where BACKING ends, and if it is NULL, unallocated clusters read as
+ * zeros.  The image owns BACKING too; on failure the caller keeps both.
  */
 extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
@@ -395,8 +395,8 @@ extern bool qed_is_nbd_uri (const char *name);
  */
 extern char *qed_backing_path (const char *image, const char *name);
 
-/* The name of the format whose magic is in ST, as qed_find_magic says; "raw" if
- * there is none that we know; NULL: the file can't be read.
+/* The name of the format whose magic is in ST, as qed_find_magic says; "raw"
+ * if there is none that we know; NULL: the file can't be read.
  */
 extern const char *qed_probe (struct qed_storage *st);
 
@@ -443,10 +443,10 @@ extern struct qed_image *qed_open_chain (const char *path,
 
 /* Make everything durable and, if the image is writable and in order, give
  * space back that failed calls had taken, mark it as clean and cut the file to
- * its last used cluster (I6).  If only the first of these fails the image stays
- * marked NEED_CHECK, which is no failure of this call.  Then free the image and
- * close its storage, also when that failed (-1).  No other call may be under
- * way or follow.  IMG may be NULL.
+ * its last used cluster (I6).  If only the first of these fails the image
+ * stays marked NEED_CHECK, which is no failure of this call.  Then free the
+ * image and close its storage, also when that failed (-1).  No other call may
+ * be under way or follow.  IMG may be NULL.
  */
 extern int qed_close (struct qed_image *img);
 
@@ -480,9 +480,9 @@ struct qed_run {
                                    UNSOUND: the first entry's value */
 };
 
-/* The run at OFFSET, at most LENGTH bytes (> 0).  It merges contiguous clusters,
- * and jumps over absent L2 tables.  It may end before the mapping changes: a
- * run of data does after some thousand clusters.
+/* The run at OFFSET, at most LENGTH bytes (> 0).  It merges contiguous
+ * clusters, and jumps over absent L2 tables.  It may end before the mapping
+ * changes: a run of data does after some thousand clusters.
  */
 extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
                     struct qed_run *run);
@@ -496,19 +496,20 @@ extern int qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
 extern int qed_extents (struct qed_image *img, uint64_t offset,
                         uint64_t length, qed_extent_fn *fn, void *opaque);
 
-/* Fetch the data of a range in the background, because it will be read soon. */
+/* Fetch the data of a range in the background, because it will be read soon.
+ */
 extern int qed_prefetch (struct qed_image *img, uint64_t offset,
                          uint64_t length);
 
 /* ---- writing: see write.c ---- */
 
-/* After so many milliseconds without an allocation an image that is in order is
- * marked as clean, in the background.
+/* After so many milliseconds without an allocation an image that is in order
+ * is marked as clean, in the background.
  */
 #define QED_DEFAULT_IDLE_MS 5000
 
-/* A pending link of an overlay is made durable, in the background, after so many
- * milliseconds at most (I3).
+/* A pending link of an overlay is made durable, in the background, after so
+ * many milliseconds at most (I3).
  */
 #define QED_DEFAULT_COMMIT_MS 800
 
@@ -533,13 +534,13 @@ struct qed_write_options {
 extern int qed_make_writable (struct qed_image *img,
                               const struct qed_write_options *opts);
 
-/* The calls below may be made from many threads at once, on an image that
- * was made writable (else EROFS).  A range that isn't inside the disk is
- * EINVAL.  After that, EROFS and ENOTSUP nothing has changed, nor has it where
- * it is known in advance that clusters can't be allocated (ENOSPC, EFBIG).
- * When a call fails with another error, each sector of the range has old or new
- * content.  After a failed sync, a failed commit, or a failed write of metadata
- * that could not be undone, all of them fail (I5).
+/* The calls below may be made from many threads at once, on an image that was
+ * made writable (else EROFS).  A range that isn't inside the disk is EINVAL.
+ * After that, EROFS and ENOTSUP nothing has changed, nor has it where it is
+ * known in advance that clusters can't be allocated (ENOSPC, EFBIG).  When a
+ * call fails with another error, each sector of the range has old or new
+ * content.  After a failed sync, a failed commit, or a failed write of
+ * metadata that could not be undone, all of them fail (I5).
  */
 #define QED_FUA 1U              /* durable when the call returns */
 #define QED_MAY_TRIM 2U         /* zeros need not take up space */
@@ -555,9 +556,9 @@ extern int qed_pwrite (struct qed_image *img, const void *buf, size_t count,
 extern int qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);
 
-/* The content of a range isn't needed any more.  It reads as zeros or as before,
- * and as the backing file only where it did before.  The host gets the space
- * back where the filesystem can give it.  FLAGS: QED_FUA.
+/* The content of a range isn't needed any more.  It reads as zeros or as
+ * before, and as the backing file only where it did before.  The host gets the
+ * space back where the filesystem can give it.  FLAGS: QED_FUA.
  */
 extern int qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
                      unsigned flags);
@@ -599,7 +600,8 @@ struct qed_progress {
 
 /* ---- map: see map.c ---- */
 
-/* A range of the disk and the layer that it comes from, as qemu-img map tells.  DEPTH 0 is the image, 1 its backing file, and so on.
+/* A range of the disk and the layer that it comes from, as qemu-img map tells.
+ * DEPTH 0 is the image, 1 its backing file, and so on.
  */
 struct qed_map_entry {
   uint64_t offset, length;      /* bytes of the disk */
@@ -684,9 +686,9 @@ typedef void qed_owner_fn (void *opaque, uint64_t file_offset,
                            uint64_t file_length, bool table, uint64_t offset,
                            uint64_t length);
 
-/* Tell FN of all sound entries that point to what overlaps with one of N ranges
- * of the file.  These are sorted and disjoint.  Of L2 tables that overlap the
- * entries that they share are told once.
+/* Tell FN of all sound entries that point to what overlaps with one of N
+ * ranges of the file.  These are sorted and disjoint.  Of L2 tables that
+ * overlap the entries that they share are told once.
  */
 extern int qed_find_owners (struct qed_storage *st,
                             const struct qed_file_range *ranges, size_t n,
@@ -705,9 +707,9 @@ extern int qed_check (struct qed_storage *st,
  *
  * LEAKS: clusters and tables from the end of the file are moved to where space
  * is leaked, and the file is cut.  Not while there are corruptions, since the
- * leaks may be what a damaged entry pointed to: then nothing is changed.
- * ALL: before that unsound entries are cleared.  A range that shares a table or
- * a cluster with an earlier range, or has its data in a table, gets a copy.
+ * leaks may be what a damaged entry pointed to: then nothing is changed.  ALL:
+ * before that unsound entries are cleared.  A range that shares a table or a
+ * cluster with an earlier range, or has its data in a table, gets a copy.
  *
  * If it fails or is interrupted the image is no worse than before, is marked
  * NEED_CHECK, and can be repaired again.  What was found at the start is in
@@ -739,8 +741,8 @@ extern int qed_repair (struct qed_storage *st, enum qed_repair what,
 extern int qed_resize (struct qed_image *img, uint64_t size, bool shrink,
                        const struct qed_progress *progress);
 
-/* Write NAME (NULL: none) into the header as that of the backing file, which is
- * RAW or is probed.  ENOTSUP: there are compat_features we don't know.
+/* Write NAME (NULL: none) into the header as that of the backing file, which
+ * is RAW or is probed.  ENOTSUP: there are compat_features we don't know.
  * ENAMETOOLONG: there isn't room for the name in the header clusters.
  */
 extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
@@ -749,13 +751,14 @@ extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
 extern int qed_check_backing_name (struct qed_image *img, const char *name);
 
 /* Copy into IMG what would read differently with the backing file TO (NULL:
- * zeros) than with the one it has.  Durable when it returns.  qed_set_backing may follow.
+ * zeros) than with the one it has.  Durable when it returns.  qed_set_backing
+ * may follow.
  */
 extern int qed_copy_differing (struct qed_image *img, struct qed_backing *to,
                                const struct qed_progress *progress);
 
-/* Close IMG, which isn't writable, and return its backing file, or NULL: it has
- * none.
+/* Close IMG, which isn't writable, and return its backing file, or NULL: it
+ * has none.
  */
 extern struct qed_backing *qed_take_backing (struct qed_image *img);
 
@@ -772,8 +775,8 @@ extern int qed_empty (struct qed_image *img);
  * interrupted, and can be repeated.  CHAIN is to say nothing about the backing
  * file.  EINVAL: there is none.  ENOTSUP: it is of another kind.
  *
- * With BASE, which is the name of one of the files below the image, as it is in
- * a header, as it was reached, or of that very file, all that the image and
+ * With BASE, which is the name of one of the files below the image, as it is
+ * in a header, as it was reached, or of that very file, all that the image and
  * the layers in between have is written there, and the image isn't emptied.
  * These layers are then no disks of their own any more.  EINVAL: there is no
  * such file below the image, or two.

@@ -91,7 +91,7 @@ prefetch_run (struct qed_image *img, const struct qed_run *run,
     return n == 0 ? 0 :
       img->backing->ops->prefetch (img->backing, offset, n);
   default:
-    return 0; /* about unsound clusters it's the reader who needs to hear */
+    return 0; /* reading unsound clusters fails, prefetching needn't */
   }
 }
 

@@ -10,29 +10,30 @@
  *     | header, tables, data         | a hole       |
  *     +------------------------------+--------------+
  *
- * I2: what lies between END and FILE_SIZE was never anything but a hole, so
- * what is taken from it reads as zeros.  It is large, so that extending the
- * file, and making its length durable, doesn't cost anything in the long run,
- * and is cut off when the image is marked as clean.  A partial cluster, which
- * the file may have ended with when it was opened, is cut off first.
+ * I2: between END and FILE_SIZE there was never anything but a hole, so
+ * clusters from there read as zeros.  The hole is large: the cost of extending
+ * the file, and of making its length durable, is spread over many allocations.
+ * It is cut off when the image is marked as clean.  If the file ended with a
+ * partial cluster when it was opened, that is cut off first.
  *
- * I9: a corrupt image may have entries that point past the end of the file,
- * and would map what others get there, if not now then when it is opened the
- * next time.  So before the file is extended for the first time its tables are
- * read.  What such entries point to is left out: what is near is jumped over,
- * what is far limits the length of the file.
+ * I9: a corrupt image may have entries that point past the end of the file.
+ * New clusters there would be mapped by such an entry too, at the latest when
+ * the image is opened the next time.  So before the file is extended for the
+ * first time all tables are read.  Clusters that such entries point to aren't
+ * allocated: near ones are jumped over, and far ones limit the length of the
+ * file.
  *
- * Space in use is never given back.  But a request can fail after it took some,
- * for instance because the filesystem is full, and a client that tries again
- * and again must not make the file grow.  Such space is undone:
+ * Clusters in use are never freed.  But a request can fail after it allocated
+ * some, for instance because the filesystem is full, and a client that tries
+ * again and again must not make the file grow.  Such an allocation is undone:
  *
- *     a hole as before      It can be given away at once.
- *     written in part       A hole is punched.  The space can be given away
- *                           once a sync has ended that began after that: until
- *                           then a crash could bring the old bytes back (I2).
- *                           An allocation that would fit syncs, and doesn't
- *                           make the file longer.
- *     can't be punched      Nobody gets it.
+ *     a hole as before      It can be allocated at once.
+ *     written in part       A hole is punched.  The space can be allocated once
+ *                           a sync has ended that began after that: until then
+ *                           a crash could bring the old bytes back (I2).  An
+ *                           allocation that would fit there syncs instead of
+ *                           extending the file.
+ *     can't be punched      It isn't allocated again.
  *
  * Clusters whose entries were written and then restored are treated like those
  * that were written in part.  Until the old entries are durable a crash may
@@ -217,8 +218,8 @@ extend (struct qed_space *s, uint64_t end, uint64_t limit, uint64_t bytes,
   return 0;
 }
 
-/* One thread does it while the others wait; nobody is given anything before
- * the first time.  Called with the lock, which it drops meanwhile.
+/* One thread extends the file while the others wait.  Nothing is allocated
+ * before the first time.  Called with the lock, which it drops meanwhile.
  */
 static int
 make_room (struct qed_space *s, uint64_t bytes)

@@ -63,8 +63,8 @@ struct qed_space {
   bool forgotten;               /* there are more than these */
 };
 
-/* The other fields that are borrowed are set by the caller, before; the rest is
- * zeros.
+/* The other fields that are borrowed are set by the caller, before; the rest
+ * is zeros.
  */
 extern void qed_space_init (struct qed_space *s, const struct qed_geometry *g);
 extern void qed_space_destroy (struct qed_space *s);

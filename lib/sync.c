@@ -32,7 +32,7 @@ qed_sync_init (struct qed_sync *s, struct qed_storage *st)
   s->st = st;
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->changed, NULL);
-  /* Whoever had the image open before may have left writes in the cache. */
+  /* Writes of a process that had the image open before may not be durable. */
   atomic_init (&s->unsynced, true);
 }
 

@@ -5,43 +5,43 @@
 
 /* The writable image: claims, NEED_CHECK, flush and commit.
  *
- * An allocating write (write.c) goes through these steps, each of which may
- * run beside others' steps for other clusters:
+ * An allocating write (allocate.c) goes through these steps.  Each of them may
+ * run beside steps of other threads for other clusters:
  *
  *     look whether their tables are sound (I9)
- *     claim the guest clusters     waits for who has a claim on them (I8)
+ *     claim the guest clusters     waits for other claims on them (I8)
  *     NEED_CHECK durable           once, until the image is clean again (I6)
- *     look up again, now that nobody else can allocate these clusters
+ *     look up again, now that no other thread can allocate them
  *     take space                   at the end of the file (I2)
  *     write the data
  *     link                         write the entries, then see them (I4)
  *     give up the claim
  *
- * I3: without a backing file there is no barrier between these: fresh space
- * reads as zeros, as the unallocated cluster did, so whatever part of them a
- * crash lets through, nothing that was durable has changed.
+ * I3: without a backing file there is no barrier between these steps.  Fresh
+ * space reads as zeros, as the unallocated cluster did.  So whatever part of
+ * them reaches the disk before a crash, nothing that was durable has changed.
  *
- * In an overlay an unallocated cluster reads as the backing file does, which
- * fresh space doesn't.  So its link is only seen, and is pending (table.c)
- * until a commit:
+ * In an overlay an unallocated cluster reads as the backing file does, and
+ * fresh space doesn't.  So lookups see the new link, but it stays pending
+ * (table.c) until a commit:
  *
- *     sync      what the links point to is durable
+ *     sync      the clusters that links point to are durable
  *     write the entries
- *     sync      the links are
+ *     sync      the links are durable
  *
- * A commit has all links that were pending when it began.  It is shared by
- * all flushes that need it, begins by itself commit_ms after a link was made,
- * and when too many are pending.  The second sync may be the first one of the
- * next commit.
+ * A commit writes all links that were pending when it began, and all flushes
+ * that need it share it.  It begins with a flush, by itself commit_ms after a
+ * link was made, or when too many are pending.  Its second sync may be the
+ * first one of the next commit.
  *
- * A zero cluster that becomes data takes the same way: were its entry durable
- * and the new length of the file not, then it would be cleared when the image
- * is repaired, and the backing file be seen.  An unallocated cluster becomes
- * a zero cluster at once, and an L2 table is linked at once.
+ * The link of a zero cluster that becomes data is pending, too.  If its entry
+ * were durable and the new length of the file not, a repair would clear the
+ * entry, and the backing file would show through.  An unallocated cluster
+ * becomes a zero cluster at once, and an L2 table is linked at once.
  *
  * A thread has at most one claim on clusters and, inside that, one on an L1
- * entry; who has one on an L1 entry waits for no other claim, so waiting for
- * claims ends.
+ * entry.  With a claim on an L1 entry it waits for no other claim.  So waiting
+ * for claims ends.
  *
  *     CLEAN --claim--> SETTING --durable--> DIRTY --idle, close--> CLEARING
  *       ^                 |                   ^                       | | |
@@ -50,16 +50,16 @@
  *       +------------------------- durable -------------------------------+
  *
  * UNKNOWN goes where DIRTY goes, and where CLEAN goes.  CLEARING ends in DIRTY
- * as well if the image is corrupt, or if space that failed requests had isn't
- * given back yet (space.c).
+ * as well if the image is corrupt, or if clusters of failed requests are still
+ * unused inside the file (space.c).
  *
- * CLEARING begins only when nobody has a claim, and lets nobody have one until
- * it ends: so no metadata changes between the sync that makes all of it
+ * CLEARING begins only when no claim is in force, and no claim is granted
+ * until it ends.  So no metadata changes between the sync that makes all of it
  * durable and the header that says so.
  *
- * Locking: w->lock guards struct qed_writer (see there) and is held for
- * a few instructions only, never across I/O.  It isn't held together with the
- * table cache's.
+ * Locking: w->lock guards struct qed_writer (see there) and is held for a few
+ * instructions only, never across I/O.  It isn't held together with the lock
+ * of the table cache, of space or of syncs.
  */
 
 #include <config.h>
@@ -195,7 +195,7 @@ set_need_check (struct qed_image *img)
   return r;
 }
 
-/* Give back space that was undone, by moving what is behind it.  All is
+/* Give back clusters of failed requests by moving what is behind them.  All is
  * durable, and the image isn't used any more, for the tables may move.
  */
 static int
@@ -223,7 +223,9 @@ give_back (struct qed_image *img)
   return 0;
 }
 
-/* May the image be marked as clean?  LEFT: there is space that was undone. */
+/* May the image be marked as clean?  LEFT: there are unused clusters of failed
+ * requests.
+ */
 static bool
 may_be_clean (struct qed_image *img, bool left, bool closing)
 {
@@ -250,7 +252,8 @@ make_clean (struct qed_image *img, bool closing, bool *header_written)
   bool left;
 
   *header_written = false;
-  if (qed_space_cut_tail (&img->writer->space, &left) == -1 || qed_sync_all (img) == -1)
+  if (qed_space_cut_tail (&img->writer->space, &left) == -1 ||
+      qed_sync_all (img) == -1)
     return -1;
   if (!may_be_clean (img, left, closing))
     return 0;
@@ -260,8 +263,8 @@ make_clean (struct qed_image *img, bool closing, bool *header_written)
   return write_need_check (img, false);
 }
 
-/* DIRTY, UNKNOWN -> CLEAN, if nobody is allocating.  CLOSING: nobody will use
- * the image any more.  Called with the lock, which it drops meanwhile.
+/* DIRTY, UNKNOWN -> CLEAN, if no claim is in force.  CLOSING: the image isn't
+ * used any more.  Called with the lock, which it drops meanwhile.
  */
 static int
 clear_need_check (struct qed_image *img, bool closing)
@@ -323,7 +326,7 @@ nothing_to_do (const struct qed_image *img, const struct qed_writer *w)
     (w->need_check == QED_CLEAN || atomic_load (&img->corrupt));
 }
 
-/* How often the thread looks, in milliseconds, so that who allocates needs no
+/* How often the thread looks, in milliseconds: an allocation then needs no
  * clock.
  */
 static unsigned
@@ -421,7 +424,7 @@ qed_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
   w->claims = c;
   w->allocations++;
 
-  /* With a claim in force nobody clears it. */
+  /* While a claim is in force no thread clears it. */
   while (r == 0 && w->need_check != QED_DIRTY)
     if (w->need_check == QED_SETTING)
       pthread_cond_wait (&w->changed, &w->lock);

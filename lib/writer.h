@@ -33,7 +33,7 @@ enum qed_need_check {
   QED_CLEAN, QED_SETTING, QED_DIRTY, QED_CLEARING, QED_UNKNOWN
 };
 
-/* Memory to copy clusters up with. */
+/* Memory for copy-up. */
 struct qed_buffer {
   struct qed_buffer *next;      /* of those not in use */
   uint8_t bytes[];
