@@ -30,7 +30,7 @@
 #include "table.h"
 #include "writer.h"
 
-/* COUNT clusters at OFFSET should have been linked. */
+/* The link of COUNT clusters at OFFSET has failed. */
 static int
 link_failed (struct qed_image *img, enum qed_link_failure how, uint64_t count,
              uint64_t offset)
@@ -53,7 +53,9 @@ qed_look_before_link (struct qed_image *img, uint64_t cluster, bool *absent)
   return r;
 }
 
-/* CLUSTER had no L2 table: make one.  It needs no writing (I2). */
+/* Make an L2 table for CLUSTER, which had none.  A new table needs no writing
+ * (I2).
+ */
 static int
 make_l2_table (struct qed_image *img, uint64_t cluster)
 {
@@ -117,10 +119,10 @@ any_data (void *opaque, uint64_t offset __attribute__ ((unused)),
   return !zero;
 }
 
-/* Is something there, below, that may not be zeros? */
+/* Has the backing file anything there that may not be zeros? */
 static int
-data_below (struct qed_image *img, uint64_t count, uint64_t offset,
-            bool *data)
+data_in_backing (struct qed_image *img, uint64_t count, uint64_t offset,
+                 bool *data)
 {
   *data = false;
   return count == 0 ? 0 :
@@ -133,11 +135,11 @@ qed_look_at_backing (struct qed_image *img, const struct qed_piece *p,
 {
   bool inside, before, after;
 
-  if (data_below (img, p->count, p->offset, &inside) == -1 ||
-      data_below (img, p->head, p->offset - p->head, &before) == -1 ||
-      data_below (img, p->tail, p->offset + p->count, &after) == -1)
+  if (data_in_backing (img, p->count, p->offset, &inside) == -1 ||
+      data_in_backing (img, p->head, p->offset - p->head, &before) == -1 ||
+      data_in_backing (img, p->tail, p->offset + p->count, &after) == -1)
     return -1;
-  /* Unless the header's backing file isn't there now. */
+  /* Unless the backing file that the header names isn't open now. */
   *zeros = !inside && img->backing;
   *copy = !*zeros && (before || after);
   if (*copy && flags & QED_FAST_ZERO)
@@ -147,7 +149,8 @@ qed_look_at_backing (struct qed_image *img, const struct qed_piece *p,
   return 0;
 }
 
-/* Make zero clusters of unallocated ones, or at least zero P in its cluster. */
+/* Make zero clusters of unallocated ones, or at least zero P in its cluster.
+ */
 static int
 zero_fresh (struct qed_image *img, const struct qed_piece *p, unsigned flags)
 {

@@ -26,10 +26,10 @@
 #include "storage.h"
 #include "writer.h"
 
-/* What one buffer holds: both ends of a write, if they aren't larger. */
+/* The size of a buffer, in bytes: both ends of a write, if they fit in. */
 #define MAX_COPY (UINT64_C (512) << 10)
 
-/* So many buffers are kept for the next write, for as many threads. */
+/* So many free buffers are kept, for as many threads. */
 #define MAX_BUFFERS 16
 
 static uint64_t
@@ -101,8 +101,8 @@ copy_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
   return 0;
 }
 
-/* Read COUNT bytes at OFFSET.  *FIRST .. *END is what has to be written: both 0
- * if all is zeros.
+/* Read COUNT bytes at OFFSET from the backing file.  Those from *FIRST to
+ * before *END have to be written: both are 0 if all is zeros.
  */
 static int
 read_copy (struct qed_image *img, uint8_t *bytes, uint64_t count,
@@ -166,7 +166,7 @@ write_with_buffer (struct qed_image *img, const struct qed_piece *p,
                  &head_first, &head_end) == -1 ||
       read_copy (img, tail, p->tail, end, &tail_first, &tail_end) == -1)
     return -1;
-  /* What is written at once is one range, so inner zeros are, too. */
+  /* One write takes one range, so inner zeros are written, too. */
   if (head_end == 0)
     head_first = p->head;
   if (head_first < p->head)

@@ -24,15 +24,16 @@
 
 /* ---- before anything is changed ---- */
 
-/* What a zero would do. */
+/* The work of a zero. */
 struct plan {
   uint64_t clusters;            /* how many it allocates */
   uint64_t offset;              /* of the disk: where ... */
   struct qed_run data;          /* ... the first data is; length 0: nowhere */
 };
 
-/* What isn't whole clusters of an unallocated range, at its start or at its
- * end.  *ZEROS: that needs nothing.  Returns its length, or -1.
+/* The part of a cluster that an unallocated range begins or ends with.
+ * *ZEROS: it needs no work.  Returns its length, 0 if there are whole clusters
+ * only, or -1.
  */
 static ssize_t
 plan_part (struct qed_image *img, uint64_t count, uint64_t offset,
@@ -121,7 +122,7 @@ write_zeros (struct qed_image *img, uint64_t count, uint64_t offset)
   return 0;
 }
 
-/* Zero a range of the file in the best way there is (I1). */
+/* Zero a range of the file in place (I1), in the fastest way there is. */
 static int
 zero_data (struct qed_image *img, uint64_t count, uint64_t offset,
            unsigned flags)
@@ -156,15 +157,15 @@ change_data (struct qed_image *img, const struct qed_run *run, unsigned flags,
 {
   int r;
 
-  /* Before, and in case others looked meanwhile, after. */
+  /* Before, and after in case another thread looked meanwhile. */
   qed_forget_data (&img->data);
   r = fn (img, run->length, run->file_offset, flags);
   qed_forget_data (&img->data);
   return r == -1 ? -1 : (ssize_t) run->length;
 }
 
-/* OFFSET and what follows it, unallocated when last seen, in as many pieces as
- * it takes.  Returns the bytes that were done, or -1.
+/* Zero a range that was unallocated when last seen, piece by piece.  Returns
+ * the bytes that were done, or -1.
  */
 static ssize_t
 zero_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
@@ -185,8 +186,8 @@ zero_unallocated (struct qed_image *img, uint64_t count, uint64_t offset,
   return (ssize_t) done;
 }
 
-/* Call FN for each range of the file that has data of this range of the
- * disk.  With ZERO what isn't allocated becomes zeros too, in an overlay; it is
+/* Call FN for each range of the file that has data of this range of the disk.
+ * With ZERO what isn't allocated becomes zeros too, in an overlay; it is
  * already in other images.
  *
  * Once something was changed what turns out not to be fast is done all the
