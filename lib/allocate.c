@@ -126,7 +126,7 @@ data_in_backing (struct qed_image *img, uint64_t count, uint64_t offset,
 {
   *data = false;
   return count == 0 ? 0 :
-    qed_extents_below (img, offset, count, any_data, data);
+    qed_extents_backing (img, offset, count, any_data, data);
 }
 
 int

@@ -111,10 +111,10 @@ read_copy (struct qed_image *img, uint8_t *bytes, uint64_t count,
   struct copy c = { .bytes = bytes, .offset = offset };
 
   if (count > 0 &&
-      qed_extents_below (img, offset, count, copy_extent, &c) == -1)
+      qed_extents_backing (img, offset, count, copy_extent, &c) == -1)
     return -1;
   for (int i = 0; i < c.n; ++i)
-    if (qed_pread_below (img, bytes + c.places[i].first,
+    if (qed_pread_backing (img, bytes + c.places[i].first,
                          c.places[i].end - c.places[i].first,
                          offset + c.places[i].first) == -1)
       return -1;

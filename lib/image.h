@@ -23,9 +23,9 @@ struct qed_image {
   struct qed_header h;
   struct qed_geometry g;
 
-  /* What unallocated clusters are read from: owned; NULL: zeros.  An overlay is
-   * an image that has a backing file now or names one in its header, so that
-   * unallocated clusters may read as anything some day.
+  /* The backing file: owned; NULL: zeros.  An overlay is an image that has a
+   * backing file now or names one in its header, so that its unallocated
+   * clusters need not read as zeros when it is opened the next time.
    */
   struct qed_backing *backing;
   bool overlay;
@@ -46,16 +46,16 @@ struct qed_image {
 
 /* ---- read.c ---- */
 
-/* The extents of a range as its unallocated clusters read, which is what is
- * known of them without reading: see qed_extents.
+/* The extents of a range of the backing file, or zeros where it ends or there is
+ * none: see qed_extents.
  */
-extern int qed_extents_below (struct qed_image *img, uint64_t offset,
-                              uint64_t length, qed_extent_fn *fn,
-                              void *opaque);
+extern int qed_extents_backing (struct qed_image *img, uint64_t offset,
+                                uint64_t length, qed_extent_fn *fn,
+                                void *opaque);
 
-/* Read a range as its unallocated clusters do. */
-extern int qed_pread_below (struct qed_image *img, void *buf, size_t count,
-                            uint64_t offset);
+/* Read a range of the backing file, in the same way. */
+extern int qed_pread_backing (struct qed_image *img, void *buf, size_t count,
+                              uint64_t offset);
 
 /* ---- mapping.c ---- */
 

@@ -20,7 +20,8 @@
 
 /* How much of LENGTH bytes at OFFSET is there in the backing file? */
 static uint64_t
-length_below (const struct qed_image *img, uint64_t offset, uint64_t length)
+length_in_backing (const struct qed_image *img, uint64_t offset,
+                   uint64_t length)
 {
   uint64_t size = img->backing ? img->backing->size : 0;
 
@@ -28,10 +29,10 @@ length_below (const struct qed_image *img, uint64_t offset, uint64_t length)
 }
 
 int
-qed_pread_below (struct qed_image *img, void *buf, size_t count,
-                 uint64_t offset)
+qed_pread_backing (struct qed_image *img, void *buf, size_t count,
+                   uint64_t offset)
 {
-  size_t n = length_below (img, offset, count);
+  size_t n = length_in_backing (img, offset, count);
 
   if (n > 0 && img->backing->ops->pread (img->backing, buf, n, offset) == -1)
     return -1;
@@ -53,7 +54,7 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
       return -1;
     switch (run.type) {
     case QED_RUN_UNALLOCATED:
-      r = qed_pread_below (img, buf, run.length, offset);
+      r = qed_pread_backing (img, buf, run.length, offset);
       break;
     case QED_RUN_ZERO:
       memset (buf, 0, run.length);
@@ -87,7 +88,7 @@ prefetch_run (struct qed_image *img, const struct qed_run *run,
   case QED_RUN_DATA:
     return qed_storage_prefetch (img->st, run->file_offset, run->length);
   case QED_RUN_UNALLOCATED:
-    n = length_below (img, offset, run->length);
+    n = length_in_backing (img, offset, run->length);
     return n == 0 ? 0 :
       img->backing->ops->prefetch (img->backing, offset, n);
   default:
@@ -116,11 +117,11 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 /* ---- extents ---- */
 
 int
-qed_extents_below (struct qed_image *img, uint64_t offset, uint64_t length,
-                   qed_extent_fn *fn, void *opaque)
+qed_extents_backing (struct qed_image *img, uint64_t offset, uint64_t length,
+                     qed_extent_fn *fn, void *opaque)
 {
   struct qed_collector c = { .fn = fn, .opaque = opaque, .offset = offset };
-  uint64_t n = length_below (img, offset, length);
+  uint64_t n = length_in_backing (img, offset, length);
 
   if (n > 0 && img->backing->ops->extents (img->backing, offset, n,
                                            qed_collect_extent, &c) == -1)
@@ -147,7 +148,7 @@ qed_extents (struct qed_image *img, uint64_t offset, uint64_t length,
     if (run.type == QED_RUN_DATA)
       qed_collect_file (&c, img->st, &img->data, run.file_offset, run.length);
     else if (run.type == QED_RUN_UNALLOCATED && img->backing) {
-      if (qed_extents_below (img, offset, run.length, qed_collect_extent,
+      if (qed_extents_backing (img, offset, run.length, qed_collect_extent,
                              &c) == -1)
         return -1;
     }
