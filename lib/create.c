@@ -2,10 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* New images: as QEMU makes them (QED-FORMAT.md, How QEMU behaves): one
- * header cluster, the L1 table after it, the backing file's name right after
- * the header's fields.  The L1 table is left a hole, which reads as the
- * zeros it consists of (I2).
+/* New images, laid out as QEMU does it (QED-FORMAT.md, How QEMU behaves): one
+ * header cluster, the L1 table after it, and the backing file's name right
+ * after the header's fields.  The L1 table, which is all zeros, is left a hole
+ * (I2).
  */
 
 #include <config.h>
@@ -19,7 +19,7 @@
 #include "format.h"
 #include "storage.h"
 
-/* Before qed_header_validate, which knows no advice. */
+/* Called before qed_header_validate, whose message would have no advice. */
 static int
 check_size (const struct qed_header *h, const struct qed_geometry *g,
             const char *name)
@@ -87,7 +87,7 @@ qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
   if (opts->backing)
     memcpy (buf + QED_HEADER_BYTES, opts->backing, h.backing_filename_size);
 
-  /* The header last, so that an unfinished file is no image. */
+  /* The header is written last, so that an unfinished file is no image. */
   if (qed_storage_resize (st, g.l1_offset + g.table_bytes) == -1 ||
       qed_storage_write (st, buf,
                          QED_HEADER_BYTES + h.backing_filename_size, 0) == -1)

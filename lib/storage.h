@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The storage operations, called so that they do all or fail with a
- * message; and new image files.  See storage.c.
+/* The storage operations, called so that they do everything or fail with a
+ * message (storage.c); opening a file in stages (storage-file.c); and new
+ * image files (new-file.c).
  */
 
 #ifndef QED_STORAGE_H
@@ -17,7 +18,7 @@ extern int qed_storage_read (struct qed_storage *st, void *buf, size_t count,
 extern int qed_storage_write (struct qed_storage *st, const void *buf,
                               size_t count, uint64_t offset);
 
-/* IOV is used up. */
+/* The same from several buffers.  IOV is changed. */
 extern int qed_storage_writev (struct qed_storage *st, struct iovec *iov,
                                int iovcnt, uint64_t offset);
 
@@ -34,32 +35,33 @@ extern int qed_storage_zero (struct qed_storage *st, uint64_t offset,
 extern int qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
                                  uint64_t length);
 
-/* The stages of qed_storage_open, for who has to decide something between
- * them.  All take a storage that find returned.
+/* The stages of qed_storage_open, for a caller that has to decide something
+ * between them.  The others take a storage that find returned.
  *
  * Find which file PATH is.  Nothing is done to it, and the operations don't
  * work yet.  Anything but a regular file or a block device is an error.
  */
 extern struct qed_storage *qed_storage_find (const char *path);
 
-/* The path of the file that was found, absolute and without symbolic links;
- * to be freed.
+/* The path of the file that was found, absolute and without symbolic links.
+ * The caller frees it.
  */
 extern char *qed_storage_resolve (struct qed_storage *st);
 
 /* Open that very file for reading. */
 extern int qed_storage_begin (struct qed_storage *st);
 
-/* Take the locks of who reads an image, or a raw backing file (DESIGN.md,
- * Locking).  EBUSY: a conflict, or the file isn't that of its name any more.
+/* Take the locks of a reader of an image, or of a raw backing file (DESIGN.md,
+ * Locking).  EBUSY: there is a conflict, or the name has become that of
+ * another file.
  */
 enum qed_reader { QED_READS_IMAGE, QED_READS_RAW };
 extern int qed_storage_lock (struct qed_storage *st, enum qed_reader reader);
 
-/* A file under a temporary name beside PATH, empty and open for writing.
- * If PATH exists, the locks of whoever creates an image are taken on it
- * (EBUSY) and held until close.  Publish renames the file to PATH and makes
- * the name durable; closing without publishing removes it.
+/* Create a file under a temporary name beside PATH, empty and open for
+ * writing.  If PATH exists, it is locked as qemu-img create does (EBUSY) until
+ * close.  Publish renames the file to PATH and makes the name durable.
+ * Closing without publishing removes the file.
  */
 extern struct qed_storage *qed_storage_create (const char *path);
 extern int qed_storage_publish (struct qed_storage *st);
