@@ -60,7 +60,7 @@ extern int qed_find_past_end (struct qed_storage *st,
  */
 extern int qed_refuse_shared_tables (const struct qed_image *img);
 
-/* ---- repair.c ---- */
+/* ---- reclaim.c ---- */
 
 /* Take leaked space back: move what is at the end of the file into it and cut
  * the file.  The image in ST, with H, has no corruption, is open for writing
