@@ -725,7 +725,7 @@ extern int qed_repair (struct qed_storage *st, enum qed_repair what,
                        const struct qed_check_options *opts,
                        struct qed_repair_result *result);
 
-/* ---- amend: see amend.c ---- */
+/* ---- resize, rebase, empty: see resize.c, rebase.c, empty.c ---- */
 
 /* In all of these IMG is open for writing, no other call is under way, and
  * none but qed_close follows, unless that is said.  If they fail or are
