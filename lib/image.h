@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 
 #include "extent.h"
-#include "header.h"
 #include "qed.h"
 
 /* The fields are set by qed_open_overlay and constant from then on, so they
@@ -46,8 +45,8 @@ struct qed_image {
 
 /* ---- read.c ---- */
 
-/* The extents of a range of the backing file, or zeros where it ends or there is
- * none: see qed_extents.
+/* The extents of a range of the backing file, or zeros where it ends or there
+ * is none: see qed_extents.
  */
 extern int qed_extents_backing (struct qed_image *img, uint64_t offset,
                                 uint64_t length, qed_extent_fn *fn,

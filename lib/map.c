@@ -5,7 +5,7 @@
 
 /* What each range of the disk comes from, through all layers.
  *
- * The layers are asked from the top down: runs of the image (cluster.c), for
+ * The layers are asked from the top down: runs of the image (mapping.c), for
  * what isn't allocated there the runs of the image below, within that range,
  * and at the bottom the extents of a raw file or a server.  What they say is
  * merged with what went before, in one entry.  So memory doesn't depend on

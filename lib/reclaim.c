@@ -23,7 +23,7 @@
 #include <string.h>
 
 #include "error.h"
-#include "image.h"
+#include "header.h"
 #include "repair.h"
 #include "storage.h"
 

@@ -14,7 +14,7 @@
 
 #include <config.h>
 
-#include "image.h"
+#include "header.h"
 #include "repair.h"
 #include "storage.h"
 

@@ -36,7 +36,8 @@ refuse_corrupt (struct qed_image *img)
   struct qed_check_result result;
 
   if (qed_sync_all (img) == -1 ||
-      qed_check_tables (img->st, &w->h, w->space.file_size, NULL, 0, &result) == -1)
+      qed_check_tables (img->st, &w->h, w->space.file_size, NULL, 0,
+                        &result) == -1)
     return -1;
   if (result.corruptions == 0)
     return 0;

@@ -74,6 +74,7 @@
 #include "check.h"
 #include "error.h"
 #include "format.h"
+#include "header.h"
 #include "image.h"
 #include "storage.h"
 #include "table.h"
