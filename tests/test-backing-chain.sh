@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # Chains of 5 layers, and of as many as are allowed; with one more it is
 # refused, and so it is if backing= makes that one.
+
+source ./functions.sh nbd qemu nbdcopy
+
 make_chain ()
 {
     local i below=base.raw format=raw

@@ -2,16 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program losetup
-
 # A block device as the backing file, and as the image.
-if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
-    skip "no loop devices for this user"
-fi
+
+source ./functions.sh nbd loop
+
 head -c 1M /dev/urandom >$d/base.raw
 if ! base=$(losetup -f --show -r $d/base.raw); then
     skip "no loop device can be set up"

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Extents through chains are QEMU's, at every boundary.
+
+source ./functions.sh nbd qemu
+
 cd $d
 compare ()
 {

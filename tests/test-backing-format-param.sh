@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # backing-format=raw, qed, auto, and what is refused.  (Formats that qemu-nbd
 # reads: test-backing-nbd-*.sh.)
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A QED base is locked like an image that is read; a raw one against those only
 # who want it for themselves.
+
+source ./functions.sh nbd qemu
+
 cd $d
 qemu-img create -q -f qed base.qed 4M
 qemu-io -f qed -c 'write -P 5 0 1M' base.qed >/dev/null

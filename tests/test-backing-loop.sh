@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Loops are found by which file it is, not by its name.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

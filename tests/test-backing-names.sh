@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # Relative names start at the directory in the name of the image that has
 # them, at each level; all kinds of names can be there.
+
+source ./functions.sh nbd qemu nbdcopy
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_filter blocksize-policy
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # Servers that take nothing but whole blocks, or no large requests.  The
 # filter answers any other request with an error.
+
+source ./functions.sh nbd filter:blocksize-policy libnbd
+
 "$PYTHON" - <<'END'
 import random
 import nbd

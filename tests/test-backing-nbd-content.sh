@@ -2,16 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy
-requires nbdkit qed --dump-plugin
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # What an NBD server exports is read where the image has nothing, whatever
 # the two sizes are, and stays below what is written.
+
+source ./functions.sh nbd nbdcopy libnbd
+
 uri_of ()                       # NAME: of the server started by that name
 {
     echo "nbd+unix:///?socket=$d/$1.sock"

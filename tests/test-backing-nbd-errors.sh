@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_filter error
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # A server that can't be had is an error before nbdkit serves anything, which
 # names the image and the URI.
+
+source ./functions.sh nbd filter:error libnbd
+
 qed-img create $d/x.qed 1M
 check_refused ()                # URI REGEX
 {

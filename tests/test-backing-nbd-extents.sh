@@ -2,16 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy nbdinfo
-requires_filter noextents log
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # The server's extents are the disk's, up to the end of the export; what is
 # there is not read by a copy.  Zeros that take up space are zeros.
+
+source ./functions.sh nbd nbdcopy nbdinfo filter:noextents,log libnbd
+
 data='@0x100000 "x"*65536 @0x500000 "y"*0x8000 @0x3fffffff 1'
 start_nbdkit -n base --filter=log data data="$data" size=1G logfile=$d/base.txt
 base_uri=$uri

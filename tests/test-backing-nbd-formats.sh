@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy qemu-img qemu-io qemu-nbd
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # Formats that the library doesn't read are served by qemu-nbd.  Their holes
 # are holes.
+
+source ./functions.sh nbd nbdcopy qemu-img qemu-io qemu-nbd libnbd
+
 qemu-img create -q -f raw $d/base.raw 20M
 qemu-io -f raw -c 'write -q -P 1 0 64k' -c 'write -q -P 2 1M 1M' \
         -c 'write -q -P 3 10001k 3k' -c 'write -q -P 4 20479k 1k' $d/base.raw

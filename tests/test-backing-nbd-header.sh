@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # A URI in an image's header is followed only if the user says so, and then it
 # can't make us read files with keys: it may name a socket, no more.
+
+source ./functions.sh nbd libnbd
+
 start_nbdkit -n base pattern 1M
 base_uri=$uri
 make_image ()                   # URI

@@ -1,16 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires nbdkit eval --version
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
 
-# What is below an image fails in the midst of requests, while others succeed: no
-# space is lost by that.  It is used for the next ones, or given back when
-# nbdkit ends.
+# The backing server fails some requests while others succeed.  No space is
+# lost by that: the next requests use it, or nbdkit gives it back at the end.
+
+source ./functions.sh nbd libnbd
+requires nbdkit eval --version
+
 "$PYTHON" - <<'END'
 import os, random
 import nbd, qedimg, qedtest

@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_filter delay log
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # Requests at the same time go over several connections, if the server says
 # that they all see the same; else over one.  Neither needs more than four, and
 # one after the other they take one.
+
+source ./functions.sh nbd filter:delay,log libnbd
+
 qed-img create $d/x.qed 16M
 read_with ()                    # HOW PLUGIN ARGS...: sets $connections
 {

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program qemu-img qemu-nbd
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # The qemu-nbd that we start ends with us, whichever way that is, and leaves
 # nothing behind.  When it dies, reading fails, and then goes on with a new one.
+
+source ./functions.sh nbd qemu-img qemu-nbd libnbd
+
 nbdkit -U - pattern 4M --run 'nbdcopy "$uri" $d/base.raw'
 qemu-img convert -f raw -O qcow2 $d/base.raw $d/base.qcow2
 qed-img create $d/x.qed 4M

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-nbdkit qed --dump-plugin | grep -x qed_libnbd=yes || skip "no libnbd"
-
 # A server that goes away is an error for those who read, and is used again
 # when it is back.  Not if it has another size.
+
+source ./functions.sh nbd libnbd
+
 kill_base ()                    # a nicer end would wait for its client
 {
     kill -KILL "$(cat $d/base.pid)"

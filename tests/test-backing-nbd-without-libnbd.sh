@@ -2,11 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-
 # Built without libnbd the plugin says so, and refuses what takes it.
+
+source ./functions.sh
+
 nbdkit qed --dump-plugin | grep -x qed_libnbd=no
 qed-img create $d/x.qed 1M
 for uri in nbd://localhost:1 "nbd+unix:///?socket=$d/sock"; do

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # A raw disk that begins with a format's magic: with the no-probe bit it's raw,
 # whatever it looks like.
+
+source ./functions.sh nbd qemu nbdcopy
+
 qemu-img create -q -f qed $d/inner.qed 1M
 qemu-io -f qed -c 'write -P 7 0 64k' $d/inner.qed >/dev/null
 qemu-img create -q -f qcow2 $d/inner.qcow2 1M

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What can't be a backing file is refused at once, naming both.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, socket, stat
 import qedimg, qedtest

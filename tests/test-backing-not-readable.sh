@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A backing file, or its directory, that we may not look at.
+
+source ./functions.sh nbd
+
 as=
 if [ "$(id -u)" -eq 0 ]; then
     requires_program setpriv

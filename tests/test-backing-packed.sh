@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program bzip2 gzip tar xz zip zstd
-
 # A backing file that is compressed, or an archive, isn't taken for a raw disk
 # unless somebody says that it is one.
+
+source ./functions.sh nbd bzip2 gzip tar xz zip zstd
+
 cd $d
 head -c 100000 "$plugin" >base.raw
 truncate -s 1M base.raw

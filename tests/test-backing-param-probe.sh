@@ -2,15 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # "The backing file is raw", in an image's header, speaks of the file that this
 # header names.  A file named by backing= is probed: an image is read as one, so
 # that a write doesn't copy bytes of its container into the overlay for good;
 # another format is refused; and backing-format=raw, the guest's own word, wins.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A name in a header leads only to files beneath the directory of the image
 # that has it, whatever the name looks like; the message says which parameter
 # would allow it.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, re
 import qedimg, qedtest

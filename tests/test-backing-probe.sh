@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What has another format's magic is not taken as raw; the message names the
 # parameter.
+
+source ./functions.sh nbd qemu
+
 for format in $(some qcow qcow2 vmdk vdi vhdx vpc luks parallels); do
     if [ $format = luks ]; then
         head -c 1M /dev/zero >$d/base

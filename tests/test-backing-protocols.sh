@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Names which mean more than a file to QEMU are never followed from a header.
 # (Files of such names are: test-backing-names.sh.)
+
+source ./functions.sh nbd
+
 start_nbdkit -n other memory 1M
 export other=$sock
 "$PYTHON" - <<'END'

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # A QED image as the backing file: of another geometry; shorter and longer; and
 # one that is marked NEED_CHECK, which is read as it is.
+
+source ./functions.sh nbd qemu nbdcopy
+
 write ()
 {
     local image=$1 n=$2

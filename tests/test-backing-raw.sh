@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # A raw backing file, of the image's length, shorter, longer, of a length that
 # is no multiple of a sector, and empty.
+
+source ./functions.sh nbd qemu nbdcopy
+
 "$PYTHON" - <<'END'
 import random
 import qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Nothing below an image is ever changed, and with -r nothing at all; nor is
 # anything opened for writing.
+
+source ./functions.sh nbd qemu
+
 cd $d
 head -c 2M /dev/urandom >base.raw
 qemu-img create -q -f qed -b base.raw -F raw low.qed 3M

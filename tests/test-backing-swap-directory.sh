@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # The name of an image leads through a symbolic link, which somebody turns to
 # another directory, again and again: what is there doesn't become the image's
 # by that.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, subprocess, threading
 import qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Somebody replaces a backing file, again and again, by a link to one that may
 # not be read: either it is refused, or what is read is what may be.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, subprocess, threading
 import qedimg, qedtest

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A name in the header that leads nowhere; qed-img shows it.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -u -f qed -b base.raw -F raw $d/x.qed 2M
 qemu-img create -q -u -f qed -b $d/x.qed -F qed $d/y.qed 2M
 refused "$d/x.qed: backing file: $d/base.raw: .*No such file" qed $d/x.qed

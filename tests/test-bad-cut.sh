@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A file cut at any length: refused if header and L1 table aren't complete,
 # else all that is still there reads right and the rest gives EIO.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, re
 import qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Hostile L2 entries.  Exactly the clusters that they map give EIO, and look
 # like data to who asks for extents; all others read right.  A message says
 # which file, where on the disk, and what the entry was.  (I9)
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Each field of the header at and around its limits: accepted, or refused
 # with a message that says which field of which file has what value and
 # breaks what rule.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import re
 import qedimg, qedtest

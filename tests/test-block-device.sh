@@ -2,16 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program losetup
-
 # An image in a block device.
-if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
-    skip "no loop devices for this user"
-fi
+
+source ./functions.sh nbd loop
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(40 << 20, 4096, 2)

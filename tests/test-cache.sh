@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # The cache command brings exactly what it's asked for into the page cache,
 # and nothing where there is no data.
+
+source ./functions.sh nbd
+
 if [ "$(stat -f -c %T $d)" = tmpfs ]; then
     skip "a tmpfs is all page cache"
 fi

@@ -2,12 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-
 # Completion in bash: of qed-img all that --help lists, and of "nbdkit qed" the
 # parameters and their values, with the rest left to nbdkit's own.
+
+source ./functions.sh
+
 for lib in "$(pkg-config --variable=datadir bash-completion)" /usr/share; do
     lib+=/bash-completion/bash_completion
     if [ -r "$lib" ]; then break; fi

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_program pkg-config
-if [ -n "$NBDKIT_VALGRIND" ]; then skip "configure knows no valgrind"; fi
-
 # With --prefix the plugin still goes where nbdkit looks for it.  If that is
 # somewhere else configure says so, and how to change it.
+
+source ./functions.sh pkg-config
+if [ -n "$NBDKIT_VALGRIND" ]; then skip "configure knows no valgrind"; fi
+
 cd $d
 mkdir lib
 cp -R "$abs_top_srcdir/configure" "$abs_top_srcdir/build-aux" .

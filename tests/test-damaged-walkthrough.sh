@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy perl mke2fs e2fsck
-requires_filter ext2
-
 # The walk from a damaged image to its data in the man page of qed-img: its
 # very commands are run, one after the other, and do what it says.
+
+source ./functions.sh nbd nbdcopy perl mke2fs e2fsck filter:ext2
+
 cd $d
 mkdir tree
 "$PYTHON" - <<'END'

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # -D qed.io=1 traces requests, -D qed.table=1 the reading of table slices.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(8 << 30)

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A server that has been idle for a while leaves the image as if it had ended:
 # NEED_CHECK cleared, nothing to be lost.  The next allocation sets it again.
 # (I6)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import time
 import qedimg, qedtest

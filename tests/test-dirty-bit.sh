@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # NEED_CHECK is on disk when the first write that allocates is acknowledged,
 # not before; it's gone, and the file as long as what is used of it, when the
 # server has ended.  What changes no metadata doesn't set it.  (I6)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, time
 import nbd, qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-requires_program nbdcopy
-
 # The way out of QED: the commands of README and man page make a qcow2 image
 # and a raw file that have the disk's content, of an overlay too, and the
 # comparison finds a difference.
+
+source ./functions.sh qemu nbdcopy
+
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 "$PYTHON" - <<'END'

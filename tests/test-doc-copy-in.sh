@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program nbdcopy nbdinfo qemu-img qemu-nbd
-
 # The commands of README and man page that copy a disk into a new image take
 # the size from the disk, whatever it is.
+
+source ./functions.sh nbdcopy nbdinfo qemu-img qemu-nbd
+
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 ln -s "$abs_top_builddir/tools" tools

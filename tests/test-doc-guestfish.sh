@@ -2,17 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program mke2fs sfdisk
+# The man page's options for guestfish: it boots a small guest, and reads a
+# file from the filesystem in the disk.
+
+source ./functions.sh nbd mke2fs sfdisk
 # 300 MB of packages with a kernel, which CI installs for one of its stages.
 if ! command -v guestfish; then skip "no guestfish here"; fi
 skip_if_instrumented "booting libguestfs's appliance"
 
-# The man page's options for guestfish: it boots a small guest, and reads a
-# file from the filesystem in the disk.
 cd $d
 mkdir tree
 seq 20000 >tree/numbers

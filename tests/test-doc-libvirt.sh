@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program virt-xml-validate qemu-img nbdcopy
-
 # The disk in the man page is one that libvirt takes, and QEMU's NBD client finds
 # the content where libvirt tells it to look.
+
+source ./functions.sh virt-xml-validate qemu-img nbdcopy
+
 cd $d
 man=plugin/nbdkit-qed-plugin.pod
 doc_block $man 'may be one without QED' >disk.xml

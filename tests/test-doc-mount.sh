@@ -2,20 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program mke2fs sfdisk losetup
-
 # The commands of README and man page that mount the filesystem in a disk, with
 # partitions or without, do it as fast as they can be typed.
-if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
-    skip "no loop devices for this user"
-fi
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
+
+source ./functions.sh nbd mke2fs sfdisk loop fuse
+
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 mkdir tree

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program nbdinfo nbdcopy
-
 # The commands of README and man page that serve an image and stop the server
 # can be given again and again.
+
+source ./functions.sh nbdinfo nbdcopy
+
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 qed-img create -q disk.qed 5M

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program systemd-analyze systemd-socket-activate nbdcopy nbdinfo
-
 # The units in the man page are what systemd wants, and the server starts with
 # the socket that it passes.
+
+source ./functions.sh systemd-analyze systemd-socket-activate nbdcopy nbdinfo
+
 cd $d
 man=plugin/nbdkit-qed-plugin.pod
 doc_block $man 'qed-disk.socket>:' >qed-disk.socket

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program psktool nbdinfo nbdcopy
-requires_nbd
-requires "$PYTHON" -c 'import nbd; assert nbd.NBD ().supports_tls ()'
-
 # The disk served with TLS, as in the man page and README: a client with a key
 # reads it, and no other.
+
+source ./functions.sh psktool nbdinfo nbdcopy nbd
+requires "$PYTHON" -c 'import nbd; assert nbd.NBD ().supports_tls ()'
+
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 qed-img create -q disk.qed 1M

@@ -2,11 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-
 # What --dump-plugin says, in a form for scripts.
+
+source ./functions.sh
+
 nbdkit qed --dump-plugin >$d/dump
 cat $d/dump
 for line in name=qed thread_model=parallel magic_config_key=file \

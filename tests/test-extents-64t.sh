@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # 64 TiB, with data at the ends and in the middle, are mapped completely and
 # fast; most of the time goes by in requests, which can't be larger than
 # 4 GiB.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, time
 import qedimg, qedtest

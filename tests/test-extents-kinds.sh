@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Data is data; what isn't allocated, and zero clusters, are holes that read
 # as zeros; unsound clusters look like data, so that a copy reads them and
 # fails.  Neighbours of a kind are one extent, whatever they are made of.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(6 * (512 << 12), 4096, 1)

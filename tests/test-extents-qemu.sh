@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The same map as QEMU's of an image that it has written at random.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed -o cluster_size=4k,table_size=2 $d/q.qed 3G
 "$PYTHON" - <<'END' >$d/commands
 import random

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Block status of any range, down to a byte, with and without REQ_ONE: each
 # answer starts where it was asked for; with REQ_ONE it is a single extent,
 # inside the request.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_punch_hole
-
 # Holes of the image file inside data clusters are holes of the disk, at the
 # file's granularity, wherever in the file the cluster is.
+
+source ./functions.sh nbd punch-hole
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 from qedtest import Extent

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Names with spaces, with what nbdkit or QEMU would take for more than a
 # name, and with bytes which are no characters.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, subprocess
 import qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A relative name is relative to the directory where nbdkit was started,
 # although nbdkit goes to / when it goes into the background.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, qedimg, qedtest
 os.mkdir(qedtest.TMP + "/sub")

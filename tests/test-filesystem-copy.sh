@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-source "$testsdir/make-tree.sh"
-set -e
-set -x
-requires_nbd
-requires_filter ext2
-requires_program mke2fs e2fsck nbdcopy
-
 # A filesystem with files is copied into an image by nbdcopy; it's sound
 # there, and the files are in it.
+
+source ./functions.sh nbd filter:ext2 mke2fs e2fsck nbdcopy
+source "$testsdir/make-tree.sh"
+
 make_tree $d/tree
 mke2fs -q -t ext4 -b 1024 -d $d/tree $d/fs.raw 60M
 for options in $(some cluster_size=64k,table_size=4 cluster_size=4k \

@@ -2,23 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-source "$testsdir/make-tree.sh"
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program mke2fs e2fsck losetup
-
 # A disk that is used as disks are: through nbdfuse and a loop device it gets a
 # filesystem, which is mounted, filled, in part emptied, trimmed, filled again,
 # and has everything in the end.
-if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
-    skip "no loop devices for this user"
-fi
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
+
+source ./functions.sh nbd qemu mke2fs e2fsck loop fuse
+source "$testsdir/make-tree.sh"
+
 make_tree $d/tree
 qed-img create $d/x.qed 200M
 mkdir $d/fuse $d/mnt

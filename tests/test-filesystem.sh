@@ -2,18 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-source "$testsdir/make-tree.sh"
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_filter ext2
-requires_program mke2fs e2fsck nbdcopy
-
 # A real disk image: a filesystem with files, converted by qemu-img, copied
 # out by nbdcopy.  The copy is the same byte for byte, has the holes, and is
 # a sound filesystem; nbdkit's ext2 filter finds the files.
+
+source ./functions.sh nbd qemu filter:ext2 mke2fs e2fsck nbdcopy
+source "$testsdir/make-tree.sh"
+
 make_tree $d/tree
 mke2fs -q -t ext4 -b 1024 -d $d/tree $d/fs.raw 60M
 e2fsck -fn $d/fs.raw

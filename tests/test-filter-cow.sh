@@ -2,16 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_filter cow
-requires_program mke2fs e2fsck
-
 # A disk that can be written to, as long as the server runs: QEMU writes over
 # NBD, and the image stays as it is.
+
+source ./functions.sh nbd qemu filter:cow mke2fs e2fsck
+
 qemu-img create -q -f qed $d/x.qed 20M
 qemu-io -f qed -c 'write -P 1 0 1M' $d/x.qed
 state_of $d/x.qed >$d/before

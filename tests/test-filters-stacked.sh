@@ -2,17 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_filter partition cow offset truncate blocksize readahead cache \
-                cacheextents log stats
-
 # Filters on top of the plugin, as many as one would never use at once: each
 # sees what it may expect, so that in the end the content is right; and what
 # is written stays in the cow filter.
+
+source ./functions.sh nbd qemu \
+       filter:partition,cow,offset,truncate,blocksize,readahead \
+       filter:cache,cacheextents,log,stats
+
 "$PYTHON" - <<'END'
 import os, random, struct
 import qedimg, qedtest

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program mke2fs debugfs
-
 # Each filter that nbdkit has and that can sit on a disk which is written to:
 # write, flush and read through it, and find it in the image afterwards.
+
+source ./functions.sh nbd qemu mke2fs debugfs
+
 "$PYTHON" - <<'END'
 import glob, io, os, random, re, struct, subprocess, tarfile
 import nbd, qedimg, qedtest

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program fio
+# fio writes at random with many requests in flight and finds what it wrote.
+
+source ./functions.sh nbd qemu fio
 requires sh -c 'fio --enghelp | grep -w nbd'
 
-# fio writes at random with many requests in flight and finds what it wrote.
 for options in $(some cluster_size=64k,table_size=4 \
                       cluster_size=4k,table_size=2); do
     qed-img create -o $options $d/x.qed 1G

@@ -2,17 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-skip_if_instrumented "a trace"
-
 # Flushes of many connections share syncs, and syncs that run at the same time
 # never share a descriptor: the kernel reports what it could not write once to
 # each, so one of the two would hear nothing of it.
+
+source ./functions.sh nbd strace
+skip_if_instrumented "a trace"
+
 $QED_IMG create $d/x.qed 1G
 requires strace -o $d/requires.trace -f true
 cat >$d/flush.py <<'END'

@@ -2,11 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Images of every cluster size with tables of 1 clusters, built without
 # QEMU, each with a disk of its geometry's largest size.
+
+source ./functions.sh nbd
+
 "$PYTHON" "$testsdir/geometry.py" built 1

@@ -2,12 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # qed-img create makes what QEMU does for every cluster size with tables of
 # 8 clusters, and images that work where QEMU refuses.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" "$testsdir/geometry.py" created 8

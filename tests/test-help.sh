@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program perl
-
 # --help lists the parameters, and the man pages describe each of them as
 # well as every debug flag.
+
+source ./functions.sh perl
+
 nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)

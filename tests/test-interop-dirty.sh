@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What a killed nbdkit leaves, QEMU opens, repairs and writes; and the other
 # way round.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, subprocess
 import qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # nbdkit, qemu-io and qemu-nbd write to one image in turns.  After each the
 # content is right, as each of the others sees it, and qemu-img finds no
 # corruption.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, random, subprocess
 import qedimg, qedtest

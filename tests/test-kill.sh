@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A server that is killed loses nothing that it acknowledged, flushed or not:
 # again and again, with requests in flight, of which each sector is old or
 # new.  What it leaves behind is leaked space at most.  (I3, I6)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random, time
 import qedimg, qedtest

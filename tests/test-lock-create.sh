@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # qed-img create doesn't replace an image that is in use, by nbdkit or QEMU,
 # for reading or for writing; not a byte of it changes, and nothing is left
 # beside it.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
 mkdir $d/dir

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # While nbdkit serves an image read-only, or before a client comes that may
 # write (in the foreground or not), QEMU can't open it for writing nor create
 # another in its place, but it can read it.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
 state_of $d/x.qed >$d/before

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # From the first client that may write until the server ends nobody else can
 # open the image, be it QEMU or another nbdkit; and nbdkit doesn't let such a
 # client in while somebody has the image open.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
 

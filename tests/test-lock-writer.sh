@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # While QEMU has an image open for writing, nbdkit refuses it; after, or
 # with lock=false, it doesn't.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed
 

@@ -2,15 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-skip_if_instrumented "the size of memory"
-
 # 1 TiB with a cluster every 32 MiB, 128 MiB of tables: read all over and
 # mapped with little more memory than cache-size, and with less than 48 MiB
 # by default.  (I7)
+
+source ./functions.sh nbd
+skip_if_instrumented "the size of memory"
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

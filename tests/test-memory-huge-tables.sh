@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-skip_if_instrumented "the size of memory"
-
 # 64 MiB clusters and tables of 16 of them, so each is of 1 GiB: served with
 # little more memory than cache-size, wherever clients read.  (I7)
+
+source ./functions.sh nbd
+skip_if_instrumented "the size of memory"
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

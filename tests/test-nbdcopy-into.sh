@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # A sparse disk is copied into a new image over many connections with many
 # requests in flight: content and holes arrive.
+
+source ./functions.sh nbd qemu nbdcopy
+
 "$PYTHON" - <<'END'
 import os, random
 import qedtest

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # Copies, as fast as the tools can: of an image filled in at random by QEMU,
 # with nbdcopy's many connections and by qemu-img, from nbdkit to nbdkit.
+
+source ./functions.sh nbd qemu nbdcopy
+
 qemu-img create -q -f qed -o cluster_size=16k,table_size=2 $d/x.qed 400M
 "$PYTHON" - <<'END' >$d/commands
 import random

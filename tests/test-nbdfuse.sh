@@ -2,15 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # The disk as a file, for programs which know nothing of NBD.
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
+
+source ./functions.sh nbd fuse
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 path = qedtest.TMP + "/x.qed"

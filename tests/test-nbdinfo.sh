@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdinfo
-
 # What the export advertises.  Preferred block size: a cluster, but within
 # what NBD allows.
+
+source ./functions.sh nbd nbdinfo
+
 "$PYTHON" - <<'END'
 import json, subprocess
 import qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Things that can't be an image: each is refused, at once (a FIFO must not
 # block), before nbdkit forks, with a message that names it and says what it
 # is.
+
+source ./functions.sh nbd
+
 refused "$d/none.qed: .*No such file" qed $d/none.qed
 mkdir $d/dir
 refused "$d/dir: .*directory" qed $d/dir

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # An image that may not be read.
+
+source ./functions.sh nbd
+
 if [ "$(id -u)" -eq 0 ]; then
     # As somebody else, who can reach the plugin but not the image.
     requires_program setpriv

@@ -2,17 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program bzip2 gzip tar xz zip zstd
-
 # What is in another format isn't served, nor looked at, and the message names
 # the format and says what to do; this is with files as their own programs make
 # them.
+
+source ./functions.sh nbd qemu bzip2 gzip tar xz zip zstd
+
 cd $d
 qed-img create -q disk.qed 4M
 on_disk disk.qed 'h.pwrite (bytearray (range (256)) * 1000, 1 << 20)'

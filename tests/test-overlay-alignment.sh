@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Writes at every alignment and of many lengths into an overlay: what is beside
 # them reads as what is below, before and after it's committed, whatever is
 # below.  That isn't changed.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import itertools, random
 import qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Overlays that are written over something else than their header names.  With
 # nothing below them: unallocated clusters are zeros, and so is what surrounds
 # what is written into one.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

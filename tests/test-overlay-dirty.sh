@@ -2,16 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An overlay that was not closed cleanly is checked and repaired when it's
 # opened for writing, with the backing file beneath it, which may be in use by
 # others; what was in order keeps its content, and an entry that can't be
 # followed shows what is below.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A server that is killed has lost nothing that was flushed or written with
 # FUA; and after some time nothing at all, because links are committed in the
 # background.  (I3, I5)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import nbd, qedimg, qedtest

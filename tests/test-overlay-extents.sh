@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_punch_hole
-
 # The extents of an overlay that is being written: what is data in any layer is
 # data, what is a hole in all of them, or beyond the end of what is below, or
 # zeroed, is a hole; links that are still to be committed count.
+
+source ./functions.sh nbd qemu punch-hole
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

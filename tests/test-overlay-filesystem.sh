@@ -2,20 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-source "$testsdir/make-tree.sh"
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program mke2fs e2fsck debugfs nbdcopy
-
 # A filesystem in a raw file is changed through an overlay, by one process and
 # then another: it is sound, has the old files and the new ones, and the raw
 # file is as it was.
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
+
+source ./functions.sh nbd qemu mke2fs e2fsck debugfs nbdcopy fuse
+source "$testsdir/make-tree.sh"
+
 make_tree $d/tree
 mke2fs -q -t ext4 -b 1024 -d $d/tree $d/base.raw 40M
 state_of $d/base.raw >$d/before

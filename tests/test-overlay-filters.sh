@@ -2,16 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_filter blocksize cache cow fua log noextents noparallel nozero \
-                offset readahead truncate
-
 # Filters on top of an overlay: what is written through them is in the image,
 # and around it is what is below.
+
+source ./functions.sh nbd qemu \
+       filter:blocksize,cache,cow,fua,log,noextents,noparallel \
+       filter:nozero,offset,readahead,truncate
+
 "$PYTHON" - <<'END'
 import random
 import nbd, qedtest

@@ -2,17 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # The host's filesystem is full, and has blocks so small that a slice of a
 # table takes four: a flush doesn't fail because one of them isn't there yet.
-if [ "$(id -u)" -ne 0 ]; then
-    skip "only root can mount"
-fi
-requires_program mkfs.ext4
+
+source ./functions.sh nbd mount mkfs.ext4
+
 mkdir $d/small
 truncate -s 12M $d/ext4
 mkfs.ext4 -q -b 1024 $d/ext4

@@ -2,17 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A server is killed again and again, with requests in flight.  What was
 # flushed is there.  A cluster that was allocated since is there as a whole,
 # with what surrounds what was written, or not at all, when it reads as what is
 # below; zeroed clusters and writes in place are there.  Nothing else is lost,
 # and the next server repairs what is left behind and goes on.  (I3, I6)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random, time
 import nbd, qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-skip_if_instrumented "the size of memory"
-
 # Links that wait for a commit, all over a disk of 1 TiB, take no more memory
 # than cache-size allows: there is a commit when they are too many.  (I7)
+
+source ./functions.sh nbd
+skip_if_instrumented "the size of memory"
+
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

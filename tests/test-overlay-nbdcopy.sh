@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # A sparse disk is copied into an overlay over many connections: its data and
 # its zeros replace what is below, which stays as it was.  And overlays are
 # copied out, with the holes that all layers have, as qemu-img does it.
+
+source ./functions.sh nbd qemu nbdcopy
+
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

@@ -2,21 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-requires_punch_hole
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # System calls on an overlay, as they follow from what the client does: data
 # goes into a new cluster together with what surrounds it, in one call; no
 # entry is written before a sync that came after the data, and a flush returns
 # after one that came after the entry; links that wait together are committed
 # together.  (I3, I5, I6)
+
+source ./functions.sh nbd strace punch-hole
+
 cat >$d/client.py <<'END'
 import os, sys
 import nbd

@@ -2,18 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # When data can't be made durable no link to it is written: the flush fails,
 # and so does everything that writes after it; the cluster reads as what is
 # below when the image is opened again.  (I3, I5, I6)
+
+source ./functions.sh nbd strace
+
 cat >$d/client.py <<'END'
 import sys
 import nbd, qedtest

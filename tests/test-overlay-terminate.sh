@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # SIGTERM, SIGINT, or the end of captive nbdkit's command: links that wait are
 # committed, the image is clean and as long as it has to be.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, random, signal, subprocess, sys
 import qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What isn't written of a zero cluster stays zeros and doesn't become what is
 # below it: whether QEMU has zeroed it, or we have, or it was found so.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

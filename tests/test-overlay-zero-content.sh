@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Zeros and trims at random: what is beside them keeps the content from below,
 # and what was data never shows it again.  Whole clusters that were unallocated
 # are zero clusters afterwards.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import nbd, qedimg, qedtest

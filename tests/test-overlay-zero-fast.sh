@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_punch_hole
-
 # Fast zero is done at once where that is an entry or a hole, and refused where
 # content from below would have to be copied; then nothing of it is done.
+
+source ./functions.sh nbd qemu punch-hole
+
 "$PYTHON" - <<'END'
 import os, random
 import nbd, qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Gigabytes are zeroed over a backing file that is larger than that, by no more
 # than entries in tables; and the content is right around the ends, and where
 # the backing file has data.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, random
 import nbd, qedimg, qedtest

@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_punch_hole
-
 # Zeroed or trimmed data of an overlay gives its space back to the host, and
 # stays where it is: as data, so that what is below doesn't show.  A trim of
 # what is unallocated leaves it so.
+
+source ./functions.sh nbd qemu punch-hole
+
 "$PYTHON" - <<'END'
 import os, random
 import nbd, qedimg, qedtest

@@ -2,19 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program gzip nbdcopy perl tar xz
-requires_filter gzip tar xz
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
-
 # The commands of the section PACKED IMAGES in the man page of the plugin do
 # what it says: the disk comes out, of each kind of file.
+
+source ./functions.sh nbd gzip nbdcopy perl tar xz filter:gzip,tar,xz fuse
+
 cd $d
 cleanup_fn tidy
 tidy ()

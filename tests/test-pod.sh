@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program podchecker
-
 # The syntax of the man pages.
+
+source ./functions.sh podchecker
+
 for f in plugin/nbdkit-qed-plugin.pod tools/qed-img.pod; do
     podchecker -warnings "$abs_top_srcdir/$f" 2>&1 | tee $d/pod
     grep 'pod syntax OK' $d/pod

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Resizing and rebasing show progress on a terminal with -p, and else don't.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import re

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Overlays of random geometry that are written, resized and rebased in turns:
 # the disk is always what it was before, with zeros where it has grown.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import os, random, sys

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The cache modes that qemu-img takes are taken, by the same verbs, and change
 # nothing; others are errors.  So is preallocation.
+
+source ./functions.sh nbd qemu
+
 cd $d
 qemu-img create -q -f qed base.qed 1M
 qemu-img create -q -f qed -b base.qed -F qed x.qed

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Bits in the header that nobody knows: of features, nothing is done; of
 # compat_features, they are kept, as is the rest of the header clusters; of
 # autoclear_features, they are cleared when something is written.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedcheck, qedimg, qedtest
 

@@ -2,16 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Counts, ranges, JSON and exit code against a model, for images with damages
 # and leaks at random.  The image isn't changed.  To look further:
 #
 #     make check TESTS=test-qed-img-check-counts.sh QED_SEED=1000 \
 #         QED_ROUNDS=500
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedcheck, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What a program that writes an image has reserved at the end of the file is no
 # leak while it has it open; a leak before that is, and so is all of it when the
 # program was killed.
+
+source ./functions.sh nbd qemu
+
 cd $d
 
 # key NAME: its value in the JSON on standard input.

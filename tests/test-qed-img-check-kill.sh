@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Killed at any moment of a repair: the disk has the content that it had, and
 # the next repair puts all in order.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os, shlex, shutil, signal, subprocess, time
 import qedcheck, qedimg, qedtest

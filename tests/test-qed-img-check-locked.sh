@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An image that somebody writes to isn't looked at, but for -U; one that
 # somebody reads isn't repaired.  Nothing of it changes.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/x.qed 100M
 qemu-io -f qed -c 'write -P 9 0 1M' $d/x.qed
 truncate -s +1M $d/x.qed

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-skip_if_instrumented "memory"
-
 # An image made to annoy: two million L1 entries that point to one table of
 # a million entries that are wrong.  Memory and output are bounded.
+
+source ./functions.sh nbd
+skip_if_instrumented "memory"
+
 "$PYTHON" - <<'END'
 import array
 import qedcheck, qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What people are told, and what the exit code is, when an image isn't
 # checked, wasn't closed cleanly, or is wrong; and when the command line is.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(1 << 20)

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Where qemu-img 7.2 is wrong.  That it is shows that this is worth a test; a
 # later one may be right.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import json, subprocess
 import qedcheck, qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What is shared is listed with the other owners: ranges of the disk, or the
 # L2 table; the same before a repair, which gives each its own.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # With -p there is progress on a terminal, and only there.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import re
 import qedimg, qedtest

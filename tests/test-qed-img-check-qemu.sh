@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The output of qemu-img check, for people and as JSON, and its exit codes,
 # where it is right.  What it doesn't print is where the image ends.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import json, subprocess
 import qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What is damaged is listed as ranges of the disk, neighbours merged, at most
 # a hundred of a kind, the first ones; in JSON it goes to stderr, and with -q
 # nowhere.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import json
 import qedcheck, qedimg, qedtest

@@ -2,17 +2,15 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # After -r all nothing is wrong: what could be read reads the same, who had the
 # cluster of another has a copy, and what could not be read is unallocated.
 # Images with damages and leaks at random.  To look further:
 #
 #     make check TESTS=test-qed-img-check-repair-all.sh QED_SEED=1000 \
 #         QED_ROUNDS=500
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import json, os
 import qedcheck, qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # After -r all both owners of what was shared read what they did, but what is
 # written to one isn't seen by the other any more; what could not be read
 # is zeros; and all of it can be written.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedcheck, qedimg, qedtest
 

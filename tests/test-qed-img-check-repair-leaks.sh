@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # After -r leaks the file is as short as its content, which is the same as
 # before.  An image in order isn't touched.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import json, os
 import qedcheck, qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # With -r leaks nothing is done to an image that has corruptions: what looks
 # like lost space may be what a damaged entry has pointed to.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import json
 import qedcheck, qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A check writes nothing, so needs no right to write; a repair does, and
 # says so.
+
+source ./functions.sh nbd
+
 as=
 if [ "$(id -u)" -eq 0 ]; then
     # As somebody else, who can reach qed-img.

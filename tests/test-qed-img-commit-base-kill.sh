@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Killed at any moment of a commit -b, the disk reads as before, and committing
 # again comes to the same end.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import os

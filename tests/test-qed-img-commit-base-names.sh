@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Which file commit -b means: by the name in a header, as it is reached, or any
 # other name of that file; what isn't below the image, or could be two, is
 # refused, and so is what is in use; then nothing is written.
+
+source ./functions.sh nbd qemu
+
 cd $d
 mkdir dir dir/sub far
 make ()

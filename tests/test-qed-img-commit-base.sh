@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # commit -b makes of a file further down what the whole disk is, and changes
 # neither the image nor what is between; with layers of any sizes and clusters.
 # Where qemu-img can do it as well the result is the same.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import os

@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What qemu-img commit makes of a backing file, raw or QED, smaller or larger
 # than the image, is what qed-img commit makes of it.  And the image is empty
 # afterwards, which QEMU's isn't.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import os

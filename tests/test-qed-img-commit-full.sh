@@ -1,16 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
-source ./functions.sh
-set -e
-set -x
-requires_nbd
 
 # A commit that fails because the base's filesystem is full leaks nothing in the
 # base, however often, and the disk stays the same.
-if [ "$(id -u)" -ne 0 ]; then
-    skip "only root can mount"
-fi
+
+source ./functions.sh nbd mount
+
 mkdir $d/small
 if ! mount -t tmpfs -o size=5M none $d/small; then
     skip "no tmpfs can be mounted here"

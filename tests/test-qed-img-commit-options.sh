@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The options, and what is left alone: -d leaves the image as it is, a backing
 # file further down is only read, an image without content changes nothing.
+
+source ./functions.sh nbd qemu
+
 cd $d
 make ()
 {

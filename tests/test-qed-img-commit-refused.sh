@@ -2,14 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What isn't committed, and then nothing at all is written.
+
+source ./functions.sh nbd qemu
+
 cd $d
 mkdir other
 truncate -s 1M base.raw other/base.raw

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # With a backing file: the same bytes as qemu-img create writes.
+
+source ./functions.sh qemu
+
 cd $d
 truncate -s 3M base.raw
 truncate -s 12345 odd.raw

@@ -2,16 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # When qed-img create returns, the image is on stable storage, and so is its
 # name: the file is synced before it gets the name and the directory after.
+
+source ./functions.sh strace
+
 mkdir $d/dir
 for i in 1 2; do                # a new file, and one that replaces it
     ASAN_OPTIONS=detect_leaks=0 strace -f -y -o $d/trace \

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What can't be created: exit code 1, a message that starts with the file and
 # names what is wrong, and nothing is left in the directory.
+
+source ./functions.sh nbd
+
 mkdir $d/dir
 cd $d/dir
 truncate -s 1M $d/base.raw

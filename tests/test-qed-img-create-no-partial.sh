@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # An error in the middle of creating: nothing is left, and a file that was
 # there before is as it was.
+
+source ./functions.sh nbd
+
 mkdir $d/dir
 "$PYTHON" - <<'END'
 import qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # qed-img create writes the header that qemu-img create does for the same
 # options, and a file of the same length.
+
+source ./functions.sh qemu
+
 same ()
 {
     rm -f $d/a.qed $d/b.qed

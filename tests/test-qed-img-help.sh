@@ -2,12 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-
 # Each verb has its --help, which the command line agrees with; and the man
 # page describes each option of it in the section of the verb.
+
+source ./functions.sh
+
 pod="$abs_top_srcdir/tools/qed-img.pod"
 qed-img --help >$d/help
 verbs=$(sed -n 's/^  qed-img \([a-z]*\) .*/\1/p' $d/help)

@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What isn't an image: exit code 1, a message, and nothing on stdout.
+
+source ./functions.sh nbd
+
 cd $d
 bad ()
 {

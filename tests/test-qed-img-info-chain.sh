@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # --backing-chain: each image in its turn, as qemu-img prints them; a chain
 # that is broken or goes round is an error that names both ends.
+
+source ./functions.sh qemu
+
 cd $d
 truncate -s 1M base.raw
 qemu-img create -q -f qed -b base.raw -F raw one.qed

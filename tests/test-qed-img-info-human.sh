@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The lines of qemu-img info, and what qemu-img doesn't tell.
+
+source ./functions.sh nbd qemu
+
 cd $d
 truncate -s 1536k base.raw
 qemu-img create -q -f qed plain.qed 10G

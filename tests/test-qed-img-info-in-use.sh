@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # qed-img info takes no locks, changes nothing and disturbs nobody.
+
+source ./functions.sh qemu
+
 qemu-img create -q -f qed $d/x.qed 10M
 state_of $d/x.qed >$d/before
 qed-img info $d/x.qed

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The JSON of qemu-img info: the same keys, the same values; format-specific
 # is more than QEMU tells of QED.
+
+source ./functions.sh nbd qemu
+
 cd $d
 truncate -s 1536k base.raw
 qemu-img create -q -f qed plain.qed 10G

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # Names in a header that look like a protocol's: the file of that name if
 # there is one, beside the image, else nothing that is followed.
+
+source ./functions.sh qemu
+
 cd $d
 mkdir imgs
 make ()

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-requires_nbd
-
 # A chain of sparse disks of 64T is mapped at once, and a million entries come
 # as they are found, in little memory.
+
+source ./functions.sh qemu nbd
+
 cd $d
 truncate -s 8T base.raw ||
     skip "this filesystem has no files of 8T"

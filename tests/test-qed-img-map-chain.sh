@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Which backing files are looked at, and who else may have them open.  The
 # advice is about options of qed-img's.
+
+source ./functions.sh nbd qemu
+
 cd $d
 mkdir imgs other
 truncate -s 1M other/base.raw

@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Of random chains map says what qemu-img says, to the byte: what is merged,
 # where layers end, holes, zero clusters, ranges; in directories, too.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import os

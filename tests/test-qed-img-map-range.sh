@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # The options -s and -l, and disks that have nothing there.
+
+source ./functions.sh qemu
+
 cd $d
 qemu-img create -q -f qed x.qed 1234k
 qemu-io -f qed -c 'write -P 1 64k 128k' -c 'write -z 512k 64k' x.qed >/dev/null

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # What two ranges have is marked: data clusters in both of them, an L2 table
 # in the second one, which isn't listed again.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

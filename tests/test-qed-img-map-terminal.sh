@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # On a terminal there is a summary after the table; elsewhere there isn't.
+
+source ./functions.sh nbd
+
 cd $d
 cat >run-on-terminal.py <<'END'
 import os, pty, shlex, sys

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # map --totals: the sums, and a bar for each layer that has data, are those of
 # the extents that map lists; as JSON, too; and nothing else is printed.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import collections, json, os, random, re
 import qedimg, qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Ranges that can't be read are told, all others are printed nevertheless, and
 # the exit code says that something is wrong.  No name commands a terminal.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import json

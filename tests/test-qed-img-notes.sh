@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program nbdcopy
-
 # What the man page's NOTES say to do where qemu-img has something that qed-img
 # doesn't, word for word; and all options of qemu-img's are either qed-img's, or
 # named there.
+
+source ./functions.sh nbd qemu nbdcopy
+
 pod="$abs_top_srcdir/tools/qed-img.pod"
 sed -n '/^This is different from qemu-img/,/^=head1/p' $pod >$d/notes
 cd $d

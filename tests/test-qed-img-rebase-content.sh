@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # On another backing file the disk is what it was, and what qemu-img rebase
 # makes of it.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import random

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What an image can't be rebased onto: exit code 1, a message, no change.
+
+source ./functions.sh nbd qemu
+
 mkdir $d/dir
 cd $d/dir
 truncate -s 1M base.raw

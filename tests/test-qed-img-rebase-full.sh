@@ -1,17 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
-source ./functions.sh
-set -e
-set -x
-requires_nbd
 
 # A rebase that fails because the filesystem is full, however often, leaks
 # nothing: the image is as long as what it has got, is clean, and the disk is
 # the same.
-if [ "$(id -u)" -ne 0 ]; then
-    skip "only root can mount"
-fi
+
+source ./functions.sh nbd mount
+
 mkdir $d/small
 if ! mount -t tmpfs -o size=6M none $d/small; then
     skip "no tmpfs can be mounted here"

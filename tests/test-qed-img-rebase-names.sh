@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_qemu
-
 # The backing file's name has to fit into the header clusters, and leave alone
 # what else is there.
+
+source ./functions.sh qemu
+
 cd $d
 name ()
 {

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # With -U a rebase reads backing files, old and new, that somebody writes; but
 # not an image that is itself in use.  Without it the message says so.
+
+source ./functions.sh nbd qemu
+
 cd $d
 make ()
 {

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # rebase -u changes the name and nothing else: as qemu-img does.
+
+source ./functions.sh nbd qemu
+
 cd $d
 truncate -s 1M a.raw
 qemu-img create -q -f qed a.qed 1M

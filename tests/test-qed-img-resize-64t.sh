@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A disk of 64 TiB takes as little time and memory as a small one, to grow, to
 # rebase and to shrink, on top of nothing or of as large a hole.
+
+source ./functions.sh nbd
+
 cd $d
 qed-img create -q huge.qed 64T
 on_disk huge.qed "h.pwrite (b'data', 16 << 40)"

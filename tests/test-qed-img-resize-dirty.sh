@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An image that wasn't closed is checked before it's resized; one that can't be
 # repaired without loss isn't resized.  Afterwards it's clean.
+
+source ./functions.sh nbd qemu
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

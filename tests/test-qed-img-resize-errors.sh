@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What can't be resized: exit code 1, a message that names the file, what is
 # wrong and what to do; and the file is as before.
+
+source ./functions.sh nbd qemu
+
 cd $d
 bad ()
 {

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A larger disk: the same image as qemu-img resize makes, and zeros at the end.
+
+source ./functions.sh nbd qemu
+
 cd $d
 for o in cluster_size=64k cluster_size=4k,table_size=2 \
          $(some cluster_size=1M,table_size=16); do

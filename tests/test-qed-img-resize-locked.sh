@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An image in use, by nbdkit or QEMU, for reading or writing, is neither
 # resized nor rebased, and not a byte of it changes.
+
+source ./functions.sh nbd qemu
+
 cd $d
 truncate -s 1M base.raw
 qemu-img create -q -f qed x.qed 1M

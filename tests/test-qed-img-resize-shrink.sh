@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A smaller disk, with --shrink only: its start stays, the space is given back,
 # and what was cut off doesn't come back, however the disk grows again.
+
+source ./functions.sh nbd qemu
+
 cd $d
 for o in cluster_size=64k cluster_size=4k,table_size=2 \
          $(some cluster_size=1M,table_size=2); do

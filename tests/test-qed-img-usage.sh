@@ -2,11 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-
 # The command line, apart from what a verb does with its own.
+
+source ./functions.sh
+
 version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" \
               "$abs_top_builddir/config.log")
 qed-img --version >$d/out

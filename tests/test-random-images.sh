@@ -2,17 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_punch_hole
-
 # Images made up at random: geometry, places, sound and unsound entries,
 # holes in the file.  Each is compared with the model byte for byte; and what
 # extents call zeros must be zeros.  To look further:
 #
 #     make check TESTS=test-random-images.sh QED_SEED=1000 QED_ROUNDS=500
+
+source ./functions.sh nbd punch-hole
+
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An image on which a QEMU was killed: NEED_CHECK is set.  Reading it needs
 # no check and does not change it.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/dirty.qed 10M
 qemu-io -f qed -c 'write -P 7 1234567 200k' -c flush -c 'sigraise 9' \
         $d/dirty.qed || :

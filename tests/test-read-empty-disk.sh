@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # A disk of 0 bytes.
+
+source ./functions.sh nbd qemu
+
 qemu-img create -q -f qed $d/0.qed 0
 start_nbdkit qed $d/0.qed
 test "$(nbdinfo --size "$uri")" = 0

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Unknown compat and autoclear bits don't matter to a reader, neither does
 # NEED_CHECK, and NO_PROBE means nothing without a backing file.  Nor do the
 # fields of a backing file's name.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 

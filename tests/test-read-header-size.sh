@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # More than one header cluster, filled with something foreign: up to just
 # under the format's limit of 4 GiB.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

@@ -2,17 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # An error of the host's filesystem that NBD has no word for is an I/O error
 # to the client, not one of its making, and the message says what it was.
+
+source ./functions.sh nbd strace
+
 "$PYTHON" - <<'END'
 import os, qedimg
 img = qedimg.Image(1 << 20)

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Four connections with many requests under way on each, on an image with
 # many more tables than the smallest cache can hold.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import errno, random
 import nbd, qedimg, qedtest

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Disks of all sorts of sizes, written at both ends by QEMU: all that QEMU
 # reads, nbdkit does.
+
+source ./functions.sh nbd qemu
+
 for size in 512 1024 65024 65536 66048 1234944 2147483136 2147484160 64T; do
     f=$d/$size.qed
     qemu-img create -q -f qed $f $size

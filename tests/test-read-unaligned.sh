@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Requests of any length at any byte: in a cluster, over borders of clusters
 # and of L2 tables, up to the end of a disk which ends inside a cluster, and
 # as large as NBD clients send them.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Whatever a client does with -r: not one byte of the image changes, nor its
 # times or size.  (I10)
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(40 << 20, features=qedimg.F_NEED_CHECK,

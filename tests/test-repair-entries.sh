@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # An image marked NEED_CHECK is checked when the first client comes that may
 # write: entries that can't be followed are cleared, lost space at the end is
 # cut off, a debug message says so.  With -r nothing changes.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, re
 import qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A cluster that is used twice can't be repaired in passing: an image marked
 # NEED_CHECK with such a one isn't opened for writing, a message says what
 # to do, and nothing changes.  With -r it's served.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 

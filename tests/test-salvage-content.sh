@@ -2,18 +2,14 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy
-
 # salvage=true: what is damaged reads as zeros and is no data, everything else
 # as ever, and each range is said once, in disk order, with the file that is
 # damaged.  Images and chains are made up at random.  To look further:
 #
 #     make check TESTS=test-salvage-content.sh QED_SEED=1000 QED_ROUNDS=500
+
+source ./functions.sh nbd nbdcopy
+
 "$PYTHON" - <<'END'
 import os, random, re, subprocess
 import qedimg, qedtest

@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy
-
 # salvage=true on a chain: damage in a lower layer is said with its own file,
 # not where a layer above hides it; damage in an upper one hides the layers
 # below, where the disk reads as zeros.
+
+source ./functions.sh nbd nbdcopy
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

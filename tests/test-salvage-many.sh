@@ -2,15 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdcopy
-
 # Of many damages with salvage=true 1000 are said one by one, then the sum of
 # the others, and of all.
+
+source ./functions.sh nbd nbdcopy
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # With salvage=true nothing can be written, with -r and without, and the image
 # stays as it is, also one which wants a check before it is written.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import qedimg

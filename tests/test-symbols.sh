@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_program nm
-
 # The plugin exports its entry point and its debug flags, nothing else.
+
+source ./functions.sh nm
+
 nm -D --defined-only "$plugin" | cut -d' ' -f3 | sort >$d/symbols
 cat $d/symbols
 grep -x plugin_init $d/symbols

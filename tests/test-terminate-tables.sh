@@ -2,17 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_filter delay log
-
 # SIGTERM while all tables of a large image are being read, on a storage that
 # takes minutes for that: nbdkit ends, and the image is what it was.
-if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3; then
-    skip "no FUSE here"
-fi
+
+source ./functions.sh nbd filter:delay,log fuse
+
 "$PYTHON" - <<'END'
 import struct
 import qedimg, qedtest

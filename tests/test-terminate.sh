@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # SIGTERM, SIGINT, or the end of captive nbdkit's command: whatever was
 # acknowledged is in the image, which is clean, even if clients are still there
 # with requests in flight.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import contextlib, os, random, signal, subprocess, sys
 import nbd, qedimg, qedtest

@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Names may contain characters which command a terminal, or change the order
 # or the lines in which the text around them is shown.  None of them gets out:
 # text has them masked or escaped, JSON has them as \u and so keeps the name.
+
+source ./functions.sh nbd
+
 cd $d
 "$PYTHON" - <<'END'
 import json

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # The ./nbdkit of the build directory runs the plugin that was just built
 # under its short name, and everything else as it is.
+
+source ./functions.sh nbd
+
 "$PYTHON" -c 'import os, qedimg
 qedimg.Image (1 << 20).save (os.environ["d"] + "/x.qed")'
 nbdkit qed --dump-plugin | grep -x "path=$plugin"

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Places on the disk and in the file that 32 bits can't count.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Writes at every alignment and of many lengths, in geometries small and
 # large, around all borders that there are: of sectors, clusters, L2 slices,
 # L2 tables, the disk.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

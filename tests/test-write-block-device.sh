@@ -2,18 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_program losetup
-
 # An image in a block device, which can't grow: what is allocated can be
 # written, anything else is out of space, and that costs nothing.
-if [ "$(id -u)" -ne 0 ] || ! losetup -f; then
-    skip "no loop devices for this user"
-fi
+
+source ./functions.sh nbd qemu loop
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(40 << 20, 65536, 4)

@@ -2,16 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Four connections with 16 requests in flight each, writes, zeros, trims,
 # reads and flushes in any mix: each answer and in the end each byte is as in
 # the model.  Requests in flight never share a byte, but clusters, L2 slices
 # and tables all the time.  (I1, I8)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Many clients which come at the same time are the first: the image is made
 # writable, and repaired, once.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import threading
 import qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_punch_hole
-
 # What extents say follows what is written: never is data called zeros, not
 # where there was a hole in a cluster before; what wasn't written, and what
 # was trimmed, is a hole.
+
+source ./functions.sh nbd punch-hole
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

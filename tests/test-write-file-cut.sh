@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # A file that someone without respect for locks cuts while it is written: the
 # next flush, allocation beyond, or the end of nbdkit says so, and the image isn't
 # made as long as it was again, and called clean, as if nothing were lost.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import qedimg, qedtest

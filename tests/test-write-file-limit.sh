@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The file may not grow as it has to (ulimit -f, which sends a signal too):
 # the client hears that there is no space, and the server lives on.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random, resource
 import nbd, qedimg, qedtest

@@ -2,13 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program nbdinfo
-
 # What an export says that it can do, writable and with -r.
+
+source ./functions.sh nbd nbdinfo
+
 "$PYTHON" - <<'END'
 import json
 import nbd, qedimg, qedtest

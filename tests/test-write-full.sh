@@ -2,18 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # The host's filesystem is full: the client hears so, what was there stays,
 # trying again and again costs next to nothing, and once there is room things
 # go on.
-if [ "$(id -u)" -ne 0 ]; then
-    skip "only root can mount"
-fi
+
+source ./functions.sh nbd qemu mount
+
 mkdir $d/small
 if ! mount -t tmpfs -o size=3M none $d/small; then
     skip "no tmpfs can be mounted here"

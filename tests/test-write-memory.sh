@@ -2,14 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-skip_if_instrumented "the size of memory"
-
 # A disk of 1 TiB that is written all over takes little more memory than
 # cache-size.  (I7)
+
+source ./functions.sh nbd
+skip_if_instrumented "the size of memory"
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # An image that may be read but not written becomes a read-only export,
 # and a debug message says why.
+
+source ./functions.sh nbd
+
 if [ "$(id -u)" -eq 0 ]; then
     # As somebody else, who can reach the plugin.
     requires_program setpriv

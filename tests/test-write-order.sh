@@ -2,19 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # System calls on the image file, as they follow from what the client does:
 # NEED_CHECK is durable before anything else changes; data is written before
 # the entry that points to it; a write in place is one call; flush and FUA
 # sync; at the end all is durable before the mark goes.  (I3, I5, I6)
+
+source ./functions.sh nbd strace
+
 cat >$d/client.py <<'END'
 import os, sys
 import nbd

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Requests in flight at the same time that overlap: each sector is as one
 # order of them makes it, and what is beside them stays.  Into unallocated,
 # zero and data clusters.  (I8)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import itertools, random
 import qedimg, qedtest

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Bytes after the last whole cluster of the file aren't part of the image, and
 # don't get into new clusters, of which only a part is written, nor into new
 # tables.  What nobody refers to isn't used again either.  (I2)
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 

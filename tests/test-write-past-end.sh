@@ -2,15 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # An entry that points past the end of the file when it's opened doesn't become
 # an alias of a cluster that belongs to another when the file grows over that
 # place: not while it's open, and not for who opens it the next time.  If that
 # can't be had, nothing may be allocated.  (I9)
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import nbd, qedimg, qedtest
 

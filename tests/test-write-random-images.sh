@@ -2,16 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Images made up at random, geometry and places, are written at random.  To
 # look further:
 #
 #     make check TESTS=test-write-random-images.sh QED_SEED=1000 QED_ROUNDS=500
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

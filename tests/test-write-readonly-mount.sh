@@ -2,16 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # An image on a filesystem that is mounted read-only becomes a read-only
 # export, until the filesystem can be written.
-if [ "$(id -u)" -ne 0 ]; then
-    skip "only root can mount"
-fi
+
+source ./functions.sh nbd mount
+
 mkdir $d/mnt
 if ! mount -t tmpfs -o size=1M none $d/mnt; then
     skip "no tmpfs can be mounted here"

@@ -2,14 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # Requests up to the largest that NBD servers take, 64 MiB, which span
 # tens of L2 tables: into unallocated space, over what is there, over both.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import random
 import qedimg, qedtest

@@ -2,19 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # Once the host has failed to make data durable nobody can tell what is on
 # disk: the flush fails, and so does every later write and flush, though the
 # kernel would say that all is well.  Reading goes on.  The image stays marked
 # NEED_CHECK.  (I5, I6)
+
+source ./functions.sh nbd strace
+
 cat >$d/client.py <<'END'
 import sys
 import nbd, qedtest

@@ -2,15 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Entries that can't be followed in an image that claims to be clean: what
 # they map can't be written, the rest can.  Once seen, the image isn't called
 # clean any more when something is written, so that it's repaired the next
 # time.  (I6, I9)
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import nbd, qedimg, qedtest
 

@@ -2,15 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-
 # What was zeroed reads as zeros and what is beside it as before: of clusters
 # unallocated, zero and with data, each kind of request, at any alignment.
 # After a trim there are zeros or what was there.
+
+source ./functions.sh nbd qemu
+
 "$PYTHON" - <<'END'
 import itertools, random
 import nbd, qedimg, qedtest

@@ -2,13 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Fast zero is fast or refused, and has the same result as a slow one: on a
 # tmpfs, too, which can't zero a range but can punch it and allocate it again.
+
+source ./functions.sh nbd
+
 if [ "$(stat -f -c %T /dev/shm)" != tmpfs ] || [ ! -w /dev/shm ]; then
     skip "no tmpfs here"
 fi

@@ -2,16 +2,12 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_qemu
-requires_punch_hole
-
 # The host gets back the space of what was trimmed, or zeroed with leave to
 # trim, at once; not of what was zeroed without.  And doing so again and again
 # doesn't make the file grow.
+
+source ./functions.sh nbd qemu punch-hole
+
 "$PYTHON" - <<'END'
 import os, random
 import nbd, qedimg, qedtest

@@ -2,17 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-requires_program strace
-if [ -n "$NBDKIT_VALGRIND" ]; then
-    skip "strace and valgrind don't go together"
-fi
-
 # On a filesystem that can't punch holes zeros are written, a trim does
 # nothing, and there is no fast zero.
+
+source ./functions.sh nbd strace
+
 cat >$d/client.py <<'END'
 import os, sys
 import nbd, qedimg, qedtest

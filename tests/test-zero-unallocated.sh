@@ -2,12 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-source ./functions.sh
-set -e
-set -x
-requires_nbd
-
 # Zero and trim of what reads as zeros anyway change nothing in the image.
+
+source ./functions.sh nbd
+
 "$PYTHON" - <<'END'
 import os
 import nbd, qedimg, qedtest
