@@ -19,6 +19,8 @@ RAW = os.path.join(qedtest.TMP, "g.raw")
 
 
 def built(cluster_size, table_size):
+    """An image from qedimg.py of the largest size.  CLUSTER_SIZE is in bytes,
+    TABLE_SIZE in clusters, here and below."""
     size = qedimg.max_size(cluster_size, table_size)
     img = qedimg.Image(size, cluster_size, table_size, header_size=3,
                        l1_at=4, seed=cluster_size * table_size)
@@ -40,6 +42,8 @@ def built(cluster_size, table_size):
 
 
 def qemu(cluster_size, table_size):
+    """An image that qemu-img and qemu-io write.  Returns whether they do: QEMU
+    refuses some geometries."""
     span = table_size * cluster_size // 8 * cluster_size
     size = min(qedimg.max_size(cluster_size, table_size),
                span + (64 << 20) + 3 * 512)
@@ -89,6 +93,8 @@ def qemu(cluster_size, table_size):
 
 
 def created(cluster_size, table_size):
+    """Images that qed-img creates.  Returns whether qemu-img makes them
+    too."""
     options = f"cluster_size={cluster_size},table_size={table_size}"
     for size in (qedimg.max_size(cluster_size, table_size), 1000 * 512):
         if os.path.exists(PATH):

@@ -23,7 +23,7 @@ KINDS = (BAD_ENTRY, SHARED_TABLE, IN_TABLE, SHARED_DATA)
 
 
 def merged(ranges):
-    """Ranges (start, end), sorted, neighbours merged."""
+    """Ranges (start, end) sorted, with neighbours merged."""
     result = []
     for start, end in sorted(ranges):
         if result and result[-1][1] == start:
@@ -34,9 +34,13 @@ def merged(ranges):
 
 
 class Check:
-    """What is wrong with an image: the rules of QED-FORMAT.md.  Of two owners
-    of a table the one with the lower L1 index is right; of two owners of a
-    cluster the one whose table is nearer to the start of the file."""
+    """What is wrong with an image, by the rules of QED-FORMAT.md.
+
+    Of two owners of a table the one with the lower L1 index is right.  Of two
+    owners of a cluster it is the one whose table is nearer to the start of the
+    file.  Damages are ranges (start, end) of the disk in bytes; end is in
+    bytes of the file; total, allocated, fragmented and leaks count clusters.
+    """
 
     def __init__(self, path):
         self.model = m = qedimg.Model(path)
@@ -103,9 +107,11 @@ class Check:
             self.used.add(e // self.cs)
 
     def close(self):
+        """Close the image."""
         self.model.close()
 
     def status(self):
+        """The exit code of "qed-img check"."""
         return 2 if self.corruptions else 3 if self.leaks else 0
 
     def json(self, path, **more):
@@ -122,8 +128,12 @@ class Check:
 
 
 def check(path, *args, status=0):
-    """Run "qed-img check".  Returns stdout, stderr, and what the one with
-    the ranges lists: {kind: [(start, end)]}, {kind: number behind the end}."""
+    """Run "qed-img check", which must exit with STATUS.
+
+    Returns stdout, stderr, and what the one with the ranges lists: {kind:
+    [(start, end)]} in bytes of the disk, and {kind: number of damages past its
+    end}.
+    """
     out, err = qedtest.qed_img("check", *args, path, status=status)
     kind, ranges, beyond = None, {}, {}
     for line in (err if "--output=json" in args else out).splitlines():
@@ -145,7 +155,7 @@ def check(path, *args, status=0):
 
 
 def expect(path, *args):
-    """The output in both forms is what the model says."""
+    """Both forms of the output of "qed-img check" are what the model says."""
     c = Check(path)
     want = {k: merged(r) for k, r in c.damages.items() if r or c.beyond[k]}
     beyond = {k: n for k, n in c.beyond.items() if n}
@@ -165,7 +175,8 @@ def expect(path, *args):
 
 
 def random_image(seed, damages=True):
-    """An image with whatever can be wrong, and space that is lost."""
+    """An Image with whatever can be wrong, unless not DAMAGES, and leaked
+    clusters."""
     r = random.Random(seed)
     cs, ts = r.choice((4096, 4096, 8192, 65536)), r.choice(qedimg.TABLE_SIZES)
     size = min(qedimg.max_size(cs, ts),
@@ -201,8 +212,8 @@ def random_image(seed, damages=True):
 
 
 def content(path):
-    """What the disk has where anything is mapped: {number of a cluster: bytes,
-    or ZERO or UNSOUND}."""
+    """The content of the disk where anything is mapped: {number of a cluster:
+    its bytes, or ZERO or UNSOUND}."""
     m = qedimg.Model(path)
     cs = m.cluster_size
     result = {}
@@ -217,12 +228,13 @@ def content(path):
 
 
 def expect_clean(path):
-    """Nothing is wrong, and the file is as short as can be."""
+    """Nothing is wrong, and the file is as short as it can be."""
     qedimg.References(path).check_clean()
     c = expect(path)
     assert c.status() == 0 and c.model.file_size == c.end, path
 
 
 def peak_memory():
-    """Of the children that have ended, in bytes."""
+    """The peak of the resident memory of the children that have ended, in
+    bytes."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

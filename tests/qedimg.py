@@ -62,20 +62,26 @@ MAX_SIZE = (1 << 63) - 512
 
 
 def max_size(cluster_size, table_size):
-    """The largest disk that a geometry maps and that can be served."""
+    """The size in bytes of the largest disk that a geometry (CLUSTER_SIZE in
+    bytes, TABLE_SIZE in clusters) can map and NBD can serve."""
     n = table_size * cluster_size // 8
     return min(n * n * cluster_size, MAX_SIZE)
 
 
 def pattern(seed, cluster, n):
-    """N bytes which are different in each cluster, and nowhere zero."""
+    """N bytes that differ from cluster to cluster, none of them zero."""
     r = random.Random(f"{seed}/{cluster}")
     return r.randbytes(n).replace(b"\0", b"\1")
 
 
 class Image:
-    """An image to be built.  Clusters named AT are numbers of clusters in
-    the file; other clusters are numbers of guest clusters."""
+    """An image to be built.
+
+    SIZE and CLUSTER_SIZE are in bytes; TABLE_SIZE and HEADER_SIZE are in
+    clusters.  AT is the number of a cluster in the file; CLUSTER is the number
+    of a cluster of the disk.  L1_AT is an AT.  OFFSET is in bytes from the
+    start of the file, except where it says otherwise.
+    """
 
     def __init__(self, size, cluster_size=65536, table_size=4,
                  header_size=1, l1_at=None, features=0, compat_features=0,
@@ -115,38 +121,48 @@ class Image:
             self.bytes.append((HEADER_BYTES, name))
 
     def alloc(self, n=1, at=None):
-        """N clusters of the file, at its end or from cluster AT on."""
+        """Take N clusters of the file: from cluster AT on, or at the end.
+
+        Returns the number of the first.
+        """
         if at is None:
             at = self.end
         self.end = max(self.end, at + n)
         return at
 
     def table(self, i, at=None):
-        """Make L2 table I if there is none.  Returns where it is."""
+        """Make L2 table I (its index in the L1 table) at cluster AT of the
+        file, if there is none.  Returns the number of its first cluster."""
         if i not in self.tables:
             self.tables[i] = self.alloc(self.table_size, at)
             self.l1_entry(i, self.tables[i] * self.cluster_size)
         return self.tables[i]
 
     def l1_entry(self, i, value):
-        """Override an L1 entry."""
+        """Override L1 entry I.  VALUE goes into the file as it is."""
         self.entries[self.l1_at * self.cluster_size + 8 * i] = value
 
     def entry(self, cluster, value):
-        """Override an L2 entry."""
+        """Override the L2 entry of CLUSTER.  VALUE goes into the file as it
+        is."""
         at = self.table(cluster // self.n)
         offset = at * self.cluster_size + 8 * (cluster % self.n)
         self.entries[offset] = value
 
     def zero(self, cluster):
-        """Make a zero cluster."""
+        """Make CLUSTER a zero cluster."""
         self.entry(cluster, 1)
 
     def data(self, cluster, content=None, at=None):
-        """Make a data cluster.  CONTENT is bytes for its start, or a dict
-        {offset in the cluster: bytes}; by default a pattern that fills
-        clusters up to 64 KiB and is at both ends and in the middle of
-        larger ones.  The rest is a hole in the file."""
+        """Make CLUSTER a data cluster, at cluster AT of the file or at its
+        end.
+
+        CONTENT is the bytes at its start, or a dict {offset in the cluster, in
+        bytes: bytes}.  The default is a pattern: it fills a cluster of up to
+        64 KiB, and is at both ends and in the middle of a larger one.  The
+        rest is a hole in the file.  Returns the number of the cluster in the
+        file.
+        """
         cs = self.cluster_size
         self.table(cluster // self.n)
         at = self.alloc(1, at)
@@ -166,18 +182,21 @@ class Image:
         return at
 
     def poke(self, offset, b):
-        """Override bytes of the file."""
+        """Override the bytes of the file from OFFSET (in bytes) on with B."""
         self.pokes.append((offset, b))
 
     def file_size(self):
+        """The length of the file, in bytes."""
         if self.length is not None:
             return self.length
         return self.end * self.cluster_size + len(self.tail)
 
     def header_bytes(self):
+        """The header as the file has it: HEADER_BYTES bytes."""
         return HEADER.pack(*(self.header[name] for name, _ in FIELDS))
 
     def save(self, path):
+        """Write the image to PATH.  Returns PATH."""
         length = self.file_size()
         with open(path, "wb") as f:
             fd = f.fileno()
@@ -212,8 +231,11 @@ class Unsound(Exception):
 
 
 class Run:
-    """Guest bytes [start, end) of one kind.  For DATA, OFFSET is where
-    they are in the file; for UNSOUND it's the entry's value."""
+    """Bytes [start, end) of the disk, all of one kind.
+
+    OFFSET is in bytes.  For DATA it is where the bytes are in the file; for
+    UNSOUND it is the value of the entry.
+    """
 
     def __init__(self, start, end, kind, offset=None):
         self.start, self.end = start, end
@@ -224,16 +246,20 @@ class Run:
 
 
 def read_below(below, offset, length):
-    """Read as unallocated clusters over BELOW do."""
+    """Read LENGTH bytes from OFFSET on as an overlay reads its unallocated
+    clusters.  BELOW, the backing file, is a Model, a Disk or None; past its
+    end there are zeros."""
     n = 0 if below is None else max(0, min(length, below.size - offset))
     return (below.read(offset, n) if n else b"") + bytes(length - n)
 
 
 class Model:
-    """What an image contains that nobody changes.  What is UNALLOCATED reads
-    as BELOW does, which has a size and a method read as a Model has; where
-    that ends, or if there is none, as zeros.  The backing file that the header
-    names is not looked at."""
+    """The content of an image that nothing changes.
+
+    An UNALLOCATED cluster reads as BELOW does: a Model or a Disk, with a size
+    in bytes and a method read.  Past the end of BELOW, or without one, it
+    reads as zeros.  The backing file that the header names is not looked at.
+    """
 
     def __init__(self, path, below=None):
         self.path, self.below = path, below
@@ -252,6 +278,7 @@ class Model:
         self._pages = {}            # of tables
 
     def close(self):
+        """Close the file."""
         os.close(self.fd)
 
     def _sound(self, entry, length, own_table=None):
@@ -275,7 +302,11 @@ class Model:
         return ENTRY.unpack_from(self._pages[page], within)[0]
 
     def lookup(self, cluster):
-        """(kind, file offset or entry) of a guest cluster."""
+        """Find cluster CLUSTER of the disk.
+
+        Returns its kind, and for DATA its offset in the file in bytes, for
+        UNSOUND the value of the entry.
+        """
         i, j = divmod(cluster, self.n)
         table = self._entry(self.header["l1_table_offset"], i)
         if table == 0:
@@ -292,7 +323,7 @@ class Model:
         return DATA, entry
 
     def read(self, offset, length):
-        """The bytes of a range, or Unsound."""
+        """Read LENGTH bytes of the disk from OFFSET on; may raise Unsound."""
         assert 0 <= offset and offset + length <= self.size
         result = []
         while length > 0:
@@ -314,7 +345,8 @@ class Model:
         return b"".join(result)
 
     def data_segments(self, offset, length):
-        """The parts of a range of the file which aren't holes."""
+        """The parts (start, end) of LENGTH bytes of the file from OFFSET on
+        that are not holes, in bytes."""
         end = offset + length
         while offset < end:
             try:
@@ -368,8 +400,11 @@ class Model:
                     yield Run(start, end, DATA, entry)
 
     def runs(self):
-        """The disk from its start to its end.  Each DATA cluster is a run
-        of its own, others are merged with neighbours of their kind."""
+        """The Runs of the disk from its start to its end.
+
+        Each DATA cluster is a Run of its own.  Any other is merged with
+        neighbours of its kind.
+        """
         if self._runs is None:
             result = []
 
@@ -392,7 +427,7 @@ class Model:
 
 
 class References:
-    """Who refers to which cluster of an image file: each cluster once, or
+    """The references to each cluster of an image file: one to each, or
     something is wrong."""
 
     def __init__(self, path):
@@ -430,16 +465,17 @@ class References:
         self.leaks = self.file_size // cs - len(count)
 
     def need_check(self):
+        """Does the header have F_NEED_CHECK?"""
         return bool(self.header["features"] & F_NEED_CHECK)
 
     def check_consistent(self):
-        """Nothing is wrong but, perhaps, that space is lost."""
+        """Nothing is wrong, except perhaps leaked clusters."""
         assert not self.unsound, [hex(e) for e in self.unsound[:10]]
         assert not self.duplicates, self.duplicates[:10]
 
     def check_clean(self, leaks=False):
-        """As a writer has to leave an image.  LEAKS: there may be some, made
-        by another."""
+        """The image is as a writer must leave it.  LEAKS: leaked clusters are
+        allowed, as an earlier writer may have made them."""
         self.check_consistent()
         assert not self.need_check()
         assert self.file_size == self.used_end, (self.file_size,

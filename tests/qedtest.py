@@ -38,7 +38,7 @@ REPORT = re.compile(r"runtime error:|Sanitizer: ")
 
 
 def some(cases, n=8):
-    """All of the cases; but under valgrind, where a server takes a second to
+    """All of the cases.  Under valgrind, where a server takes a second to
     start, only N of them, from the first to the last."""
     cases = list(cases)
     if not os.environ.get("NBDKIT_VALGRIND") or len(cases) <= n:
@@ -47,6 +47,10 @@ def some(cases, n=8):
 
 
 def connect(uri):
+    """A connection to the server at URI, which can ask for extents.
+
+    libnbd sends it requests that are out of range, too.
+    """
     h = nbd.NBD()
     h.add_meta_context("base:allocation")
     h.set_strict_mode(0)
@@ -96,6 +100,7 @@ class Server:
             return f.read()
 
     def pid(self):
+        """The process that serves."""
         with open(self.pidfile) as f:
             return int(f.read())
 
@@ -105,12 +110,13 @@ class Server:
             return int(re.search(key + r":\s+(\d+) kB", f.read())[1]) * 1024
 
     def connect(self):
+        """A connection, which is closed when the server stops."""
         h = connect(self.uri)
         self.handles.append(h)
         return h
 
     def kill(self):
-        """End it without a chance to put anything in order."""
+        """End it with SIGKILL, with no chance to put anything in order."""
         self.process.kill()
         self.process.wait()
         self.handles.clear()
@@ -168,7 +174,7 @@ def connection_refused(s, regex):
 
 
 def wait_until(what, seconds=60):
-    """Wait for the function to return something true."""
+    """Wait at most SECONDS until the function WHAT returns something true."""
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, what
@@ -176,7 +182,8 @@ def wait_until(what, seconds=60):
 
 
 def on_terminal(*args):
-    """Run qed-img with stdout on a terminal; its exit code and what it wrote."""
+    """Run qed-img with stdout on a terminal.  Returns its exit code and what
+    it wrote."""
     master, slave = pty.openpty()
     p = subprocess.Popen([*shlex.split(os.environ["QED_IMG"]), *args],
                          stdin=subprocess.DEVNULL, stdout=slave)
@@ -195,7 +202,8 @@ def on_terminal(*args):
 
 
 def qed_img(*args, status=0):
-    """Run qed-img.  Returns what it wrote to stdout and stderr."""
+    """Run qed-img, which must exit with STATUS.  Returns what it wrote to
+    stdout and stderr."""
     p = subprocess.run([*shlex.split(os.environ["QED_IMG"]), *args],
                        stdin=subprocess.DEVNULL, capture_output=True,
                        timeout=120)
@@ -215,6 +223,7 @@ def run(*args):
 
 
 def punch_hole(path, offset, n):
+    """Make a hole of N bytes from OFFSET on in the file."""
     run("fallocate", "-p", "-n", "-o", str(offset), "-l", str(n), path)
 
 
@@ -244,7 +253,8 @@ def check_bytes(got, want, offset):
 
 
 def check_read(h, model, offset, length):
-    """One read request is answered as the model says, be it EIO."""
+    """One read request of LENGTH bytes is answered as the model says, also if
+    that is EIO."""
     try:
         want = model.read(offset, length)
     except qedimg.Unsound:
@@ -254,7 +264,7 @@ def check_read(h, model, offset, length):
 
 
 def check_range(h, model, start, end):
-    """A range of any length, in requests of at most CHUNK."""
+    """Bytes [start, end) of the disk, in requests of at most CHUNK bytes."""
     for offset in range(start, end, CHUNK):
         check_read(h, model, offset, min(CHUNK, end - offset))
 
@@ -285,8 +295,8 @@ def _check_unsound(h, model, run):
 
 
 def check_content(h, model):
-    """The whole disk.  Of long stretches without data, in the image or in
-    a large cluster, only places are read."""
+    """The whole disk.  In a long stretch without data, in the image or in a
+    large cluster, only some places are read."""
     assert h.get_size() == model.size, h.get_size()
     for run in model.runs():
         if run.kind == UNSOUND:
@@ -343,7 +353,10 @@ Extent = collections.namedtuple("Extent", "start end flags")
 
 
 def block_status(h, offset, length, req_one=False):
-    """One request.  Returns the extents, as the server sent them."""
+    """One request for the extents of LENGTH bytes from OFFSET on.
+
+    Returns Extents as the server sent them, in bytes of the disk.
+    """
     result = []
     pos = offset
 
@@ -364,8 +377,8 @@ def block_status(h, offset, length, req_one=False):
 
 
 def extents(h, start=0, end=None, req_one=False):
-    """The extents of a range, cut at its end, neighbours of the same kind
-    merged."""
+    """The extents of bytes [start, end) of the disk, cut at END, with
+    neighbours of the same kind merged."""
     if end is None:
         end = h.get_size()
     result = []
@@ -384,9 +397,12 @@ def extents(h, start=0, end=None, req_one=False):
 
 
 def check_extents(h, model, start=0, end=None, got=None):
-    """Extents say what the model says: what isn't allocated, or is a zero
-    cluster, is a hole that reads as zeros; an unsound cluster isn't; data
-    may be one only where it is zeros."""
+    """The extents of bytes [start, end) of the disk agree with the model.
+
+    An unallocated or zero cluster is a hole that reads as zeros.  An unsound
+    cluster is neither.  Data may be reported as zeros only where it is zeros.
+    GOT: the extents, if the caller has them already.
+    """
     if end is None:
         end = model.size
     if got is None:
@@ -416,8 +432,8 @@ def check_extents(h, model, start=0, end=None, got=None):
 
 
 def check_all(h, model):
-    """Content and extents.  A disk that takes too many requests for its
-    extents is looked at where its runs begin and end."""
+    """Content and extents.  Where a disk's extents would take too many
+    requests, only those at the borders of runs are compared."""
     check_content(h, model)
     if model.size <= 1 << 40:
         if model.size:
@@ -442,9 +458,11 @@ def serve_and_check(path, *args):
 
 
 class Salvaged(qedimg.Model):
-    """The model of a damaged image: what is UNSOUND reads as zeros."""
+    """The model of a damaged image in salvage: UNSOUND reads as zeros."""
 
     def read(self, offset, length):
+        """Read LENGTH bytes of the disk from OFFSET on; never raises
+        Unsound."""
         result = []
         cs = self.cluster_size
         while length > 0:
@@ -458,8 +476,11 @@ class Salvaged(qedimg.Model):
         return b"".join(result)
 
     def damages(self, start=0, end=None):
-        """The parts of a range that are UNSOUND, here or, where nothing hides
-        that, below: (offset, length, path), neighbours merged."""
+        """The parts of bytes [start, end) of the disk that are UNSOUND, in
+        this image or, where it is unallocated, in the backing file.
+
+        Returns [(offset, length, path)] in bytes, with neighbours merged.
+        """
         end = self.size if end is None else end
         result = []
         for run in self.runs():
@@ -484,8 +505,8 @@ class Salvaged(qedimg.Model):
 # Writing.
 
 class Disk:
-    """What a disk has to contain: what is BELOW it, another Disk, or zeros;
-    and what was written since."""
+    """The content that a disk must have: that of BELOW, its backing file as
+    another Disk, or zeros; and what was written since.  SIZE is in bytes."""
 
     PAGE = 65536
 
@@ -495,6 +516,7 @@ class Disk:
         self.pages = {}
 
     def copy(self):
+        """Another Disk with the same content."""
         other = Disk(self.size, self.below)
         other.pages = {n: p and bytearray(p) for n, p in self.pages.items()}
         return other
@@ -518,12 +540,14 @@ class Disk:
         return p
 
     def write(self, b, offset):
+        """Write the bytes B from byte OFFSET on."""
         pos = 0
         for page, within, n in self._pieces(offset, len(b)):
             self._page(page)[within:within + n] = b[pos:pos + n]
             pos += n
 
     def zero(self, n, offset):
+        """Write N bytes of zeros from byte OFFSET on."""
         for page, within, n in self._pieces(offset, n):
             if n == self.PAGE:
                 if self.below or page in self.pages:
@@ -532,6 +556,7 @@ class Disk:
                 self._page(page)[within:within + n] = bytes(n)
 
     def read(self, offset, length):
+        """The LENGTH bytes from byte OFFSET on."""
         result = []
         for page, within, n in self._pieces(offset, length):
             if page not in self.pages:
@@ -544,7 +569,7 @@ class Disk:
         return b"".join(result)
 
     def save(self, path):
-        """As a raw file, with holes where nothing was written."""
+        """Write a raw file, with holes where nothing was written."""
         assert self.below is None
         with open(path, "wb") as f:
             for page in sorted(p for p in self.pages if self.pages[p]):
@@ -553,8 +578,8 @@ class Disk:
             f.truncate(self.size)
 
     def ranges(self):
-        """Where to compare: the whole disk if it's small, else each place
-        that was written to, and what is around it."""
+        """The ranges (start, end) to compare, in bytes: the whole disk if it
+        is small, else each place that was written to and its surroundings."""
         if self.size <= 2 * CHUNK:
             return [(0, self.size)]
         result = []
@@ -569,8 +594,12 @@ class Disk:
 
 
 def write_if_room(h, disk, b, offset):
-    """Write where the host's filesystem may be full: was there room?  If not,
-    each sector is old or new, and the model gets what it is."""
+    """Write the bytes B from byte OFFSET on, where the host's filesystem may
+    be full.  Returns whether there was room.
+
+    If there was none each sector must be old or new, and DISK follows what the
+    server has.
+    """
     try:
         h.pwrite(b, offset)
     except nbd.Error as e:
@@ -594,7 +623,8 @@ def check_disk(h, disk):
 
 
 def qemu_can_open(header):
-    """QEMU 7.2 doesn't open all that is legal."""
+    """Does QEMU 7.2 open an image with this header?  It refuses some legal
+    ones."""
     return header["cluster_size"] < 4 << 20 and header["table_size"] > 1
 
 
@@ -612,9 +642,12 @@ def qemu_check(path):
 
 
 def check_image(path, disk, leaks=False, qemu=True):
-    """An image that nobody has open is in order and has the disk's content,
-    as the model sees it and, if its header names what is below it, as QEMU
-    does."""
+    """An image that no process has open is in order and has the disk's
+    content.
+
+    The model judges and, with QEMU, so does qemu-img, which finds the backing
+    file by the name in the header.  LEAKS: leaked clusters are allowed.
+    """
     refs = qedimg.References(path)
     refs.check_clean(leaks)
     model = qedimg.Model(path, disk.below)
@@ -652,8 +685,8 @@ def check_image(path, disk, leaks=False, qemu=True):
 
 
 def random_op(r, h, disk, offset, n):
-    """Write, zero or trim a range at random, on the server and in the model.
-    Returns what was done."""
+    """Write, zero or trim N bytes from OFFSET on, on the server and in DISK.
+    Returns the kind of request."""
     kind = r.choice(("write", "write", "write", "fua", "zero", "no_hole",
                      "trim"))
     if kind in ("write", "fua"):
@@ -673,7 +706,7 @@ def random_op(r, h, disk, offset, n):
 
 
 class Crowd:
-    """What random_clients share."""
+    """What the clients of random_clients share."""
 
     SLOT = 1789                     # odd, so that nothing is aligned
 
@@ -685,7 +718,8 @@ class Crowd:
 
 
 class Client(threading.Thread):
-    """One of them."""
+    """One client of random_clients, with a connection of its own; it sends
+    COUNT requests."""
 
     def __init__(self, uri, crowd, seed, count):
         super().__init__()
@@ -695,7 +729,10 @@ class Client(threading.Thread):
         self.flying = {}        # cookie: (what to do when it's done, slots)
 
     def take(self):
-        """A range of which no byte is in flight."""
+        """Reserve a range of which no byte is in flight.
+
+        Returns its slots, its offset and its length, both in bytes.
+        """
         crowd, slot = self.crowd, self.crowd.SLOT
         n = 1 if self.r.random() < 0.5 else int(2 ** self.r.uniform(0, 6.5))
         slots = crowd.disk.size // slot
@@ -715,10 +752,12 @@ class Client(threading.Thread):
         return taken, start, (first + n) * slot - start
 
     def release(self, taken):
+        """Give the slots back."""
         with self.crowd.lock:
             self.crowd.busy.difference_update(taken)
 
     def submit(self):
+        """Send one request at random."""
         h, r, disk = self.h, self.r, self.disk
         kind = r.choice(("write",) * 6 + ("zero", "no_hole", "trim", "read",
                                           "read", "flush"))
@@ -754,6 +793,7 @@ class Client(threading.Thread):
         self.flying[cookie] = done, taken
 
     def run(self):
+        """The thread: send the requests, and check each answer."""
         try:
             while self.count > 0 or self.flying:
                 while self.count > 0 and len(self.flying) < 16:
@@ -775,10 +815,12 @@ class Client(threading.Thread):
 
 
 def random_clients(uri, disk, seed, count):
-    """Four connections with 16 requests in flight each, COUNT on each:
-    writes, zeros, trims, reads, flushes in any mix.  Each answer is checked,
-    and DISK follows.  Requests in flight never share a byte, but clusters, L2
-    slices and tables all the time."""
+    """Four connections with 16 requests in flight each, COUNT on each: writes,
+    zeros, trims, reads and flushes in any mix.
+
+    Each answer is checked, and DISK follows.  Requests in flight never share a
+    byte; they share clusters, L2 slices and tables all the time.
+    """
     crowd = Crowd(disk)
     clients = [Client(uri, crowd, f"{seed} {i}", count) for i in range(4)]
     for c in clients:
@@ -792,9 +834,13 @@ def random_clients(uri, disk, seed, count):
 # Overlays.
 
 def save_layer(r, path, disk, backing, raw, cs, ts):
-    """Make an image over the file BACKING with clusters of all kinds, at
-    random, and write what they contain into DISK, whose content below is that
-    of BACKING."""
+    """Make an overlay of the file BACKING (with the flag for raw, if RAW),
+    with clusters of all kinds at random.
+
+    DISK, whose own backing file has BACKING's content, gets what the clusters
+    contain.  CS, the cluster size, is in bytes; TS, the table size, is in
+    clusters.
+    """
     img = qedimg.Image(disk.size, cs, ts, backing=backing)
     if raw:
         img.header["features"] |= qedimg.F_BACKING_FORMAT_NO_PROBE
@@ -812,8 +858,9 @@ def save_layer(r, path, disk, backing, raw, cs, ts):
 
 
 class Overlay:
-    """An empty image, its content so far (disk), and what is below it: one of
-    KINDS, with data at random."""
+    """An empty overlay, its content so far (disk), and its backing files: one
+    of KINDS, with data at random.  SIZE and CS, the cluster size, are in
+    bytes; TS, the table size, is in clusters."""
 
     KINDS = ("full", "short", "long", "sparse", "odd", "chain")
 
@@ -846,7 +893,7 @@ class Overlay:
         self.before = self._state()
 
     def image(self, cs, ts):
-        """Start again with an empty image, which is to be saved."""
+        """Start again with an empty overlay, which the caller must save."""
         self.disk.pages = {}
         img = qedimg.Image(self.disk.size, cs, ts,
                            backing=os.path.basename(self.files[-1]))
@@ -863,10 +910,10 @@ class Overlay:
         return result
 
     def check_below(self):
-        """What is below is as it was."""
+        """The backing files are unchanged, as are their times."""
         assert self._state() == self.before
 
     def check(self, leaks=False):
-        """All is as it has to be, now that nobody has it open."""
+        """All is as it must be, now that no process has the overlay open."""
         self.check_below()
         check_image(self.path, self.disk, leaks)
