@@ -17,17 +17,5 @@ with open(qedtest.TMP + "/x.raw", "wb") as f:
     f.write(qedimg.Model(path).read(0, 4 << 20))
 END
 start_nbdkit qed $d/x.qed
-mkdir $d/mnt
-nbdfuse -P $d/fuse.pid -r $d/mnt/disk "$uri" &
-fuse=$!
-unmount ()
-{
-    fusermount3 -u $d/mnt
-    wait $fuse
-}
-if ! wait_for 20 test -s $d/fuse.pid; then
-    kill $fuse || :
-    skip "nbdfuse can't mount here"
-fi
-cleanup_fn unmount
+start_nbdfuse $d/mnt/disk -r
 cmp $d/mnt/disk $d/x.raw

@@ -7,11 +7,7 @@
 
 source ./functions.sh nbd mount
 
-mkdir $d/small
-if ! mount -t tmpfs -o size=5M none $d/small; then
-    skip "no tmpfs can be mounted here"
-fi
-cleanup_fn umount $d/small
+small_filesystem $d/small 5M
 "$PYTHON" - <<'END'
 import os, random, subprocess
 import qedimg, qedtest

@@ -8,11 +8,7 @@
 
 source ./functions.sh nbd mount
 
-mkdir $d/small
-if ! mount -t tmpfs -o size=6M none $d/small; then
-    skip "no tmpfs can be mounted here"
-fi
-cleanup_fn umount $d/small
+small_filesystem $d/small 6M
 "$PYTHON" - <<'END'
 import json, os, random, subprocess
 import qedimg, qedtest

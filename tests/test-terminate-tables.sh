@@ -30,19 +30,7 @@ cp $d/x.qed $d/before.qed
 
 start_nbdkit -n slow --filter=delay --filter=log file $d/x.qed \
              rdelay=1 logfile=$d/reads.txt
-mkdir $d/mnt
-nbdfuse -P $d/fuse.pid $d/mnt/x.qed "$uri" &
-fuse=$!
-unmount ()
-{
-    fusermount3 -u $d/mnt
-    wait $fuse
-}
-if ! wait_for 20 test -s $d/fuse.pid; then
-    kill $fuse || :
-    skip "nbdfuse can't mount here"
-fi
-cleanup_fn unmount
+start_nbdfuse $d/mnt/x.qed
 
 start_nbdkit qed $d/mnt/x.qed
 nbdsh -u "$uri" -c 'h.pread(1, 0)' 2>$d/client.log &

@@ -8,11 +8,7 @@
 
 source ./functions.sh nbd qemu mount
 
-mkdir $d/small
-if ! mount -t tmpfs -o size=3M none $d/small; then
-    skip "no tmpfs can be mounted here"
-fi
-cleanup_fn umount $d/small
+small_filesystem $d/small 3M
 "$PYTHON" - <<'END'
 import os, random
 import qedimg, qedtest

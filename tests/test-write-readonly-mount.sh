@@ -7,11 +7,7 @@
 
 source ./functions.sh nbd mount
 
-mkdir $d/mnt
-if ! mount -t tmpfs -o size=1M none $d/mnt; then
-    skip "no tmpfs can be mounted here"
-fi
-cleanup_fn umount $d/mnt
+small_filesystem $d/mnt 1M
 "$PYTHON" - <<'END'
 import qedimg, qedtest
 img = qedimg.Image(1 << 20, 4096, 1, features=qedimg.F_NEED_CHECK)
