@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Chains of 5 layers, and of as many as are allowed; with one more it is
-# refused, and so it is if backing= makes that one.
+# A chain may have as many layers as the limit allows, and is refused with one
+# more, also if backing= adds that one.
 
 source ./functions.sh nbd qemu nbdcopy
 

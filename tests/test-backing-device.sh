@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A block device as the backing file, and as the image.
+# A block device works as the backing file, and as the image.
 
 source ./functions.sh nbd loop
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# backing-dir=: where else files may lie that headers name.
+# backing-dir= allows the backing files named in headers to lie in another
+# directory.
 
 source ./functions.sh nbd
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Extents through chains are QEMU's, at every boundary.
+# The extents of a chain are those that QEMU reports, at every boundary.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# backing-format=raw, qed, auto, and what is refused.  (Formats that qemu-nbd
-# reads: test-backing-nbd-*.sh.)
+# backing-format= takes raw, qed and auto, and refuses other values.  (Formats
+# that qemu-nbd reads: test-backing-nbd-*.sh.)
 
 source ./functions.sh nbd
 

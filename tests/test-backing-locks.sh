@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A QED base is locked like an image that is read; a raw one against those only
-# who want it for themselves.
+# A QED backing file is locked like an image that is read.  A raw one excludes
+# only programs that want it for themselves.
 
 source ./functions.sh nbd qemu
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Loops are found by which file it is, not by its name.
+# A loop in a chain is found by the identity of the files, not by their names.
 
 source ./functions.sh nbd
 

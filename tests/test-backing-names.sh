@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Relative names start at the directory in the name of the image that has
-# them, at each level; all kinds of names can be there.
+# At each level a relative name starts at the directory in the name of the
+# image whose header has it.  A name may have any characters.
 
 source ./functions.sh nbd qemu nbdcopy
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Servers that take nothing but whole blocks, or no large requests.  The
-# filter answers any other request with an error.
+# Servers that accept only whole blocks, or no large requests, work as backing
+# files.  The filter answers any other request with an error.
 
 source ./functions.sh nbd filter:blocksize-policy libnbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What an NBD server exports is read where the image has nothing, whatever
-# the two sizes are, and stays below what is written.
+# Unallocated clusters read the export of an NBD server, whatever the two sizes
+# are.  Data that is written hides it.
 
 source ./functions.sh nbd nbdcopy libnbd
 

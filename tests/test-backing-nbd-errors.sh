@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server that can't be had is an error before nbdkit serves anything, which
-# names the image and the URI.
+# A server that cannot be reached is an error before nbdkit serves anything.
+# The message names the image and the URI.
 
 source ./functions.sh nbd filter:error libnbd
 

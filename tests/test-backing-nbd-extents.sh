@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The server's extents are the disk's, up to the end of the export; what is
-# there is not read by a copy.  Zeros that take up space are zeros.
+# The server's extents become the disk's, up to the end of the export, and a
+# copy does not read the server's holes.  Zeros that take up space are zeros.
 
 source ./functions.sh nbd nbdcopy nbdinfo filter:noextents,log libnbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Formats that the library doesn't read are served by qemu-nbd.  Their holes
-# are holes.
+# qemu-nbd serves the formats that the library does not read.  Their holes are
+# holes.
 
 source ./functions.sh nbd nbdcopy qemu-img qemu-io qemu-nbd libnbd
 

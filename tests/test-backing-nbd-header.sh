@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A URI in an image's header is followed only if the user says so, and then it
-# can't make us read files with keys: it may name a socket, no more.
+# A URI in an image's header is followed only if the user allows it.  Even then
+# it may name a socket and nothing more, so that it cannot make nbdkit read key
+# files.
 
 source ./functions.sh nbd libnbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Requests at the same time go over several connections, if the server says
-# that they all see the same; else over one.  Neither needs more than four, and
-# one after the other they take one.
+# Concurrent requests use several connections, but no more than four, if the
+# server says that all connections see the same data; otherwise they use one.
+# Sequential requests use one.
 
 source ./functions.sh nbd filter:delay,log libnbd
 

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The qemu-nbd that we start ends with us, whichever way that is, and leaves
-# nothing behind.  When it dies, reading fails, and then goes on with a new one.
+# The qemu-nbd that nbdkit starts ends with nbdkit, however that ends, and
+# leaves nothing behind.  When qemu-nbd dies reads fail, and then go on with a
+# new one.
 
 source ./functions.sh nbd qemu-img qemu-nbd libnbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server that goes away is an error for those who read, and is used again
-# when it is back.  Not if it has another size.
+# Reads fail while the server is away, and work again when it is back, unless
+# its size has changed.
 
 source ./functions.sh nbd libnbd
 

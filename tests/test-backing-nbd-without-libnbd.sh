@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Built without libnbd the plugin says so, and refuses what takes it.
+# A plugin that was built without libnbd says so, and refuses parameters that
+# need it.
 
 source ./functions.sh
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A raw disk that begins with a format's magic: with the no-probe bit it's raw,
-# whatever it looks like.
+# With the no-probe bit a backing file is raw, even if it begins with the magic
+# of another format.
 
 source ./functions.sh nbd qemu nbdcopy
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What can't be a backing file is refused at once, naming both.
+# A backing file that is no file or device is refused at once.  The message
+# names the image and the backing file.
 
 source ./functions.sh nbd
 

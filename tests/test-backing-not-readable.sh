@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A backing file, or its directory, that we may not look at.
+# A backing file that may not be read, itself or its directory, is refused.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A backing file that is compressed, or an archive, isn't taken for a raw disk
-# unless somebody says that it is one.
+# A compressed backing file, or an archive, is not taken for a raw disk unless
+# the user or the header says that it is raw.
 
 source ./functions.sh nbd bzip2 gzip tar xz zip zstd
 

@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# "The backing file is raw", in an image's header, speaks of the file that this
-# header names.  A file named by backing= is probed: an image is read as one, so
-# that a write doesn't copy bytes of its container into the overlay for good;
-# another format is refused; and backing-format=raw, the guest's own word, wins.
+# The no-probe bit in a header says "raw" only of the file that the header
+# names.  A file named by backing= is probed.  A QED image is read as one, so
+# that a write does not copy bytes of the container into the overlay for good.
+# Another format is refused.  backing-format=raw, which the user gives, wins.
 
 source ./functions.sh nbd
 

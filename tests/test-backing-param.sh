@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# backing=: what to read instead of what the header names.
+# backing= replaces the backing file that the header names.
 
 source ./functions.sh nbd
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # A name in a header leads only to files beneath the directory of the image
-# that has it, whatever the name looks like; the message says which parameter
-# would allow it.
+# that has it, whatever the name looks like.  The message says which parameter
+# would allow the file.
 
 source ./functions.sh nbd
 

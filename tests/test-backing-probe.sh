@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What has another format's magic is not taken as raw; the message names the
-# parameter.
+# A backing file with the magic of another format is not taken for raw.  The
+# message names the parameter to give.
 
 source ./functions.sh nbd qemu
 

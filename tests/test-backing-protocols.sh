@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Names which mean more than a file to QEMU are never followed from a header.
-# (Files of such names are: test-backing-names.sh.)
+# Names in a header that QEMU would take for more than a file are never
+# followed.  (Files with such names: test-backing-names.sh.)
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A QED image as the backing file: of another geometry; shorter and longer; and
-# one that is marked NEED_CHECK, which is read as it is.
+# A QED backing file may have another geometry, be shorter or longer, or be
+# marked NEED_CHECK: then it is read as it is.
 
 source ./functions.sh nbd qemu nbdcopy
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A raw backing file, of the image's length, shorter, longer, of a length that
-# is no multiple of a sector, and empty.
+# A raw backing file may have the image's length, be shorter or longer, end
+# inside a sector, or be empty.
 
 source ./functions.sh nbd qemu nbdcopy
 

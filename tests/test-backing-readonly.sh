@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Nothing below an image is ever changed, and with -r nothing at all; nor is
-# anything opened for writing.
+# Backing files are never changed nor opened for writing.  With -r the image is
+# not, either.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The name of an image leads through a symbolic link, which somebody turns to
-# another directory, again and again: what is there doesn't become the image's
-# by that.
+# The name of an image leads through a symbolic link that another process keeps
+# pointing at another directory.  Files of that directory never become backing
+# files of the image.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Somebody replaces a backing file, again and again, by a link to one that may
-# not be read: either it is refused, or what is read is what may be.
+# Another process keeps replacing a backing file by a link to a file that is
+# not allowed.  Each time the image is refused, or the allowed file is read.
 
 source ./functions.sh nbd
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A name in the header that leads nowhere; qed-img shows it.
+# A backing file name that leads nowhere is refused, and qed-img info shows it.
+# A name with a bad offset or length in the header is refused by both.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A copy of an image with unsound clusters fails rather than have zeros
-# there.  With one thread, because nbdkit 1.32 may abort when a client goes
-# away while other threads still answer it.
+# A copy of an image with unsound clusters fails, and does not have zeros
+# there.  With one thread, because nbdkit 1.32 may abort when a client leaves
+# while other threads still answer it.
 
 source ./functions.sh nbd
 

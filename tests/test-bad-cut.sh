@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A file cut at any length: refused if header and L1 table aren't complete,
-# else all that is still there reads right and the rest gives EIO.
+# A file that is cut is refused if its header or L1 table is incomplete.
+# Otherwise what is left reads right, and the rest gives EIO.
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Hostile L2 entries.  Exactly the clusters that they map give EIO, and look
-# like data to who asks for extents; all others read right.  A message says
-# which file, where on the disk, and what the entry was.  (I9)
+# Hostile L2 entries: exactly the clusters that they map give EIO, and have the
+# extents of data.  All others read right.  A message names the file, the place
+# on the disk and the value of the entry.  (I9)
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Hostile L1 entries: what the L2 tables they point to would map gives EIO,
-# all else reads right.  A message says which file, where on the disk, and
-# what the entry was.  (I9)
+# Hostile L1 entries: the clusters that their L2 tables would map give EIO.
+# All others read right.  A message names the file, the place on the disk and
+# the value of the entry.  (I9)
 
 source ./functions.sh nbd
 

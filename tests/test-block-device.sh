@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image in a block device.
+# An image may be in a block device.
 
 source ./functions.sh nbd loop
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The cache command brings exactly what it's asked for into the page cache,
-# and nothing where there is no data.
+# The cache command brings exactly its range into the page cache, and nothing
+# where there is no data.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Completion in bash: of qed-img all that --help lists, and of "nbdkit qed" the
-# parameters and their values, with the rest left to nbdkit's own.
+# bash completes all that qed-img --help lists.  After "nbdkit qed" it
+# completes the parameters and their values, and leaves the rest to nbdkit's
+# own completion.
 
 source ./functions.sh
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The walk from a damaged image to its data in the man page of qed-img: its
-# very commands are run, one after the other, and do what it says.
+# The man page of qed-img leads from a damaged image to its data.  Its very
+# commands, run in order, do what it says.
 
 source ./functions.sh nbd nbdcopy perl mke2fs e2fsck filter:ext2
 

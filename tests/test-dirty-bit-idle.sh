@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server that has been idle for a while leaves the image as if it had ended:
-# NEED_CHECK cleared, nothing to be lost.  The next allocation sets it again.
-# (I6)
+# A server that has been idle for a while leaves the image as if the server had
+# ended: NEED_CHECK is clear, and a crash loses nothing.  The next allocation
+# sets it again.  (I6)
 
 source ./functions.sh nbd qemu
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # NEED_CHECK is on disk when the first write that allocates is acknowledged,
-# not before; it's gone, and the file as long as what is used of it, when the
-# server has ended.  What changes no metadata doesn't set it.  (I6)
+# and not before.  When the server ends it is clear, and the file is as long as
+# its used clusters.  Requests that change no metadata do not set it.  (I6)
 
 source ./functions.sh nbd qemu
 

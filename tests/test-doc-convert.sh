@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The way out of QED: the commands of README and man page make a qcow2 image
-# and a raw file that have the disk's content, of an overlay too, and the
+# The commands of README and man page that lead out of QED make a qcow2 image
+# and a raw file with the disk's content, also from an overlay.  Their
 # comparison finds a difference.
 
 source ./functions.sh qemu nbdcopy

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The man page's options for guestfish: it boots a small guest, and reads a
-# file from the filesystem in the disk.
+# guestfish, with the man page's options, boots a small guest and reads a file
+# from the filesystem in the disk.
 
 source ./functions.sh nbd mke2fs sfdisk
 # 300 MB of packages with a kernel, which CI installs for one of its stages.

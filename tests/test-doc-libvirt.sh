@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The disk in the man page is one that libvirt takes, and QEMU's NBD client finds
-# the content where libvirt tells it to look.
+# libvirt accepts the disk in the man page, and QEMU's NBD client finds the
+# content where libvirt tells it to look.
 
 source ./functions.sh virt-xml-validate qemu-img nbdcopy
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # The commands of README and man page that serve an image and stop the server
-# can be given again and again.
+# can be repeated.
 
 source ./functions.sh nbdinfo nbdcopy
 

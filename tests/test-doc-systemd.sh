@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The units in the man page are what systemd wants, and the server starts with
-# the socket that it passes.
+# systemd accepts the man page's units, and the server starts with the socket
+# that systemd passes.
 
 source ./functions.sh systemd-analyze systemd-socket-activate nbdcopy nbdinfo
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The disk served with TLS, as in the man page and README: a client with a key
-# reads it, and no other.
+# Served with TLS, as in man page and README, the disk is readable to a client
+# with a key and to no other.
 
 source ./functions.sh psktool nbdinfo nbdcopy nbd
 requires "$PYTHON" -c 'import nbd; assert nbd.NBD ().supports_tls ()'

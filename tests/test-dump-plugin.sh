@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What --dump-plugin says, in a form for scripts.
+# --dump-plugin describes the plugin in a form for scripts.
 
 source ./functions.sh
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# 64 TiB, with data at the ends and in the middle, are mapped completely and
-# fast; most of the time goes by in requests, which can't be larger than
-# 4 GiB.
+# A disk of 64 TiB with data at both ends and in the middle is mapped
+# completely and fast.  Requests, which are limited to 4 GiB, take most of the
+# time.
 
 source ./functions.sh nbd
 

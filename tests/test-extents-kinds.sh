@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Data is data; what isn't allocated, and zero clusters, are holes that read
-# as zeros; unsound clusters look like data, so that a copy reads them and
-# fails.  Neighbours of a kind are one extent, whatever they are made of.
+# Data clusters are data.  Unallocated clusters and zero clusters are holes
+# that read as zeros.  Unsound clusters are reported as data, so that a copy
+# reads them and fails.  Neighbours of a kind are one extent.
 
 source ./functions.sh nbd
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The same map as QEMU's of an image that it has written at random.
+# The extents of an image that QEMU has written at random are those that QEMU
+# reports.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Names with spaces, with what nbdkit or QEMU would take for more than a
-# name, and with bytes which are no characters.
+# File names may have spaces, characters that mean more than a name to nbdkit
+# or QEMU, and bytes that are no characters.
 
 source ./functions.sh nbd
 

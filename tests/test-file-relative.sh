@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A relative name is relative to the directory where nbdkit was started,
-# although nbdkit goes to / when it goes into the background.
+# A relative file name starts at the directory where nbdkit was started,
+# although nbdkit changes to / when it goes into the background.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A filesystem with files is copied into an image by nbdcopy; it's sound
-# there, and the files are in it.
+# nbdcopy copies a filesystem into an image.  It is sound there and has its
+# files.
 
 source ./functions.sh nbd filter:ext2 mke2fs e2fsck nbdcopy
 source "$testsdir/make-tree.sh"

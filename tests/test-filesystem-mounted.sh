@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A disk that is used as disks are: through nbdfuse and a loop device it gets a
-# filesystem, which is mounted, filled, in part emptied, trimmed, filled again,
-# and has everything in the end.
+# A disk in normal use: through nbdfuse and a loop device it gets a filesystem,
+# which is mounted, filled, partly emptied, trimmed and filled again.  In the
+# end all files are right.
 
 source ./functions.sh nbd qemu mke2fs e2fsck loop fuse
 source "$testsdir/make-tree.sh"

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A real disk image: a filesystem with files, converted by qemu-img, copied
-# out by nbdcopy.  The copy is the same byte for byte, has the holes, and is
-# a sound filesystem; nbdkit's ext2 filter finds the files.
+# A real disk image: qemu-img converts a filesystem with files, and nbdcopy
+# copies it out.  The copy is identical, has the holes, and is a sound
+# filesystem.  nbdkit's ext2 filter finds the files.
 
 source ./functions.sh nbd qemu filter:ext2 mke2fs e2fsck nbdcopy
 source "$testsdir/make-tree.sh"

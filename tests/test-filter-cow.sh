@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A disk that can be written to, as long as the server runs: QEMU writes over
-# NBD, and the image stays as it is.
+# Under the cow filter QEMU can write over NBD while the server runs, and the
+# image does not change.
 
 source ./functions.sh nbd qemu filter:cow mke2fs e2fsck
 

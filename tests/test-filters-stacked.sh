@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Filters on top of the plugin, as many as one would never use at once: each
-# sees what it may expect, so that in the end the content is right; and what
-# is written stays in the cow filter.
+# More filters than are ever useful, stacked on top of the plugin: the content
+# is right at the top, and writes stay in the cow filter.
 
 source ./functions.sh nbd qemu \
        filter:partition,cow,offset,truncate,blocksize,readahead \

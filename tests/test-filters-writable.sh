@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Each filter that nbdkit has and that can sit on a disk which is written to:
-# write, flush and read through it, and find it in the image afterwards.
+# Through each filter of nbdkit that can be on top of a writable disk a client
+# can write, flush and read.  The image has the data afterwards.
 
 source ./functions.sh nbd qemu mke2fs debugfs
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# fio writes at random with many requests in flight and finds what it wrote.
+# fio writes at random with many requests in flight, and reads back what it
+# wrote.
 
 source ./functions.sh nbd qemu fio
 requires sh -c 'fio --enghelp | grep -w nbd'

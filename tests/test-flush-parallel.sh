@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Flushes of many connections share syncs, and syncs that run at the same time
-# never share a descriptor: the kernel reports what it could not write once to
-# each, so one of the two would hear nothing of it.
+# Flushes on many connections share syncs.  Syncs that run at the same time
+# never share a descriptor: the kernel reports a failed write-back once to each
+# descriptor, so one of the two would not see the error.
 
 source ./functions.sh nbd strace
 skip_if_instrumented "a trace"

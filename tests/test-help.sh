@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# --help lists the parameters, and the man pages describe each of them as
-# well as every debug flag.
+# --help lists the parameters.  The man pages describe each of them and every
+# debug flag.
 
 source ./functions.sh perl
 

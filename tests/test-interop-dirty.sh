@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What a killed nbdkit leaves, QEMU opens, repairs and writes; and the other
-# way round.
+# QEMU opens, repairs and writes an image that a killed nbdkit left, and nbdkit
+# does the same for QEMU.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server that is killed loses nothing that it acknowledged, flushed or not:
-# again and again, with requests in flight, of which each sector is old or
-# new.  What it leaves behind is leaked space at most.  (I3, I6)
+# A server that is killed loses no acknowledged write, flushed or not.  After
+# each of many kills every sector of a request in flight is old or new.  At
+# most space is leaked.  (I3, I6)
 
 source ./functions.sh nbd qemu
 

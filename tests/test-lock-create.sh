@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# qed-img create doesn't replace an image that is in use, by nbdkit or QEMU,
-# for reading or for writing; not a byte of it changes, and nothing is left
-# beside it.
+# qed-img create does not replace an image that nbdkit or QEMU has open, for
+# reading or for writing.  The image does not change, and no other file is
+# left.
 
 source ./functions.sh nbd qemu
 

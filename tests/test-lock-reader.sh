@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# While nbdkit serves an image read-only, or before a client comes that may
-# write (in the foreground or not), QEMU can't open it for writing nor create
-# another in its place, but it can read it.
+# While nbdkit serves an image read-only, or before a client that may write
+# connects, QEMU can read it, but cannot open it for writing or create another
+# in its place.  This holds in the foreground and in the background.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# From the first client that may write until the server ends nobody else can
-# open the image, be it QEMU or another nbdkit; and nbdkit doesn't let such a
-# client in while somebody has the image open.
+# From the first client that may write until the server ends no other program,
+# QEMU or nbdkit, can open the image.  nbdkit refuses such a client while
+# another program has the image open.
 
 source ./functions.sh nbd qemu
 

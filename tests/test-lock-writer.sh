@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# While QEMU has an image open for writing, nbdkit refuses it; after, or
-# with lock=false, it doesn't.
+# While QEMU has an image open for writing nbdkit refuses it.  Afterwards, or
+# with lock=false, nbdkit serves it.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# 1 TiB with a cluster every 32 MiB, 128 MiB of tables: read all over and
-# mapped with little more memory than cache-size, and with less than 48 MiB
-# by default.  (I7)
+# A disk of 1 TiB with a cluster every 32 MiB has 128 MiB of tables.  Reading
+# and mapping all of it takes little more memory than cache-size, and less than
+# 48 MiB by default.  (I7)
 
 source ./functions.sh nbd
 skip_if_instrumented "the size of memory"

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# 64 MiB clusters and tables of 16 of them, so each is of 1 GiB: served with
-# little more memory than cache-size, wherever clients read.  (I7)
+# With clusters of 64 MiB and 16 of them to a table each table has 1 GiB.  The
+# server takes little more memory than cache-size, wherever clients read.  (I7)
 
 source ./functions.sh nbd
 skip_if_instrumented "the size of memory"

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Many connections see the same disk, and come and go as they like.
+# All connections see the same disk, and may come and go at any time.
 
 source ./functions.sh nbd
 

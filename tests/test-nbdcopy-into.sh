@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A sparse disk is copied into a new image over many connections with many
-# requests in flight: content and holes arrive.
+# nbdcopy copies a sparse disk into a new image over many connections with many
+# requests in flight.  Content and holes arrive.
 
 source ./functions.sh nbd qemu nbdcopy
 

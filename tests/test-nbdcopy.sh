@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Copies, as fast as the tools can: of an image filled in at random by QEMU,
-# with nbdcopy's many connections and by qemu-img, from nbdkit to nbdkit.
+# nbdcopy, with its many connections, and qemu-img copy an image that QEMU has
+# filled at random, also from nbdkit to nbdkit.  The copies are identical.
 
 source ./functions.sh nbd qemu nbdcopy
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The disk as a file, for programs which know nothing of NBD.
+# nbdfuse makes the disk a file, for programs that do not speak NBD.
 
 source ./functions.sh nbd fuse
 

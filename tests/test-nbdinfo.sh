@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What the export advertises.  Preferred block size: a cluster, but within
-# what NBD allows.
+# The export advertises what nbdinfo shows.  Its preferred block size is a
+# cluster, within what NBD allows.
 
 source ./functions.sh nbd nbdinfo
 

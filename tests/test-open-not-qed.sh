@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Files which aren't QED images, or not even long enough to tell.
+# Files that are no QED images, some of them too short to tell, are refused.
 
 source ./functions.sh nbd
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image that may not be read.
+# An image that may not be read is refused.
 
 source ./functions.sh nbd
 

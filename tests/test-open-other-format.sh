@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What is in another format isn't served, nor looked at, and the message names
-# the format and says what to do; this is with files as their own programs make
-# them.
+# An image in another format, as its own programs make it, is refused unread.
+# The message names the format and says what to do.
 
 source ./functions.sh nbd qemu bzip2 gzip tar xz zip zstd
 

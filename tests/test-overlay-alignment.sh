@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Writes at every alignment and of many lengths into an overlay: what is beside
-# them reads as what is below, before and after it's committed, whatever is
-# below.  That isn't changed.
+# Writes to an overlay at every alignment and of many lengths.  The bytes
+# beside them read as the backing file does, before and after the commit of the
+# links, whatever kind of file it is.  The backing file does not change.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Overlays that are written over something else than their header names.  With
-# nothing below them: unallocated clusters are zeros, and so is what surrounds
-# what is written into one.
+# An overlay may be written with another backing file than its header names.
+# With none, unallocated clusters are zeros, and so are the bytes around a
+# write to one.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Many requests at the same time on an overlay, which share clusters, L2 slices
-# and commits: each answer and in the end each byte is as in the model.  (I1,
+# Many requests at the same time on an overlay share clusters, L2 slices and
+# commits.  Each answer, and in the end each byte, is as in the model.  (I1,
 # I3, I8)
 
 source ./functions.sh nbd qemu

@@ -2,10 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An overlay that was not closed cleanly is checked and repaired when it's
-# opened for writing, with the backing file beneath it, which may be in use by
-# others; what was in order keeps its content, and an entry that can't be
-# followed shows what is below.
+# An overlay that was not closed cleanly is checked and repaired when it is
+# opened for writing.  Other programs may have the backing file open.  Sound
+# clusters keep their content, and an unsound entry shows the backing file.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server that is killed has lost nothing that was flushed or written with
-# FUA; and after some time nothing at all, because links are committed in the
-# background.  (I3, I5)
+# A killed server loses nothing that was flushed or written with FUA.  After
+# some time it loses nothing at all, because a background commit links all
+# clusters.  (I3, I5)
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The extents of an overlay that is being written: what is data in any layer is
-# data, what is a hole in all of them, or beyond the end of what is below, or
-# zeroed, is a hole; links that are still to be committed count.
+# The extents of an overlay while it is written: data in any layer is data.  A
+# hole in all layers, the part past the end of the backing file, and zeroed
+# clusters are holes.  Links that are still to be committed count.
 
 source ./functions.sh nbd qemu punch-hole
 

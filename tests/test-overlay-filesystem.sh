@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A filesystem in a raw file is changed through an overlay, by one process and
-# then another: it is sound, has the old files and the new ones, and the raw
-# file is as it was.
+# Two processes, one after the other, change a filesystem in a raw file through
+# an overlay.  It is sound, has the old files and the new ones, and the raw
+# file does not change.
 
 source ./functions.sh nbd qemu mke2fs e2fsck debugfs nbdcopy fuse
 source "$testsdir/make-tree.sh"

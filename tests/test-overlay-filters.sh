@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Filters on top of an overlay: what is written through them is in the image,
-# and around it is what is below.
+# Through filters on top of an overlay writes go to the image.  The bytes
+# around them are those of the backing file.
 
 source ./functions.sh nbd qemu \
        filter:blocksize,cache,cow,fua,log,noextents,noparallel \

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The host's filesystem is full, and has blocks so small that a slice of a
-# table takes four: a flush doesn't fail because one of them isn't there yet.
+# The host's filesystem is full, and a slice of a table takes four of its
+# blocks.  A flush does not fail because one of them is not allocated.
 
 source ./functions.sh nbd mount mkfs.ext4
 

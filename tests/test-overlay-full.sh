@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The host's filesystem is full: the client hears so from the write, and a
-# flush never fails for that, although it is what writes the tables.  Once
-# there is room things go on.
+# When the host's filesystem is full writes fail with ENOSPC.  A flush never
+# does, although it is what writes the tables.  With room again writes succeed.
 
 source ./functions.sh nbd qemu mount
 

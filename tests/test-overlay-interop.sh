@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# nbdkit, qemu-io and qemu-nbd write to one overlay in turns.  After each the
-# content is right, as each of the others sees it, and qemu-img finds no
-# corruption.
+# nbdkit, qemu-io and qemu-nbd write to one overlay in turns.  After each turn
+# all of them read the right content, and qemu-img finds no corruption.
 
 source ./functions.sh nbd qemu
 

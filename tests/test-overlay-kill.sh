@@ -2,11 +2,11 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A server is killed again and again, with requests in flight.  What was
-# flushed is there.  A cluster that was allocated since is there as a whole,
-# with what surrounds what was written, or not at all, when it reads as what is
-# below; zeroed clusters and writes in place are there.  Nothing else is lost,
-# and the next server repairs what is left behind and goes on.  (I3, I6)
+# A server is killed again and again with requests in flight.  Flushed data is
+# there.  A cluster that was allocated since is there as a whole, with the
+# bytes around the write, or reads as the backing file does.  Zeroed clusters
+# and in-place writes are there.  Nothing else is lost, and the next server
+# repairs the image and goes on.  (I3, I6)
 
 source ./functions.sh nbd qemu
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # Links that wait for a commit, all over a disk of 1 TiB, take no more memory
-# than cache-size allows: there is a commit when they are too many.  (I7)
+# than cache-size allows.  Too many of them cause a commit.  (I7)
 
 source ./functions.sh nbd
 skip_if_instrumented "the size of memory"

@@ -2,9 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A sparse disk is copied into an overlay over many connections: its data and
-# its zeros replace what is below, which stays as it was.  And overlays are
-# copied out, with the holes that all layers have, as qemu-img does it.
+# nbdcopy copies a sparse disk into an overlay over many connections.  Its data
+# and its zeros replace the content of the backing file, which does not change.
+# Overlays are copied out as qemu-img does it, with the holes that all layers
+# have.
 
 source ./functions.sh nbd qemu nbdcopy
 

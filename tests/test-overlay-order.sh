@@ -2,11 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# System calls on an overlay, as they follow from what the client does: data
-# goes into a new cluster together with what surrounds it, in one call; no
-# entry is written before a sync that came after the data, and a flush returns
-# after one that came after the entry; links that wait together are committed
-# together.  (I3, I5, I6)
+# The order of system calls on an overlay.  Data and the bytes around it go
+# into a new cluster in one call.  No entry is written before a sync that came
+# after the data.  A flush returns after a sync that came after the entry.
+# Links that wait together are committed together.  (I3, I5, I6)
 
 source ./functions.sh nbd strace punch-hole
 

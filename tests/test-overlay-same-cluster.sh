@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Writers of one unallocated cluster that come at the same time: one of them
-# brings its content from below, once, and everything that all wrote is there.
-# (I8)
+# Of concurrent writers to one unallocated cluster one does the copy-up, once,
+# and the data of all of them is there.  (I8)
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# When data can't be made durable no link to it is written: the flush fails,
-# and so does everything that writes after it; the cluster reads as what is
-# below when the image is opened again.  (I3, I5, I6)
+# When data cannot be made durable no link to it is written.  The flush and all
+# later writes fail, and the cluster reads as the backing file does when the
+# image is opened again.  (I3, I5, I6)
 
 source ./functions.sh nbd strace
 

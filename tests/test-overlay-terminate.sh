@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# SIGTERM, SIGINT, or the end of captive nbdkit's command: links that wait are
-# committed, the image is clean and as long as it has to be.
+# On SIGTERM, SIGINT, or the end of captive nbdkit's command waiting links are
+# committed.  The image is clean and no longer than it must be.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What isn't written of a zero cluster stays zeros and doesn't become what is
-# below it: whether QEMU has zeroed it, or we have, or it was found so.
+# A write to part of a zero cluster leaves the rest zeros, not the content of
+# the backing file, whether QEMU or nbdkit zeroed the cluster or the image was
+# built with it.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Zeros and trims at random: what is beside them keeps the content from below,
-# and what was data never shows it again.  Whole clusters that were unallocated
-# are zero clusters afterwards.
+# Zeros and trims at random: the bytes beside them keep the backing file's
+# content, and zeroed data never shows it again.  Whole unallocated clusters
+# become zero clusters.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Fast zero is done at once where that is an entry or a hole, and refused where
-# content from below would have to be copied; then nothing of it is done.
+# A fast zero that takes only an entry or a hole is done at once.  One that
+# would copy from the backing file is refused as a whole.
 
 source ./functions.sh nbd qemu punch-hole
 

@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Gigabytes are zeroed over a backing file that is larger than that, by no more
-# than entries in tables; and the content is right around the ends, and where
-# the backing file has data.
+# Zeroing gigabytes over a larger backing file writes only entries in tables.
+# The content is right around the ends and where the backing file has data.
 
 source ./functions.sh nbd qemu
 

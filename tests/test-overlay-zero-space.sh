@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Zeroed or trimmed data of an overlay gives its space back to the host, and
-# stays where it is: as data, so that what is below doesn't show.  A trim of
-# what is unallocated leaves it so.
+# Zeroing or trimming data of an overlay gives its space back to the host.  The
+# cluster remains allocated, so that the backing file does not show.  Trimming
+# an unallocated cluster leaves it unallocated.
 
 source ./functions.sh nbd qemu punch-hole
 

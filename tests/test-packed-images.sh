@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The commands of the section PACKED IMAGES in the man page of the plugin do
-# what it says: the disk comes out, of each kind of file.
+# The commands in PACKED IMAGES in the man page of the plugin serve the disk
+# from each kind of packed file.
 
 source ./functions.sh nbd gzip nbdcopy perl tar xz filter:gzip,tar,xz fuse
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# cache-size takes nbdkit's sizes; what isn't one, or is too small, is
+# cache-size takes sizes as nbdkit writes them.  A bad or too small one is
 # refused with a message that says so.
 
 source ./functions.sh nbd

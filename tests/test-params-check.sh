@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# check=never: an image marked NEED_CHECK isn't opened for writing, even if
-# it's sound; one that isn't marked is.
+# With check=never an image marked NEED_CHECK is not opened for writing, even
+# if it is sound.  One without the mark is.
 
 source ./functions.sh nbd
 

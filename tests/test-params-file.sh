@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The file parameter: required, with or without its key.
+# The file parameter is required.  Its key may be left out.
 
 source ./functions.sh nbd
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# lock is a boolean, as nbdkit has them.
+# lock is a boolean, in the words that nbdkit takes.
 
 source ./functions.sh nbd
 

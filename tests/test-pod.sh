@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The syntax of the man pages.
+# The syntax of the man pages is right.
 
 source ./functions.sh podchecker
 

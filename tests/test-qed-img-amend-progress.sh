@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Resizing and rebasing show progress on a terminal with -p, and else don't.
+# With -p resize and rebase show progress on a terminal, and otherwise they do
+# not.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Overlays of random geometry that are written, resized and rebased in turns:
-# the disk is always what it was before, with zeros where it has grown.
+# Overlays of random geometry are written, resized and rebased in turns.  The
+# disk keeps its content, and has zeros where it has grown.
 
 source ./functions.sh nbd
 

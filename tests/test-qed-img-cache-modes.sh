@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The cache modes that qemu-img takes are taken, by the same verbs, and change
-# nothing; others are errors.  So is preallocation.
+# The verbs that take a cache mode in qemu-img take the same modes, which
+# change nothing.  Other modes are errors, and so is preallocation.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Bits in the header that nobody knows: of features, nothing is done; of
-# compat_features, they are kept, as is the rest of the header clusters; of
-# autoclear_features, they are cleared when something is written.
+# An image with unknown features is neither checked nor repaired.  Unknown
+# compat_features are kept, as is the rest of the header clusters.  Unknown
+# autoclear_features are cleared when the image is written.
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What a program that writes an image has reserved at the end of the file is no
-# leak while it has it open; a leak before that is, and so is all of it when the
-# program was killed.
+# The space that a program reserves at the end of an image it writes is no leak
+# while the program runs.  Leaked clusters before that are leaks, and the
+# reserved space is one after the program was killed.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Killed at any moment of a repair: the disk has the content that it had, and
-# the next repair puts all in order.
+# After a kill at any moment of a repair the disk has its old content, and the
+# next repair completes.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image that somebody writes to isn't looked at, but for -U; one that
-# somebody reads isn't repaired.  Nothing of it changes.
+# An image that another program writes is checked only with -U.  One that
+# another program reads is not repaired.  Neither changes.
 
 source ./functions.sh nbd qemu
 

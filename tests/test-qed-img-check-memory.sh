@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image made to annoy: two million L1 entries that point to one table of
-# a million entries that are wrong.  Memory and output are bounded.
+# A hostile image: two million L1 entries point to one table with a million bad
+# entries.  Memory and output are bounded.
 
 source ./functions.sh nbd
 skip_if_instrumented "memory"

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What people are told, and what the exit code is, when an image isn't
-# checked, wasn't closed cleanly, or is wrong; and when the command line is.
+# The messages and exit codes for an image that cannot be checked, was not
+# closed cleanly or is corrupt, and for a bad command line.
 
 source ./functions.sh nbd
 

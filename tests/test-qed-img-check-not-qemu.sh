@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Where qemu-img 7.2 is wrong.  That it is shows that this is worth a test; a
-# later one may be right.
+# Cases in which qemu-img 7.2 is wrong and qed-img is right.  The test first
+# shows that qemu-img is wrong; a later one may be right.
 
 source ./functions.sh nbd qemu
 

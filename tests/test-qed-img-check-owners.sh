@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What is shared is listed with the other owners: ranges of the disk, or the
-# L2 table; the same before a repair, which gives each its own.
+# A range of shared clusters is listed with its other owners, ranges of the
+# disk or L2 tables.  A repair lists the same, and gives each owner its own
+# copy.
 
 source ./functions.sh nbd
 

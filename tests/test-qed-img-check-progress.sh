@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# With -p there is progress on a terminal, and only there.
+# With -p a check shows progress on a terminal, and only there.
 
 source ./functions.sh nbd
 

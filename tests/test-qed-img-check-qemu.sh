@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The output of qemu-img check, for people and as JSON, and its exit codes,
-# where it is right.  What it doesn't print is where the image ends.
+# Output, JSON and exit codes are those of qemu-img check, where that is right.
+# qemu-img does not print the end of the image.
 
 source ./functions.sh nbd qemu
 

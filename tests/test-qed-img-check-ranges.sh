@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What is damaged is listed as ranges of the disk, neighbours merged, at most
-# a hundred of a kind, the first ones; in JSON it goes to stderr, and with -q
-# nowhere.
+# Damage is listed as ranges of the disk with neighbours merged, the first
+# hundred of each kind.  With JSON the list goes to stderr, and with -q it is
+# left out.
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# After -r all both owners of what was shared read what they did, but what is
-# written to one isn't seen by the other any more; what could not be read
-# is zeros; and all of it can be written.
+# After -r all both owners of a shared cluster read what they did, and a write
+# to one does not show in the other.  Clusters that could not be read are
+# zeros.  All of them can be written.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# After -r leaks the file is as short as its content, which is the same as
-# before.  An image in order isn't touched.
+# After -r leaks the file is as short as its content, which has not changed.  A
+# sound image is not touched.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# With -r leaks nothing is done to an image that has corruptions: what looks
-# like lost space may be what a damaged entry has pointed to.
+# -r leaks does nothing to a corrupt image: a cluster that looks leaked may be
+# one that a damaged entry used to point to.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A check writes nothing, so needs no right to write; a repair does, and
-# says so.
+# A check writes nothing, so it needs no permission to write.  A repair needs
+# it, and says so.
 
 source ./functions.sh nbd
 

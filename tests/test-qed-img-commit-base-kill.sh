@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Killed at any moment of a commit -b, the disk reads as before, and committing
-# again comes to the same end.
+# After a kill at any moment of commit -b the disk has its old content, and the
+# next commit completes.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Which file commit -b means: by the name in a header, as it is reached, or any
-# other name of that file; what isn't below the image, or could be two, is
-# refused, and so is what is in use; then nothing is written.
+# commit -b takes the name in a header, the name by which the file is reached,
+# or any other name of that file.  A file that is not in the chain, an
+# ambiguous name and a file in use are refused.  Then nothing is written.
 
 source ./functions.sh nbd qemu
 

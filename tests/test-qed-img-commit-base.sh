@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# commit -b makes of a file further down what the whole disk is, and changes
-# neither the image nor what is between; with layers of any sizes and clusters.
-# Where qemu-img can do it as well the result is the same.
+# commit -b writes the content of the whole disk into a file further down the
+# chain, with layers of any sizes and clusters.  The image and the layers
+# between do not change.  Where qemu-img can do it the result is the same.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What qemu-img commit makes of a backing file, raw or QED, smaller or larger
-# than the image, is what qed-img commit makes of it.  And the image is empty
-# afterwards, which QEMU's isn't.
+# qed-img commit makes of a backing file, raw or QED, smaller or larger than
+# the image, what qemu-img commit makes of it.  The image is empty afterwards,
+# which QEMU's is not.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A commit that fails because the base's filesystem is full leaks nothing in the
-# base, however often, and the disk stays the same.
+# A commit that fails because the base's filesystem is full leaks nothing in
+# the base, however often it is repeated.  The disk keeps its content.
 
 source ./functions.sh nbd mount
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The options, and what is left alone: -d leaves the image as it is, a backing
-# file further down is only read, an image without content changes nothing.
+# -d leaves the image as it is.  A backing file further down is only read.  An
+# image without content changes nothing.
 
 source ./functions.sh nbd qemu
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What isn't committed, and then nothing at all is written.
+# A commit that is refused writes nothing.
 
 source ./functions.sh nbd qemu
 

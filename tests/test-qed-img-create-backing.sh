@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# With a backing file: the same bytes as qemu-img create writes.
+# An image with a backing file has the same bytes as one that qemu-img creates.
 
 source ./functions.sh qemu
 

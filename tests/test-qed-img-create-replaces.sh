@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Creating over what exists.
+# qed-img create replaces an existing file.
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What the man page's NOTES say to do where qemu-img has something that qed-img
-# doesn't, word for word; and all options of qemu-img's are either qed-img's, or
-# named there.
+# The man page's NOTES say what to do where qemu-img has something that qed-img
+# lacks.  Their commands work as they are.  Each option of qemu-img is an option
+# of qed-img, or the NOTES name it.
 
 source ./functions.sh nbd qemu nbdcopy
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A rebase that fails because the filesystem is full, however often, leaks
-# nothing: the image is as long as what it has got, is clean, and the disk is
-# the same.
+# A rebase that fails because the filesystem is full leaks nothing, however
+# often it is repeated.  The image is no longer than its clusters and clean.
+# The disk keeps its content.
 
 source ./functions.sh nbd mount
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The command line, apart from what a verb does with its own.
+# The command line outside of the verbs.
 
 source ./functions.sh
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A disk of 0 bytes.
+# A disk of 0 bytes can be served.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A file that someone without respect for locks cuts while it is served:
-# what is gone gives EIO and isn't called zeros; what remains can be read.
+# Another program ignores the locks and cuts a file while it is served.  The
+# missing part gives EIO and is not reported as zeros.  The rest can be read.
 
 source ./functions.sh nbd
 

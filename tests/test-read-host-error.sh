@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An error of the host's filesystem that NBD has no word for is an I/O error
-# to the client, not one of its making, and the message says what it was.
+# A host error that NBD cannot express is EIO for the client, not an error of
+# its own making.  The message names the host's error.
 
 source ./functions.sh nbd strace
 

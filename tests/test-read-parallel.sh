@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Four connections with many requests under way on each, on an image with
-# many more tables than the smallest cache can hold.
+# Four connections with many requests in flight each read an image with many
+# more tables than the smallest cache holds.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Whatever a client does with -r: not one byte of the image changes, nor its
-# times or size.  (I10)
+# With -r no byte, time or size of the image changes, whatever a client does.
+# (I10)
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image marked NEED_CHECK is checked when the first client comes that may
-# write: entries that can't be followed are cleared, lost space at the end is
-# cut off, a debug message says so.  With -r nothing changes.
+# An image marked NEED_CHECK is checked when the first client that may write
+# connects.  Unsound entries are cleared, leaked space at the end is cut off,
+# and a debug message says so.  With -r nothing changes.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A cluster that is used twice can't be repaired in passing: an image marked
-# NEED_CHECK with such a one isn't opened for writing, a message says what
-# to do, and nothing changes.  With -r it's served.
+# An image marked NEED_CHECK with a cluster in use twice cannot be repaired on
+# opening.  It is not opened for writing, a message says what to do, and
+# nothing changes.  With -r it is served.
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# salvage=true on a chain: damage in a lower layer is said with its own file,
-# not where a layer above hides it; damage in an upper one hides the layers
-# below, where the disk reads as zeros.
+# salvage=true on a chain: damage in a lower layer is reported with that
+# layer's file, unless a layer above hides it.  Damage in an upper layer hides
+# those below: the disk reads as zeros there.
 
 source ./functions.sh nbd nbdcopy
 

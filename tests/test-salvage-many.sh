@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Of many damages with salvage=true 1000 are said one by one, then the sum of
-# the others, and of all.
+# Of many damages with salvage=true the first 1000 are reported one by one.
+# The sums of the others and of all follow.
 
 source ./functions.sh nbd nbdcopy
 

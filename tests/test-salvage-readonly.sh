@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# With salvage=true nothing can be written, with -r and without, and the image
-# stays as it is, also one which wants a check before it is written.
+# With salvage=true nothing can be written, with -r or without.  The image does
+# not change, even if it is marked NEED_CHECK.
 
 source ./functions.sh nbd
 

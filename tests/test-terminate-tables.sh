@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# SIGTERM while all tables of a large image are being read, on a storage that
-# takes minutes for that: nbdkit ends, and the image is what it was.
+# SIGTERM while nbdkit reads all tables of a large image from a storage that
+# takes minutes for that.  nbdkit ends, and the image has not changed.
 
 source ./functions.sh nbd filter:delay,log fuse
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# SIGTERM, SIGINT, or the end of captive nbdkit's command: whatever was
-# acknowledged is in the image, which is clean, even if clients are still there
-# with requests in flight.
+# After SIGTERM, SIGINT, or the end of captive nbdkit's command every
+# acknowledged write is in the image, which is clean, even if clients are still
+# connected with requests in flight.
 
 source ./functions.sh nbd qemu
 

@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Four connections with 16 requests in flight each, writes, zeros, trims,
-# reads and flushes in any mix: each answer and in the end each byte is as in
-# the model.  Requests in flight never share a byte, but clusters, L2 slices
-# and tables all the time.  (I1, I8)
+# Four connections with 16 requests in flight each do writes, zeros, trims,
+# reads and flushes in any mix.  Each answer, and in the end each byte, is as
+# in the model.  Requests in flight never share a byte; they share clusters, L2
+# slices and tables all the time.  (I1, I8)
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Many clients which come at the same time are the first: the image is made
-# writable, and repaired, once.
+# Of many clients that connect first at the same time one makes the image
+# writable and repairs it, once.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What extents say follows what is written: never is data called zeros, not
-# where there was a hole in a cluster before; what wasn't written, and what
-# was trimmed, is a hole.
+# Extents follow the writes.  Data is never reported as zeros, even where a
+# cluster had a hole before.  Unwritten and trimmed ranges are holes.
 
 source ./functions.sh nbd punch-hole
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A file that someone without respect for locks cuts while it is written: the
-# next flush, allocation beyond, or the end of nbdkit says so, and the image isn't
-# made as long as it was again, and called clean, as if nothing were lost.
+# Another program ignores the locks and cuts a file while it is written.  The
+# next flush or allocation, or the end of nbdkit, reports it.  The image is not
+# extended to its old length and marked clean as if nothing were lost.
 
 source ./functions.sh nbd
 

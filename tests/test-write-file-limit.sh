@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The file may not grow as it has to (ulimit -f, which sends a signal too):
-# the client hears that there is no space, and the server lives on.
+# When the file reaches its size limit (ulimit -f, which also sends a signal)
+# the client gets ENOSPC, and the server goes on.
 
 source ./functions.sh nbd qemu
 

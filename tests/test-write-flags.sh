@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What an export says that it can do, writable and with -r.
+# The flags of an export that is writable, and with -r.
 
 source ./functions.sh nbd nbdinfo
 

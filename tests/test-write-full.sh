@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The host's filesystem is full: the client hears so, what was there stays,
-# trying again and again costs next to nothing, and once there is room things
-# go on.
+# When the host's filesystem is full writes fail with ENOSPC, and existing data
+# stays.  Further attempts cost next to nothing, and with room again writes
+# succeed.
 
 source ./functions.sh nbd qemu mount
 

@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# System calls on the image file, as they follow from what the client does:
-# NEED_CHECK is durable before anything else changes; data is written before
-# the entry that points to it; a write in place is one call; flush and FUA
-# sync; at the end all is durable before the mark goes.  (I3, I5, I6)
+# The order of system calls on the image file.  NEED_CHECK is durable before
+# anything else changes.  Data is written before the entry that points to it.
+# An in-place write is one call.  Flush and FUA sync.  At the end all is
+# durable before the mark is cleared.  (I3, I5, I6)
 
 source ./functions.sh nbd strace
 

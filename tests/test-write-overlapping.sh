@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Requests in flight at the same time that overlap: each sector is as one
-# order of them makes it, and what is beside them stays.  Into unallocated,
-# zero and data clusters.  (I8)
+# Concurrent requests that overlap, to unallocated, zero and data clusters:
+# each sector is as some order of them makes it, and the bytes beside them
+# stay.  (I8)
 
 source ./functions.sh nbd qemu
 

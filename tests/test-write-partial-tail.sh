@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Bytes after the last whole cluster of the file aren't part of the image, and
-# don't get into new clusters, of which only a part is written, nor into new
-# tables.  What nobody refers to isn't used again either.  (I2)
+# Bytes after the last whole cluster of the file are not part of the image.
+# They do not get into new clusters that are written in part, nor into new
+# tables.  Unreferenced clusters are not reused, either.  (I2)
 
 source ./functions.sh nbd qemu
 

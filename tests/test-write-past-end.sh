@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An entry that points past the end of the file when it's opened doesn't become
-# an alias of a cluster that belongs to another when the file grows over that
-# place: not while it's open, and not for who opens it the next time.  If that
-# can't be had, nothing may be allocated.  (I9)
+# An entry points past the end of the file when the file is opened.  When the
+# file grows over that place the entry does not become an alias of another's
+# cluster, in this server or the next.  If that cannot be ensured nothing may
+# be allocated.  (I9)
 
 source ./functions.sh nbd
 

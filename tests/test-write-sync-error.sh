@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Once the host has failed to make data durable nobody can tell what is on
-# disk: the flush fails, and so does every later write and flush, though the
-# kernel would say that all is well.  Reading goes on.  The image stays marked
-# NEED_CHECK.  (I5, I6)
+# After the host has failed to make data durable the state of the disk is
+# unknown.  The flush and all later writes and flushes fail, although the
+# kernel would report success.  Reads work.  The image stays marked NEED_CHECK.
+# (I5, I6)
 
 source ./functions.sh nbd strace
 

@@ -2,10 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Entries that can't be followed in an image that claims to be clean: what
-# they map can't be written, the rest can.  Once seen, the image isn't called
-# clean any more when something is written, so that it's repaired the next
-# time.  (I6, I9)
+# In an image that claims to be clean clusters of unsound entries cannot be
+# written; all others can.  Once such an entry was seen, a write marks the
+# image NEED_CHECK for good, so that the next opening repairs it.  (I6, I9)
 
 source ./functions.sh nbd
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What was zeroed reads as zeros and what is beside it as before: of clusters
-# unallocated, zero and with data, each kind of request, at any alignment.
-# After a trim there are zeros or what was there.
+# Zeroed ranges read as zeros and the bytes beside them as before, in
+# unallocated, zero and data clusters, for each kind of request, at any
+# alignment.  Trimmed ranges have zeros or the old data.
 
 source ./functions.sh nbd qemu
 

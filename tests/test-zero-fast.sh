@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Fast zero is fast or refused, and has the same result as a slow one: on a
-# tmpfs, too, which can't zero a range but can punch it and allocate it again.
+# A fast zero is fast or refused, and has the result of a slow one.  This holds
+# on a tmpfs, too, which cannot zero a range but can punch it and allocate it
+# again.
 
 source ./functions.sh nbd
 

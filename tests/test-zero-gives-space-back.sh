@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The host gets back the space of what was trimmed, or zeroed with leave to
-# trim, at once; not of what was zeroed without.  And doing so again and again
-# doesn't make the file grow.
+# A trim, or a zero request that allows trimming, gives space back to the host
+# at once.  A zero request with NO_HOLE does not.  Repetition does not make the
+# file grow.
 
 source ./functions.sh nbd qemu punch-hole
 

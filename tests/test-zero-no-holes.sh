@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# On a filesystem that can't punch holes zeros are written, a trim does
-# nothing, and there is no fast zero.
+# On a filesystem that cannot punch holes zeros are written, a trim does
+# nothing, and a fast zero is refused.
 
 source ./functions.sh nbd strace
 

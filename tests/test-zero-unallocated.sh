@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Zero and trim of what reads as zeros anyway change nothing in the image.
+# Zeroing or trimming a range that reads as zeros anyway changes nothing in the
+# image.
 
 source ./functions.sh nbd
 
