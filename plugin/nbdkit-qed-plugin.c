@@ -6,15 +6,15 @@
  *
  * Notes on the design and implementation:
  *
- * All that concerns QED is in lib/; here are parameters and callbacks, and
- * nothing that would be wrong for another image format.
+ * Everything specific to QED is in lib/.  This file has only the parameters
+ * and the callbacks; it would look the same for another image format.
  *
- * One struct qed_image is shared by all connections, hence multi-conn; it
- * has no per-connection state, and the library's calls may run in parallel.
- * It is opened, with all that is below it, in .get_ready, so that errors in
- * the image appear before nbdkit goes into the background, and closed in
- * .cleanup.  It is opened read-only: whether somebody wants to write is
- * known, and the image made writable, only in .open.
+ * All connections share one struct qed_image.  It has no per-connection
+ * state and the library's calls may run in parallel, hence multi-conn.
+ * .get_ready opens the image and its backing files, so that errors in them
+ * appear before nbdkit goes into the background.  .cleanup closes them.
+ * The image is opened read-only; .open makes it writable when the first
+ * connection that is not read-only arrives.
  */
 
 #include <config.h>
@@ -51,7 +51,7 @@ static struct qed_chain_options chain_options = {
   .cache_size = QED_DEFAULT_CACHE_SIZE,
 };
 
-/* What of that is allocated. */
+/* The strings in chain_options that .unload must free. */
 static char *backing_path;
 static char **backing_dirs;
 
@@ -64,7 +64,8 @@ static struct qed_write_options write_options = {
 /* The image, from .get_ready to .cleanup. */
 static struct qed_image *image;
 
-/* -D qed.io=1: each request.  -D qed.table=1: reading of table slices. */
+/* -D qed.io=1 logs each request, -D qed.table=1 each read of a table slice.
+ */
 NBDKIT_DLL_PUBLIC int qed_debug_io;
 NBDKIT_DLL_PUBLIC int qed_debug_table;
 
@@ -74,8 +75,8 @@ NBDKIT_DLL_PUBLIC int qed_debug_table;
       nbdkit_debug (__VA_ARGS__);                               \
   } while (0)
 
-/* Names in messages may come from an image of a stranger.  What they have for
- * the terminal and not for its reader is masked, as in the library's messages.
+/* File names in messages may come from an untrusted image.  Mask the control
+ * characters in them, as the library does in its own messages.
  */
 static char * __attribute__ ((format (printf, 1, 0)))
 masked_message (const char *fmt, va_list args)
@@ -114,9 +115,10 @@ debug (const char *fmt, ...)
   free (s);
 }
 
-/* Pass on the library's error: its message, and errno for the client.  NBD
- * has few errors, and nbdkit makes EINVAL, "your request is wrong", of any
- * other, such as an ESTALE of the host's filesystem.
+/* Report the library's error: log its message, set errno for the client.
+ * The NBD protocol has only a few error codes.  nbdkit turns any other, such
+ * as an ESTALE from the host's filesystem, into EINVAL, which would blame the
+ * request; hence EIO for those.
  */
 static int
 library_error (void)
@@ -137,8 +139,8 @@ library_error (void)
   return -1;
 }
 
-/* Reading all tables of a large image may take long: not beyond the end of
- * nbdkit, nor of the connection that wants it.
+/* Reading all tables of a large image may take long.  The library calls this
+ * to stop early when nbdkit is exiting or the connection has gone.
  */
 static bool
 is_ending (void)
@@ -146,7 +148,7 @@ is_ending (void)
   return nbdkit_nanosleep (0, 1) == -1;
 }
 
-/* ---- life of the plugin ---- */
+/* ---- configuration ---- */
 
 static void
 qed_plugin_unload (void)
@@ -239,7 +241,9 @@ qed_plugin_config (const char *key, const char *value)
 {
   if (strcmp (key, "file") == 0) {
     free (filename);
-    /* For messages too: where it is doesn't depend on where nbdkit is. */
+    /* nbdkit changes its directory when it daemonizes; an absolute name
+     * stays valid, also for the reader of a message.
+     */
     filename = nbdkit_absolute_path (value);
     return filename ? 0 : -1;
   }
@@ -284,26 +288,25 @@ qed_plugin_config_complete (void)
 
 #define qed_plugin_config_help \
   "[file=]<FILENAME>     (required) The QED image to serve.\n" \
-  "backing=<NAME>|<URI>|none        Read what is not in the image from " \
-  "there\n" \
-  "                                 (default: what the image's header " \
-  "names).\n" \
+  "backing=<NAME>|<URI>|none        Use this backing file (default: the " \
+  "one that the\n" \
+  "                                 image's header names).\n" \
   "backing-format=raw|qed|auto|<FORMAT>\n" \
-  "                                 How to read the backing file (default: " \
+  "                                 Format of the backing file (default: " \
   "auto).\n" \
-  "backing-dir=<DIR>                Backing files may also lie beneath " \
-  "DIR.\n" \
-  "backing-uri=true|false           Headers may name NBD URIs " \
+  "backing-dir=<DIR>                Allow backing files beneath DIR, too.\n" \
+  "backing-uri=true|false           Allow headers to name NBD URIs " \
   "(default: false).\n" \
   "cache-size=<SIZE>                Memory for table slices (default: 32M).\n" \
-  "check=auto|never                 Check an image that was not closed " \
-  "cleanly before\n" \
-  "                                 writing, or refuse (default: auto).\n" \
+  "check=auto|never                 Before writing to an image that was not " \
+  "closed\n" \
+  "                                 cleanly, check it or refuse " \
+  "(default: auto).\n" \
   "lock=true|false                  Lock the image as QEMU does " \
   "(default: true).\n" \
-  "salvage=true|false               Read-only: what is damaged reads as " \
-  "zeros\n" \
-  "                                 (default: false)."
+  "salvage=true|false               Read damaged clusters as zeros; the " \
+  "export is\n" \
+  "                                 read-only (default: false)."
 
 static void
 qed_plugin_dump_plugin (void)
@@ -315,51 +318,53 @@ qed_plugin_dump_plugin (void)
 
 /* ---- salvage=true ---- */
 
-/* An image can be damaged in millions of places.  So many are said each. */
-#define MAX_SAID 1000
+/* An image can be damaged in millions of places.  Only the first ranges are
+ * reported one by one; totals stand for the rest.
+ */
+#define MAX_REPORTED 1000
 
 struct damages {
-  uint64_t ranges, bytes;       /* all */
-  uint64_t said_bytes;          /* of those that were said one by one */
-  uint64_t tables;              /* bytes mapped by another range's table */
+  uint64_t ranges, bytes;       /* of all damage */
+  uint64_t reported_bytes;      /* in the ranges reported one by one */
+  uint64_t shared_bytes;        /* mapped by an L2 table seen before */
 };
 
 static int
-say_damage (void *opaque, const struct qed_map_entry *e)
+report_damage (void *opaque, const struct qed_map_entry *e)
 {
   struct damages *d = opaque;
 
   if (e->shared && !e->has_offset)
-    d->tables += e->length;
+    d->shared_bytes += e->length;
   if (!e->unsound)
     return 0;
   d->bytes += e->length;
-  if (d->ranges++ < MAX_SAID) {
+  if (d->ranges++ < MAX_REPORTED) {
     complain ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk "
               "read as zeros: %s is corrupt there", filename, e->offset,
               e->length, e->filename);
-    d->said_bytes = d->bytes;
+    d->reported_bytes = d->bytes;
   }
   return 0;
 }
 
-/* Say what can't be read, once and before anybody reads it. */
+/* Report the ranges that can't be read, once, before the export is served. */
 static int
-say_damages (void)
+report_all_damage (void)
 {
   struct damages d = { .ranges = 0 };
 
   if (qed_map_layers (image, 0, qed_get_header (image)->image_size,
-                      say_damage, &d) == -1)
+                      report_damage, &d) == -1)
     return library_error ();
-  if (d.ranges > MAX_SAID)
+  if (d.ranges > MAX_REPORTED)
     complain ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
               "zeros: qed-img map lists them", filename,
-              d.bytes - d.said_bytes, d.ranges - MAX_SAID);
-  if (d.tables > 0)
+              d.bytes - d.reported_bytes, d.ranges - MAX_REPORTED);
+  if (d.shared_bytes > 0)
     complain ("%s: %" PRIu64 " bytes of the disk are mapped by an L2 table "
               "that is another range's too: what can't be read of them "
-              "isn't said again", filename, d.tables);
+              "isn't reported again", filename, d.shared_bytes);
   if (d.ranges > 0)
     complain ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
               "in all: qed-img check says more", filename, d.bytes,
@@ -373,26 +378,27 @@ qed_plugin_get_ready (void)
   qed_debug = debug;
   qed_trace_tables = qed_debug_table != 0;
 
-  /* A limit on file sizes is an error of the request, not our end. */
+  /* A write past RLIMIT_FSIZE must fail with EFBIG, not kill nbdkit. */
   signal (SIGXFSZ, SIG_IGN);
 
   image = qed_open_chain (filename, &chain_options);
   if (image == NULL)
     return library_error ();
-  return chain_options.salvage ? say_damages () : 0;
+  return chain_options.salvage ? report_all_damage () : 0;
 }
 
 static int
 qed_plugin_after_fork (void)
 {
-  qed_interrupted = is_ending;  /* before that a signal ends the process */
+  /* Before the fork a signal simply ends the process. */
+  qed_interrupted = is_ending;
   return 0;
 }
 
 static void
 qed_plugin_cleanup (void)
 {
-  qed_interrupted = NULL;       /* closing takes what it takes */
+  qed_interrupted = NULL;       /* closing the image must run to its end */
   if (qed_close (image) == -1)
     library_error ();
   image = NULL;
@@ -400,7 +406,8 @@ qed_plugin_cleanup (void)
 
 /* ---- a connection ---- */
 
-/* All connections use the one image.  The handle tells those that may write.
+/* All connections share one image.  The handle only says whether this
+ * connection may write.
  */
 static char writable_handle, readonly_handle;
 
@@ -430,7 +437,7 @@ qed_plugin_can_write (void *handle)
 static int64_t
 qed_plugin_get_size (void *handle UNUSED)
 {
-  /* At most QED_MAX_IMAGE_SIZE, which fits. */
+  /* An image size is at most QED_MAX_IMAGE_SIZE, which fits in int64_t. */
   return (int64_t) qed_get_header (image)->image_size;
 }
 
@@ -448,7 +455,9 @@ static int
 qed_plugin_block_size (void *handle UNUSED, uint32_t *minimum,
                        uint32_t *preferred, uint32_t *maximum)
 {
-  /* The limits of NBD; a cluster has at least 4 KiB. */
+  /* NBD wants a power of two of 512 bytes to 32 MiB; clusters have at least
+   * 4 KiB.
+   */
   const uint32_t max_preferred = 32 * 1024 * 1024;
   uint32_t cluster_size = qed_get_header (image)->cluster_size;
 
@@ -488,7 +497,7 @@ qed_plugin_can_fua (void *handle UNUSED)
   return NBDKIT_FUA_NATIVE;
 }
 
-/* FAST_ZERO fails where it wouldn't be fast, as it should. */
+/* qed_zero with QED_FAST_ZERO fails with ENOTSUP where it wouldn't be fast. */
 static int
 qed_plugin_can_fast_zero (void *handle UNUSED)
 {
@@ -513,7 +522,7 @@ qed_plugin_cache (void *handle UNUSED, uint32_t count, uint64_t offset,
   return qed_prefetch (image, offset, count) == -1 ? library_error () : 0;
 }
 
-/* Our flags for the request's. */
+/* Translate nbdkit's request flags into the library's. */
 static unsigned
 write_flags (uint32_t flags)
 {
@@ -565,7 +574,7 @@ qed_plugin_flush (void *handle, uint32_t flags UNUSED)
 struct extents_request {
   struct nbdkit_extents *extents;
   bool one;
-  bool add_failed;              /* nbdkit has said why */
+  bool add_failed;              /* nbdkit has logged the error */
 };
 
 static int
@@ -634,7 +643,7 @@ static struct nbdkit_plugin plugin = {
   .errno_is_preserved = 1,
 };
 
-/* The macro defines it without a prototype. */
+/* NBDKIT_REGISTER_PLUGIN defines this function without declaring it. */
 extern struct nbdkit_plugin *plugin_init (void);
 
 NBDKIT_REGISTER_PLUGIN (plugin)
