@@ -367,7 +367,7 @@ report_all_damage (void)
               "isn't reported again", filename, d.shared_bytes);
   if (d.ranges > 0)
     complain ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
-              "in all: qed-img check says more", filename, d.bytes,
+              "in total: see qed-img check", filename, d.bytes,
               d.ranges);
   return 0;
 }

@@ -17,7 +17,7 @@ from qedimg import UNSOUND
 # Damages, as headings of the output name them.
 BAD_ENTRY = "Table entries out of range"
 SHARED_TABLE = "L2 tables that overlap"
-IN_TABLE = "Data clusters inside of a table"
+IN_TABLE = "Data clusters inside a table"
 SHARED_DATA = "Data clusters with another owner"
 KINDS = (BAD_ENTRY, SHARED_TABLE, IN_TABLE, SHARED_DATA)
 

@@ -42,7 +42,7 @@ state_of x.qed >before
 for p in metadata falloc full '' Off; do
     fails 1 qemu-img: qemu-img resize -f qed --preallocation=$p x.qed +1M
     fails 1 "^qed-img: resize: --preallocation: '$p': must be off: a QED image \
-has nothing allocated that wasn't written" \
+allocates clusters only when they are written" \
           qed-img resize --preallocation=$p x.qed +1M
 done
 state_of x.qed | cmp - before

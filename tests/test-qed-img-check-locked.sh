@@ -39,7 +39,7 @@ stop_qemu_nbd
 refused_to_readers ()
 {
     refused_to_writers
-    fails 1 "$in_use.*, or add -U to read it all the same\$" \
+    fails 1 "$in_use.*, or add -U to read it anyway\$" \
           qed-img check $d/x.qed
     ends 3 qed-img check -U $d/x.qed
     grep '16 leaked clusters' $d/ends.out

@@ -89,8 +89,8 @@ for args in '' '-r leaks' '-r all' '--output=json' '-q'; do
 done
 
 see='see qed-img check --help'
-fails 1 "^qed-img: check: one file.*$see" qed-img check
-fails 1 "^qed-img: check: one file.*$see" qed-img check good.qed good.qed
+fails 1 "^qed-img: check: expected one file.*$see" qed-img check
+fails 1 "^qed-img: check: expected one file.*$see" qed-img check good.qed good.qed
 fails 1 "^qed-img: check: -r: 'some'.*leaks or all.*$see" \
       qed-img check -r some good.qed
 fails 1 "option '-r' needs a value.*$see" qed-img check -r

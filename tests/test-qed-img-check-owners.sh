@@ -32,10 +32,10 @@ with open("table.qed", "r+b") as f:     # the third range has the first's table
 END
 
 cat >want <<'END'
-Data clusters inside of a table: 1
+Data clusters inside a table: 1
     offset 0x12d0000, length 0x10000 (64 KiB): also the L2 table of offset 0x20000000, length 0x20000000
 
-Data clusters with another owner, too: 9
+Data clusters with another owner: 9
     offset 0x640000, length 0x30000 (192 KiB): also offset 0x40000, length 0x30000
     offset 0xc80000, length 0x10000 (64 KiB): also offset 0xf0000, length 0x10000, offset 0xca0000, length 0x10000, offset 0xcc0000, length 0x10000, and 3 more
 END

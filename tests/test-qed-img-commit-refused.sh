@@ -65,7 +65,7 @@ unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' on-bad.qed
 unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' twice.qed
 unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' on-twice.qed
 unchanged 'qcow2.qed: .*qcow2.*convert' qcow2.qed
-unchanged 'commit: one file name is wanted'
+unchanged 'commit: expected one file name'
 unchanged "commit: .*'raw'" -f raw x.qed
 qed-img commit --backing-dir=. other/far.qed
 qed-img commit far.qed

@@ -69,7 +69,7 @@ bad '.*one file name' x.qed 1M 2M
 bad '.*two sizes' -o size=1M x.qed 1M
 bad ".*'nonsense' is unknown" -o nonsense=1 x.qed 1M
 bad ".*'cluster_size' needs a value" -o cluster_size x.qed 1M
-bad '.*-o: preallocation=full: must be off: a QED image has nothing' \
+bad '.*-o: preallocation=full: must be off: a QED image allocates' \
     -o preallocation=full x.qed 1M
 bad '.*-o: preallocation=: must be off' -o preallocation x.qed 1M
 bad '.*-o: nocow=on: must be off: chattr \+C' -o nocow=on x.qed 1M

@@ -40,7 +40,7 @@ absent ' backing(-dir|-uri|-format)?=' fails.log
 
 # Who writes it isn't disturbed, unless that is wanted.
 start_qemu_nbd -f qed $PWD/imgs/base-raw.qed
-fails 1 'imgs/base-raw.qed: locked.*, or add -U to read it all the same$' \
+fails 1 'imgs/base-raw.qed: locked.*, or add -U to read it anyway$' \
       qed-img map imgs/base-raw.qed
 qed-img map -U imgs/base-raw.qed
 qed-img map --force-share --output=json imgs/base-raw.qed

@@ -37,8 +37,8 @@ for bad in -s -l --start-offset --max-length; do
     fails 1 "qed-img: map: -[sl]: '-1'" qed-img map $bad -1 x.qed
     fails 1 "qed-img: map: -[sl]: '8E'.*below 8E" qed-img map $bad 8E x.qed
 done
-fails 1 'one file name is wanted' qed-img map
-fails 1 'one file name is wanted' qed-img map x.qed x.qed
+fails 1 'expected one file name' qed-img map
+fails 1 'expected one file name' qed-img map x.qed x.qed
 fails 1 "must be human or json" qed-img map --output=xml x.qed
 fails 1 'nonexistent: open: No such file' qed-img map nonexistent
 test ! -s fails.out

@@ -47,7 +47,7 @@ def check(path, depth, size):
         assert re.search(f": offset {offset * KiB:#x}, length {n * KiB:#x} of "
                          f"the disk can't be read: .*x.qed is corrupt there",
                          line), line
-    assert f"{(2 << 30) + 192 * KiB} bytes can't be read" in lines[3], err
+    assert f"{(2 << 30) + 192 * KiB} bytes in total can't be read" in lines[3], err
 
     out, err = qedtest.qed_img("map", path, status=1)
     assert len(out.splitlines()) == 3, out

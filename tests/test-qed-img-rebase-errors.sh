@@ -73,8 +73,8 @@ bad 'x.qed: backing file: .*gone.raw: .*No such file' -b base.raw -F raw x.qed
 
 # The command line.
 bad 'rebase: -b is missing' x.qed
-bad 'rebase: one file name' -b base.raw
-bad 'rebase: one file name' -b base.raw x.qed y.qed
+bad 'rebase: expected one file name' -b base.raw
+bad 'rebase: expected one file name' -b base.raw x.qed y.qed
 bad "rebase: -F: backing format 'qcow2': must be raw or qed" \
     -b y.qcow2 -F qcow2 x.qed
 bad 'rebase: -F needs a backing file' -b '' -F raw x.qed

@@ -19,7 +19,7 @@ make ()
     qemu-img convert -f qed -O raw x.qed want.raw
 }
 in_use="locked: another process .*: close it there first"
-hint=", or add -U to read it all the same\$"
+hint=", or add -U to read it anyway\$"
 rebase ()
 {
     qed-img rebase "$@" -b new.qed -F qed x.qed

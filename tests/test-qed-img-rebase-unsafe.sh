@@ -47,7 +47,7 @@ qed-img rebase -u -b a.raw x.qed 2>err
 grep 'a.raw: .*taken as raw' err
 test $(od -An -tu8 -j16 -N8 x.qed) -eq 5
 qed-img rebase -u -b nowhere.raw x.qed 2>err
-grep 'x.qed: backing file: nowhere.raw: is not there, .*-F' err
+grep 'x.qed: backing file: nowhere.raw: does not exist, .*-F' err
 test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
 
 # From a name that is gone.

@@ -36,17 +36,17 @@ cluster_size 65536 and table_size 4\$" x.qed 8E
 
 # No sizes.
 for s in '' x 1x 1.b + - +-1 0x10 ' 1' 16E; do
-    bad "x.qed: size '.*': is no size: digits" --shrink x.qed "$s"
+    bad "x.qed: size '.*': is not a size: expected digits" --shrink x.qed "$s"
 done
 bad "x.qed: size '0': must be more than 0" --shrink x.qed 0
 bad "x.qed: size '-1M': the disk has 1048576 bytes" --shrink x.qed -1M
 bad "x.qed: size '-8E': the disk has 1048576 bytes" --shrink x.qed -8E
 
 # The command line.
-bad 'resize: one file name and one size' x.qed
-bad 'resize: one file name and one size'
-bad 'resize: one file name and one size' -1M
-bad 'resize: one file name and one size' x.qed 1M 2M
+bad 'resize: expected one file name and one size' x.qed
+bad 'resize: expected one file name and one size'
+bad 'resize: expected one file name and one size' -1M
+bad 'resize: expected one file name and one size' x.qed 1M 2M
 bad "resize: -f: format 'raw'" -f raw x.qed 2M
 bad "resize: option '--frob' is unknown" --frob x.qed 2M
 bad "resize: option '-1' is unknown" x.qed -1M --shrink

@@ -19,7 +19,7 @@ SAID = re.compile(r"error: (\S+): offset (0|0x[0-9a-f]+), "
                   r"length (0x[0-9a-f]+) of the disk "
                   r"read as zeros: (\S+) is corrupt there$")
 ALL = re.compile(r"error: (\S+): (\d+) bytes in (\d+) ranges read as zeros "
-                 r"in all: qed-img check says more$")
+                 r"in total: see qed-img check$")
 
 def make(r, path, backing, damage):
     cs = r.choice(qedimg.CLUSTER_SIZES[:5])

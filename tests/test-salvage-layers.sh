@@ -30,7 +30,7 @@ cat >want <<END
 $d/top.qed: offset 0x30000, length 0x10000 of the disk read as zeros: $d/base.qed is corrupt there
 $d/top.qed: offset 0x50000, length 0x10000 of the disk read as zeros: $d/base.qed is corrupt there
 $d/top.qed: offset 0xc0000, length 0x10000 of the disk read as zeros: $d/top.qed is corrupt there
-$d/top.qed: 196608 bytes in 3 ranges read as zeros in all: qed-img check says more
+$d/top.qed: 196608 bytes in 3 ranges read as zeros in total: see qed-img check
 END
 sed 's/^nbdkit: error: //' err | diff -u want -
 "$PYTHON" - <<'END'

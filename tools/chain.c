@@ -2,15 +2,15 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* An image and the files below it.
+/* An image and its backing files.
  *
- * Loading a layer reads its header only, takes no lock and writes nothing
- * (I10): a disk in use can be looked at, and looking keeps nobody from
- * opening it.  Headers are input from strangers (I9): a chain is bounded,
- * loops are found by device and inode, and only regular files and block
- * devices are opened.
+ * Loading a layer only reads its header.  It takes no lock and writes nothing
+ * (I10), so it works on an image in use and doesn't keep other programs from
+ * opening one.  Headers are untrusted input (I9): the length of a chain is
+ * limited, loops are found by device and inode, and only regular files and
+ * block devices are opened.
  *
- * Errors are kept, not printed: to some callers they aren't fatal.
+ * Errors are stored, not printed, because they aren't fatal to all callers.
  */
 
 #include <config.h>
@@ -33,8 +33,8 @@ chain_free (struct chain *c)
   free (c->error);
 }
 
-/* Keep the message, which is about a file, with the name of the image that
- * has it as its backing file, if one does.
+/* Store an error message.  If IMAGE isn't NULL the message is about its
+ * backing file, and starts with its name.
  */
 static int __attribute__ ((format (printf, 3, 4)))
 chain_error (struct chain *c, const char *image, const char *fmt, ...)
@@ -54,7 +54,7 @@ chain_error (struct chain *c, const char *image, const char *fmt, ...)
   return -1;
 }
 
-/* Set L's format to the one asked for, or probe. */
+/* Set the format of L to ASKED, or probe it. */
 static int
 decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
                enum format asked, const char *image)
@@ -81,7 +81,7 @@ decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* Fill in L, which comes after the last layer, from the open file. */
+/* Fill in L, the layer after the last one, from its open file. */
 static int
 read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
             enum format asked, const char *image)
@@ -118,8 +118,8 @@ read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* Where the backing file NAME of IMAGE is.  False: there is no such file, and
- * NAME looks like a protocol's name.
+/* Set *PATH to that of the backing file NAME of IMAGE.  Return false if NAME
+ * looks like a URI or a protocol, and there is no file of that name.
  */
 static bool
 find_backing (const char *image, const char *name, char **path)
@@ -130,7 +130,7 @@ find_backing (const char *image, const char *name, char **path)
   return !qed_has_protocol (name) || access (*path, F_OK) == 0;
 }
 
-/* chain_add, with the image that names PATH as its backing file, or NULL. */
+/* chain_add; IMAGE, or NULL, is the image that has PATH as backing file. */
 static int
 add_layer (struct chain *c, const char *path, enum format asked,
            const char *image)
@@ -185,7 +185,7 @@ chain_add_backing (struct chain *c, const char *image, const char *name,
   return r;
 }
 
-/* Append what is below L, the last layer. */
+/* Append the backing file of L, the last layer. */
 static int
 add_below (struct chain *c, const struct layer *l)
 {

@@ -4,8 +4,8 @@
 
 /* qed-img check.
  *
- * Which parts of the disk are damaged is collected while the library looks,
- * and printed afterwards: see damages.c.
+ * The damaged ranges of the disk are collected while the library reads the
+ * tables, and printed afterwards: see damages.c.
  */
 
 #include <config.h>
@@ -26,14 +26,14 @@ struct args {
 
 enum { CORRUPTIONS = 2, LEAKS = 3 }; /* exit codes */
 
-/* With -U: what another program that has the image open does with it. */
+/* With -U: how another program uses the image. */
 struct use {
-  bool written;                 /* it may write it, */
-  uint64_t reserved;            /* and has made the file longer by so many
-                                   bytes than it needs yet */
+  bool written;                 /* it has the image open for writing */
+  uint64_t reserved;            /* bytes at the end of the file that it has
+                                   reserved for new clusters */
 };
 
-/* ---- output for people: qemu-img's lines, and some more ---- */
+/* ---- human-readable output: qemu-img's lines, and some more ---- */
 
 static double
 percent (uint64_t part, uint64_t whole)
@@ -86,7 +86,7 @@ print_result (const struct args *args, const struct qed_check_result *r,
   say (stdout, "Image end offset: %" PRIu64, r->end);
 }
 
-/* What was done, if anything. */
+/* Print what the repair changed, if anything. */
 static void
 print_repair (const struct qed_repair_result *r)
 {
@@ -180,14 +180,15 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     }
   if (argc - optind != 1)
-    usage_error ("one file name is wanted");
+    usage_error ("expected one file name");
   if (args->repair && args->share)
     usage_error ("-U: an image that is in use can't be repaired");
   args->file = argv[optind];
 }
 
-/* What is behind the last cluster in use of a file that somebody writes isn't
- * leaked: it is going to be used, or cut off.
+/* If another program has the image open for writing, the clusters after the
+ * last one in use aren't leaked.  That program has reserved them: it is going
+ * to use them or to truncate the file.
  */
 static void
 take_reserved (const struct qed_storage *st, uint32_t cluster_size,
@@ -202,8 +203,8 @@ take_reserved (const struct qed_storage *st, uint32_t cluster_size,
   r->leaks -= clusters < r->leaks ? clusters : r->leaks;
 }
 
-/* Check, and repair if that is asked for.  A check alone gives a result that
- * is the same before and after.
+/* Check the image, and repair it with -r.  Without -r the results before and
+ * after are the same.
  */
 static int
 run (const struct args *args, struct qed_storage *st,
@@ -231,7 +232,7 @@ run (const struct args *args, struct qed_storage *st,
   return err;
 }
 
-/* Say what was found and done, and return the exit code. */
+/* Print what was found and repaired, and return the exit code. */
 static int
 report (const struct args *args, const struct qed_repair_result *r,
         struct damages *d, const struct use *use)
@@ -239,7 +240,7 @@ report (const struct args *args, const struct qed_repair_result *r,
   const struct qed_check_result *after = &r->after;
 
   if (!args->quiet) {
-    /* Ranges aren't in qemu-img's JSON. */
+    /* qemu-img's JSON has no place for ranges. */
     damages_print (args->json ? stderr : stdout, &r->before, d,
                    r->corruptions_fixed > 0);
     if (args->json)
@@ -251,7 +252,7 @@ report (const struct args *args, const struct qed_repair_result *r,
   }
   if (args->repair && args->what == QED_REPAIR_LEAKS && after->corruptions)
     complain ("%s: has corruptions, so nothing was changed: what looks like a "
-              "leak may be what they have lost: see -r all", args->file);
+              "leak may be data that they have lost: see -r all", args->file);
   return after->corruptions ? CORRUPTIONS : after->leaks ? LEAKS :
     EXIT_SUCCESS;
 }
@@ -273,7 +274,7 @@ check (int argc, char *argv[])
     d = damages_new (st, &h);
     if (run (&args, st, &h, d, &result, &use) == 0)
       r = report (&args, &result, d, &use);
-    else if (!args.quiet) /* some of it may have been cleared already */
+    else if (!args.quiet) /* some entries may have been cleared already */
       damages_print (stderr, &result.before, d, false);
   }
   if (st == NULL && !args.repair)
@@ -289,21 +290,21 @@ const struct verb verb_check = {
   "check", check,
   "[--output=human|json] [-r leaks|all] [-p] [-q] [-T CACHE] [-U] FILE",
 
-  "Look for errors in an image, and with -r repair them.\n"
+  "Check an image for errors, and with -r repair them.\n"
   "\n"
   "  -r, --repair=leaks|all\n"
-  "                         leaks: give space back that nothing refers to,\n"
-  "                         if there are no errors; all: first clear entries\n"
-  "                         of tables that are out of range, and copy what\n"
-  "                         is referred to twice\n"
+  "                         leaks: free leaked clusters, unless there are\n"
+  "                         errors; all: first clear table entries that are\n"
+  "                         out of range, and copy clusters and tables that\n"
+  "                         are referenced twice\n"
   "  -p                     show progress on a terminal\n"
   "  -q                     print error messages only\n"
-  "  -T CACHE               a cache mode of QEMU's: taken, changes nothing\n"
-  "  -U, --force-share      look at an image that is in use: what changes\n"
-  "                         meanwhile may look like an error\n"
-  "  -f, --format=qed       the format of FILE, the only one\n"
-  "  --output=human|json    the form of the result (without: human)\n"
+  "  -T CACHE               QEMU's cache mode: accepted, no effect\n"
+  "  -U, --force-share      check an image that is in use: changes made\n"
+  "                         meanwhile may look like errors\n"
+  "  -f, --format=qed       the format of FILE: must be qed\n"
+  "  --output=human|json    the output format (default: human)\n"
   "\n"
-  "Exit status: 0 the image is good; 1 it could not be checked or repaired;\n"
-  "2 it has errors; 3 only space is lost.  With -r: what is left.\n"
+  "Exit status: 0 no errors; 1 the image could not be checked or repaired;\n"
+  "2 corruptions; 3 leaked clusters only.  With -r: what remains afterwards.\n"
 };

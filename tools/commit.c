@@ -12,7 +12,7 @@
 struct args {
   const char *file;
   const char *base;             /* NULL: the backing file of FILE */
-  bool keep;                    /* -d: don't empty it */
+  bool keep;                    /* -d: don't empty FILE */
   bool progress, quiet;
 };
 
@@ -54,7 +54,7 @@ parse_args (int argc, char *argv[], struct args *args,
       break;
     }
   if (argc - optind != 1)
-    usage_error ("one file name is wanted");
+    usage_error ("expected one file name");
   args->file = argv[optind];
 }
 
@@ -85,18 +85,18 @@ const struct verb verb_commit = {
   "commit", commit,
   "[-p] [-q] [-d] [-b BASE] [-t CACHE] [--backing-dir=DIR] FILE",
 
-  "Write what an image has into its backing file, then empty the image.\n"
+  "Write the content of an image into its backing file, and empty the image.\n"
   "\n"
-  "  -b BASE            write it, and what is in layers between, into BASE,\n"
-  "                     which is further down, and don't empty it: the images\n"
-  "                     between can't be used by themselves any more\n"
-  "  -d                 don't empty it\n"
-  "  --backing-dir=DIR  the backing file may be beneath DIR, too; may be\n"
+  "  -b BASE            write into BASE, further down the chain, the content\n"
+  "                     of the images between, too; don't empty FILE; the\n"
+  "                     images between can't be used by themselves any more\n"
+  "  -d                 don't empty the image\n"
+  "  --backing-dir=DIR  allow backing files beneath DIR, too; may be\n"
   "                     repeated\n"
-  "  -f, --format=qed   the format of FILE, the only one\n"
-  "  -p                 show progress, on a terminal\n"
+  "  -f, --format=qed   the format of FILE: must be qed\n"
+  "  -p                 show progress on a terminal\n"
   "  -q                 print errors only\n"
-  "  -t CACHE           a cache mode of QEMU's: taken, changes nothing\n"
+  "  -t CACHE           QEMU's cache mode: accepted, no effect\n"
   "\n"
-  "This changes the backing file: any other image on top of it is spoilt.\n"
+  "This changes the backing file, which corrupts any other overlay of it.\n"
 };

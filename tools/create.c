@@ -13,7 +13,7 @@
 
 #include "qed-img.h"
 
-/* What stands on the command line, or NULL. */
+/* The strings on the command line; those that are absent are NULL. */
 struct args {
   const char *file;
   const char *size;
@@ -26,8 +26,8 @@ struct args {
 
 /* ---- the command line ---- */
 
-/* Cut the next of the comma-separated items off *S, and set *S to what
- * follows, or NULL at the end.  In the item a doubled comma becomes one.
+/* Cut the next comma-separated item off *S.  Set *S to the rest, or to NULL at
+ * the end.  In the item a doubled comma becomes a single one.
  */
 static char *
 next_item (char **s)
@@ -47,19 +47,21 @@ next_item (char **s)
 static void __attribute__ ((noreturn))
 print_option_help (void)
 {
-  fputs ("Options of -o, separated by commas (in a value, double them):\n"
-         "  backing_file=NAME    as -b\n"
-         "  backing_fmt=FORMAT   as -F\n"
+  fputs ("Options of -o, separated by commas (double a comma in a value):\n"
+         "  backing_file=NAME    same as -b\n"
+         "  backing_fmt=FORMAT   same as -F\n"
          "  cluster_size=SIZE    power of 2 from 4k to 64M, default 64k\n"
-         "  nocow=off            taken, changes nothing\n"
-         "  preallocation=off    the same\n"
-         "  size=SIZE            as the argument SIZE\n"
+         "  nocow=off            accepted, no effect\n"
+         "  preallocation=off    accepted, no effect\n"
+         "  size=SIZE            same as the argument SIZE\n"
          "  table_size=N         clusters in a table: 1, 2, 4, 8 or 16, "
          "default 4\n", stdout);
   exit (finish (EXIT_SUCCESS));
 }
 
-/* Is it an option of -o for which qemu-img takes other values too? */
+/* Is it nocow or preallocation, of which qemu-img accepts more values than
+ * "off"?
+ */
 static bool
 is_off (const char *name, const char *value)
 {
@@ -71,11 +73,11 @@ is_off (const char *name, const char *value)
     return true;
   usage_error ("-o: %s=%s: must be off: %s", name, value ? value : "",
                nocow ? "chattr +C DIRECTORY lets new files there be "
-               "overwritten in place" : "a QED image has nothing allocated "
-               "that wasn't written, and grows as it is");
+               "overwritten in place" : "a QED image allocates clusters only "
+               "when they are written");
 }
 
-/* Take in the value of an option -o. */
+/* Parse the value of one -o option. */
 static void
 parse_o (char *s, struct args *args)
 {
@@ -140,14 +142,14 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     }
 
-  /* As in qemu-img these win over the same in -o, wherever they stand. */
+  /* As in qemu-img, -b and -F override -o whatever their order. */
   if (backing)
     args->backing = backing;
   if (backing_format)
     args->backing_format = backing_format;
 
   if (argc - optind < 1 || argc - optind > 2)
-    usage_error ("one file name and at most one size are wanted");
+    usage_error ("expected one file name and at most one size");
   args->file = argv[optind];
   if (argc - optind == 2) {
     if (args->size)
@@ -157,7 +159,7 @@ parse_args (int argc, char *argv[], struct args *args)
   }
 }
 
-/* Parse ARG, the value of NAME, if there is one.  It may be up to MAX. */
+/* Parse ARG, the value of NAME, unless it is NULL.  The limit is MAX. */
 static int
 parse_number (const struct args *args, const char *name, const char *arg,
               uint64_t max, uint64_t *value)
@@ -165,8 +167,8 @@ parse_number (const struct args *args, const char *name, const char *arg,
   if (arg == NULL)
     return 0;
   if (parse_size (arg, value) == -1) {
-    complain ("%s: %s '%s': is no size: digits are wanted, and perhaps "
-              "decimals and a suffix (b k M G T P E), below 16E in all",
+    complain ("%s: %s '%s': is not a size: expected digits, optionally with "
+              "decimals and a suffix (b k M G T P E), below 16E",
               args->file, name, arg);
     return -1;
   }
@@ -178,7 +180,7 @@ parse_number (const struct args *args, const char *name, const char *arg,
   return 0;
 }
 
-/* Set the sizes in OPTS to those on the command line, if they are there. */
+/* Set the sizes in OPTS from the command line, or to the defaults. */
 static int
 parse_numbers (const struct args *args, struct qed_create_options *opts)
 {
@@ -224,8 +226,8 @@ parse_format (const struct args *args, enum format *format)
   return 0;
 }
 
-/* May the new image stand on the chain C, the first layer of which is the
- * new image's backing file?
+/* Check that C can become the chain below the new image.  Its first layer is
+ * the new image's backing file.
  */
 static int
 check_chain (const struct args *args, const struct chain *c)
@@ -248,13 +250,13 @@ check_chain (const struct args *args, const struct chain *c)
     return -1;
   }
 
-  /* What is wrong further down is no reason not to create. */
+  /* An error further down the chain doesn't prevent creating the image. */
   if (c->error && !args->quiet)
     complain ("warning: %s", c->error);
   return 0;
 }
 
-/* Look at the backing file, and set what OPTS needs to know of it. */
+/* Open the backing file, and set the fields of OPTS that depend on it. */
 static int
 examine_backing (const struct args *args, struct chain *c,
                  struct qed_create_options *opts)
@@ -282,7 +284,7 @@ examine_backing (const struct args *args, struct chain *c,
     opts->image_size = l->virtual_size;
   if (format == FORMAT_PROBE && opts->backing_raw && !args->quiet)
     complain ("%s: backing file: %s: has no known format's magic, so it is "
-              "taken as raw: -F raw says so", args->file, l->path);
+              "taken as raw: add -F raw to say so", args->file, l->path);
   return 0;
 }
 
@@ -307,8 +309,8 @@ print_formatting (const struct args *args,
   free (table_size);
 }
 
-/* From here to the end takes an instant: let no signal leave a file under a
- * temporary name.
+/* Block signals while the image is created, so that none leaves a temporary
+ * file behind.  It doesn't take long.
  */
 static void
 hold_signals (void)
@@ -362,14 +364,15 @@ const struct verb verb_create = {
   "create", create,
   "[-q] [-b BACKING [-F raw|qed]] [-o NAME=VALUE,...] FILE [SIZE]",
 
-  "Make an empty image of SIZE bytes, or of its backing file's size.\n"
+  "Create an empty image of SIZE bytes, or of its backing file's size.\n"
   "\n"
-  "  -b BACKING    what isn't written yet is read from this file; a relative\n"
-  "                name starts at the directory of FILE\n"
-  "  -F raw|qed    the format of BACKING (without: it shows in the file)\n"
-  "  -f qed        the format of FILE, the only one\n"
+  "  -b BACKING    the backing file, which clusters are read from until they\n"
+  "                are written; a relative name starts at the directory of\n"
+  "                FILE\n"
+  "  -F raw|qed    the format of BACKING (default: probe the file)\n"
+  "  -f qed        the format of FILE: must be qed\n"
   "  -o NAME=VALUE,...\n"
-  "                see -o help\n"
+  "                options of the image: see -o help\n"
   "  -q            print errors only\n"
   "\n"
   "A SIZE is in bytes; suffixes k M G T P E are powers of 1024, as in 1.5G.\n"

@@ -2,13 +2,13 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The damaged ranges of a disk, for qed-img check.
  *
- * They are collected while the library looks, and printed afterwards.  There
- * can be as many damaged entries as a stranger put into an image (I9), so only
- * as much is kept as is going to be shown.  Once all have been found, the
- * library looks for the other owners of what the shown ones share.
+ * They are collected while the library reads the tables, and printed
+ * afterwards.  An untrusted image can have any number of damaged entries (I9),
+ * so only the ranges that will be printed are kept.  Once all are known, a
+ * second pass of the library finds the other owners of shared clusters and
+ * tables, for the ranges that will be printed.
  */
 
 #include <config.h>
@@ -18,34 +18,34 @@
 
 #include "qed-img.h"
 
-/* Lines that are printed for one kind of damage, and owners for each. */
+/* The most lines printed for one kind of damage, and owners on each line. */
 #define MAX_SHOWN 100
 #define MAX_OWNERS 3
 
-/* The lowest ranges of one kind, in any order until they are tidied.  What
- * is at CUT or behind it may be missing.
+/* The lowest ranges of one kind, unsorted until tidy is called.  Ranges at or
+ * after CUT may be missing.
  */
 #define MAX_RANGES 4096
 struct range {
   uint64_t offset, length;      /* of the disk */
-  uint64_t at;                  /* where that is in the file, or its L2 table:
-                                   0: nowhere */
+  uint64_t at;                  /* file offset of its data or of its L2 table;
+                                   0: none */
 };
 struct ranges {
   struct range list[MAX_RANGES];
   size_t n;
   uint64_t cut;
-  uint64_t beyond;              /* entries: behind the end of the disk */
+  uint64_t beyond;              /* entries that map beyond the disk's end */
 };
 
-/* The other owners of what a shown range has. */
+/* The other owners of the clusters or the table of a printed range. */
 struct owners {
   struct owner {
-    uint64_t offset, length;    /* of the disk; no length: beyond its end */
-    bool table;                 /* an L2 table, which maps that */
+    uint64_t offset, length;    /* of the disk; length 0: beyond its end */
+    bool table;                 /* the owner is an L2 table that maps this */
   } list[MAX_OWNERS];
-  size_t n;                     /* of the list */
-  uint64_t more;                /* entries */
+  size_t n;                     /* used elements of the list */
+  uint64_t more;                /* entries that didn't fit in the list */
 };
 
 struct damages {
@@ -81,7 +81,9 @@ compare_ranges (const void *a, const void *b)
   return x < y ? -1 : x > y;
 }
 
-/* Does NEXT go on where R ends?  In the file too; or with the same table. */
+/* Is NEXT contiguous with R, on the disk and also in the file (or mapped by
+ * the same table)?
+ */
 static bool
 continues (const struct range *r, const struct range *next)
 {
@@ -89,7 +91,7 @@ continues (const struct range *r, const struct range *next)
     (next->at == r->at || next->at == r->at + r->length);
 }
 
-/* Append a range to the first N of the list, or make the last one longer. */
+/* Append NEXT to the N ranges of the list, or extend the last one by it. */
 static size_t
 append_range (struct range *list, size_t n, struct range next)
 {
@@ -101,7 +103,7 @@ append_range (struct range *list, size_t n, struct range next)
   return n + 1;
 }
 
-/* Sort, and merge neighbours. */
+/* Sort the ranges, and merge contiguous ones. */
 static void
 tidy (struct ranges *r)
 {
@@ -153,7 +155,7 @@ nr_shown (const struct ranges *r)
 
 /* ---- owners ---- */
 
-/* What the range R of one kind has in the file. */
+/* The clusters or the table in the file that range R of one kind owns. */
 static struct qed_file_range
 file_range (const struct damages *d, size_t kind, const struct range *r)
 {
@@ -171,7 +173,7 @@ compare_file_ranges (const void *a, const void *b)
   return x < y ? -1 : x > y;
 }
 
-/* All that the shown ranges have, sorted and disjoint. */
+/* The file ranges of all ranges that will be printed, sorted and merged. */
 static size_t
 all_file_ranges (const struct damages *d,
                  struct qed_file_range all[QED_NR_DAMAGES * MAX_SHOWN])
@@ -208,7 +210,9 @@ add_owner (struct owners *o, struct owner next)
     o->more++;
 }
 
-/* Give an entry to the ranges that share something with it. */
+/* Callback of qed_find_owners: add an entry as an owner to each printed range
+ * that it shares space with.
+ */
 static void
 found_owner (void *opaque, uint64_t file_offset, uint64_t file_length,
              bool table, uint64_t offset, uint64_t length)
@@ -224,7 +228,9 @@ found_owner (void *opaque, uint64_t file_offset, uint64_t file_length,
       if (r->at == 0 || f.offset >= file_offset + file_length ||
           file_offset >= f.offset + f.length)
         continue;
-      /* Itself; or data in the table, which is a damage of its own. */
+      /* Skip the range's own entries.  Skip data clusters in a shared table:
+       * they are damage of another kind.
+       */
       if ((own_kind && offset >= r->offset && offset - r->offset < r->length) ||
           (!own_kind && kind == QED_DAMAGE_SHARED_TABLE))
         continue;
@@ -247,7 +253,7 @@ damages_find_owners (void *opaque)
 
 /* ---- output ---- */
 
-/* Append to a string, which is freed. */
+/* Return S followed by MORE, and free both. */
 static char *
 append (char *s, char *more)
 {
@@ -258,7 +264,7 @@ append (char *s, char *more)
   return r;
 }
 
-/* ": also at offset ...", or "".  To be freed. */
+/* ": also offset ...", or "".  The caller frees it. */
 static char *
 owners_text (const struct owners *o)
 {
@@ -322,15 +328,15 @@ damages_print (FILE *out, const struct qed_check_result *result,
       "Table entries out of range, cleared: what they mapped is lost" },
     [QED_DAMAGE_SHARED_TABLE] = {
       "L2 tables that overlap with another one",
-      "L2 tables that overlapped with another one, copied: what one of both "
-      "maps is wrong" },
+      "L2 tables that overlapped with another one, copied: one of the two "
+      "maps the wrong data" },
     [QED_DAMAGE_IN_TABLE] = {
-      "Data clusters inside of a table",
-      "Data clusters inside of a table, copied: one of both is wrong" },
+      "Data clusters inside a table",
+      "Data clusters inside a table, copied: one of the two is wrong" },
     [QED_DAMAGE_SHARED_DATA] = {
-      "Data clusters with another owner, too",
-      "Data clusters with another owner, too, copied: what is in one of both "
-      "is wrong" },
+      "Data clusters with another owner",
+      "Data clusters with another owner, copied: the content of one of the "
+      "two is wrong" },
   };
 
   for (size_t i = 0; i < QED_NR_DAMAGES; ++i) {

@@ -13,7 +13,7 @@
 
 #include "qed-img.h"
 
-/* ---- output for people: qemu-img's lines ---- */
+/* ---- human-readable output: qemu-img's lines ---- */
 
 static void
 print_features (uint64_t features)
@@ -28,7 +28,7 @@ print_features (uint64_t features)
   };
   char *names = NULL;
 
-  /* There are no others: such an image isn't opened. */
+  /* An image with any other feature bit isn't opened. */
   for (size_t i = 0; i < sizeof known / sizeof known[0]; ++i)
     if (features & known[i].bit) {
       char *longer = xasprintf ("%s%s%s", names ? names : "",
@@ -90,7 +90,7 @@ print_human (const struct chain *c)
   }
 }
 
-/* ---- JSON: qemu-img's keys in its order ---- */
+/* ---- JSON: qemu-img's keys, in its order ---- */
 
 static json_object *
 format_specific_json (const struct qed_header *h)
@@ -150,7 +150,7 @@ chain_json (const struct chain *c)
 
 /* ---- the verb ---- */
 
-/* Parse the options; optind is then at the file's name. */
+/* Parse the options.  Afterwards argv[optind] is the file name. */
 static void
 parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
 {
@@ -176,11 +176,11 @@ parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
     case OUTPUT:
       *json = option_output (optarg);
       break;
-    case 'U':                   /* no locks are taken anyway */
+    case 'U':                   /* info never takes locks */
       break;
     }
   if (argc - optind != 1)
-    usage_error ("one file name is wanted");
+    usage_error ("expected one file name");
 }
 
 static int
@@ -208,10 +208,10 @@ const struct verb verb_info = {
   "info", info,
   "[--output=human|json] [--backing-chain] FILE",
 
-  "Print what an image's header says.\n"
+  "Print the header of an image.\n"
   "\n"
-  "  --backing-chain        of its backing file too, and so on down\n"
-  "  --output=human|json    the form (without: human)\n"
-  "  -f, --format=qed       the format of FILE, the only one\n"
-  "  -U, --force-share      works on a disk in use: so it does without\n"
+  "  --backing-chain        also print all of its backing files\n"
+  "  --output=human|json    the output format (default: human)\n"
+  "  -f, --format=qed       the format of FILE: must be qed\n"
+  "  -U, --force-share      accepted, no effect: no locks are taken anyway\n"
 };

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* JSON, by json-c.  What has no memory exits. */
+/* JSON output with json-c.  All functions exit if there is no memory. */
 
 #include <config.h>
 
@@ -26,7 +26,7 @@ add_number (json_object *o, const char *key, uint64_t value)
   add_json (o, key, json_object_new_uint64 (value));
 }
 
-/* JSON is UTF-8: what isn't becomes U+FFFD, the replacement character. */
+/* JSON is UTF-8.  Invalid bytes become U+FFFD, the replacement character. */
 void
 add_string (json_object *o, const char *key, const char *value)
 {
@@ -45,8 +45,8 @@ add_string (json_object *o, const char *key, const char *value)
   free (utf8);
 }
 
-/* The control character of N bytes at S, as JSON writes a character of the
- * Basic Multilingual Plane; all of them are in it.
+/* Print the control character of N bytes at S as a JSON escape.  One \u is
+ * enough: all control characters are in the Basic Multilingual Plane.
  */
 static void
 escape_control (const char *s, size_t n)
@@ -60,8 +60,9 @@ escape_control (const char *s, size_t n)
   printf ("\\u%04x", c);
 }
 
-/* Json-c escapes the control characters that JSON forbids in strings.  Other
- * ones stay, but for its own line feeds only strings have any.
+/* json-c escapes only the control characters that JSON forbids in strings.
+ * Escape the others too.  Apart from the line feeds that json-c adds, control
+ * characters occur in strings only.
  */
 void
 print_json (json_object *o)

@@ -2,11 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* qed-img map.
  *
- * Entries are printed as they come, because there may be any number of
- * them.  What a summary needs of them is summed up meanwhile.
+ * There may be any number of entries, so each is printed as it comes, and
+ * only added to the sums for the summary.
  */
 
 #include <config.h>
@@ -21,12 +20,12 @@
 
 #include "qed-img.h"
 
-/* The disk is shown as a row of so many cells. */
+/* The summary draws the disk as a row of this many cells. */
 #define CELLS 64
 
-/* What comes from a layer. */
+/* The part of the disk that comes from one layer. */
 struct layer_sums {
-  char *name;                   /* NULL: nothing does */
+  char *name;                   /* NULL: nothing comes from this layer */
   uint64_t data, zero, unsound, shared; /* bytes; none counts twice */
   uint64_t cells[CELLS];        /* bytes of data, shared or not */
   bool bad_cells[CELLS], shared_cells[CELLS];
@@ -36,11 +35,11 @@ struct map {
   const char *file;
   uint64_t start, length;       /* the range of the disk */
   bool json, totals;
-  bool summary;                 /* for people, or as JSON */
+  bool summary;                 /* print a summary, human-readable or JSON */
   uint64_t entries;             /* printed so far */
   uint64_t unsound;             /* bytes */
 
-  /* For a summary: */
+  /* For the summary: */
   struct layer_sums layers[QED_MAX_CHAIN + 1];
   uint64_t absent;              /* bytes */
 };
@@ -72,7 +71,7 @@ print_row (const struct qed_map_entry *e)
 
 /* ---- the summary ---- */
 
-/* Where cell I begins. */
+/* The offset of the disk at which cell I begins. */
 static uint64_t
 cell_start (const struct map *m, unsigned i)
 {
@@ -120,7 +119,7 @@ sum_up (struct map *m, const struct qed_map_entry *e)
     add_to_cells (m, l, e);
 }
 
-/* ---- the summary for people ---- */
+/* ---- the human-readable summary ---- */
 
 static void
 print_sum (const struct map *m, uint64_t sum, const char *what,
@@ -138,8 +137,8 @@ print_sum (const struct map *m, uint64_t sum, const char *what,
   free (share);
 }
 
-/* What cells are made of: how much data there is, and marks that win over
- * that.
+/* How a cell is drawn: by the share of data in it, from NONE to FULL, or by a
+ * mark, which takes precedence.
  */
 enum { NONE, SOME, FULL = 4, SHARED, BAD };
 static const char *const ascii[] = { ".", "-", "+", "*", "#", "=", "!" };
@@ -158,11 +157,11 @@ cell_level (const struct map *m, const struct layer_sums *l, unsigned i)
     return NONE;
   if (l->cells[i] == size)
     return FULL;
-  /* Rounding must not make it full. */
+  /* 2.999 and not 3: rounding must not draw a partial cell as full. */
   return SOME + (unsigned) (2.999 * ((double) l->cells[i] / (double) size));
 }
 
-/* The disk as L has it: aligned with those of other layers. */
+/* Print the row of cells of layer L, aligned with those of other layers. */
 static void
 print_bar (const struct map *m, const struct layer_sums *l,
            const char *const *characters)
@@ -270,8 +269,8 @@ take_entry (void *opaque, const struct qed_map_entry *e)
   return 0;
 }
 
-/* As qemu-img does, what is past the end of the disk is left out, and if that
- * is all, JSON has one entry for it.
+/* As in qemu-img, the range ends with the disk; if it starts beyond the end,
+ * the JSON output has one empty entry.
  */
 static int
 print_map (struct map *m, struct qed_image *img)
@@ -317,7 +316,7 @@ option_offset (const char *option, const char *value)
   return offset;
 }
 
-/* Parse the options; optind is then at the file's name. */
+/* Parse the options.  Afterwards argv[optind] is the file name. */
 static void
 parse_args (int argc, char *argv[], struct map *m,
             struct qed_chain_options *opts)
@@ -361,7 +360,7 @@ parse_args (int argc, char *argv[], struct map *m,
       break;
     }
   if (argc - optind != 1)
-    usage_error ("one file name is wanted");
+    usage_error ("expected one file name");
   m->file = argv[optind];
 }
 
@@ -387,8 +386,8 @@ map (int argc, char *argv[])
   for (size_t i = 0; i <= QED_MAX_CHAIN; ++i)
     free (m.layers[i].name);
   if (m.unsound > 0)
-    complain ("%s: %" PRIu64 " bytes can't be read in all: qed-img check says "
-              "more", m.file, m.unsound);
+    complain ("%s: %" PRIu64 " bytes in total can't be read: see qed-img "
+              "check", m.file, m.unsound);
   return r == -1 || m.unsound > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
@@ -396,16 +395,17 @@ const struct verb verb_map = {
   "map", map,
   "[--output=human|json] [--totals] [-U] [-s OFFSET] [-l LENGTH] FILE",
 
-  "Print where each part of the disk is: in which file, and at which offset.\n"
+  "Print which file, and which offset in it, each part of the disk is read\n"
+  "from.\n"
   "\n"
-  "  --output=human|json    the form (without: human)\n"
-  "  --totals               print sums and a picture of the disk only; a\n"
-  "                         terminal gets them after the table without it\n"
+  "  --output=human|json    the output format (default: human)\n"
+  "  --totals               print only the sums and a picture of the disk;\n"
+  "                         on a terminal they always follow the table\n"
   "  -s, --start-offset=OFFSET\n"
   "  -l, --max-length=LENGTH\n"
-  "                         of the disk, the part to look at (without: all)\n"
-  "  --backing-dir=DIR      backing files may be beneath DIR, too; may be\n"
+  "                         the range of the disk (default: all of it)\n"
+  "  --backing-dir=DIR      allow backing files beneath DIR, too; may be\n"
   "                         repeated\n"
-  "  -f, --format=qed       the format of FILE, the only one\n"
-  "  -U, --force-share      don't mind if the disk is in use\n"
+  "  -f, --format=qed       the format of FILE: must be qed\n"
+  "  -U, --force-share      take no locks: the image may be in use\n"
 };

@@ -4,19 +4,20 @@
 
 /* qed-img: qemu-img's verbs for QED images.
  *
- * Each verb has a file, with a struct verb in the table below: a function
- * that gets the rest of the command line, and its help.  The format itself
- * is the library's business (qed.h), and so are the messages about it.
+ * Each verb has its own file and a struct verb in the table below: a function
+ * that takes the rest of the command line, and the help.  The library (qed.h)
+ * handles the format, and words the messages about it.
  *
- *     qed-img.c    main, the table of verbs, what they have for options
+ *     qed-img.c    main, the table of verbs, common options
  *     create.c, info.c …  the verbs
  *     damages.c    the ranges that check lists
  *     chain.c      an image and its backing files
- *     json.c       what is printed as JSON
+ *     json.c       JSON output
  *     text.c       messages, sizes, progress
  *
- * Names can hold any byte, and messages hold names, so text for people goes
- * through say and complain, which let no control character reach a terminal.
+ * File names can hold any byte, and messages hold file names.  So all
+ * human-readable text goes through say and complain, which escape control
+ * characters.
  */
 
 #include <config.h>
@@ -41,7 +42,7 @@ static const struct verb *const verbs[] = {
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 
-static const struct verb *verb; /* the one that runs, or NULL */
+static const struct verb *verb; /* NULL until the command line names one */
 
 void
 usage_error (const char *fmt, ...)
@@ -112,7 +113,7 @@ void
 option_format (const char *value)
 {
   if (strcmp (value, "qed") != 0)
-    usage_error ("-f: format '%s': the only one is qed", value);
+    usage_error ("-f: format '%s': must be qed", value);
 }
 
 void
@@ -126,7 +127,7 @@ option_cache (const char *option, const char *value)
     if (strcmp (value, modes[i]) == 0)
       return;
   usage_error ("%s: cache mode '%s': must be none, off, writeback, "
-               "writethrough, directsync or unsafe, and changes nothing",
+               "writethrough, directsync or unsafe, and has no effect",
                option, value);
 }
 
@@ -143,7 +144,7 @@ option_output (const char *value)
 void
 option_backing_dir (struct qed_chain_options *opts, const char *dir)
 {
-  static const char **dirs;     /* until the program exits */
+  static const char **dirs;     /* never freed */
 
   dirs = realloc (dirs, (opts->nr_backing_dirs + 1) * sizeof *dirs);
   if (dirs == NULL)
@@ -172,8 +173,9 @@ find_verb (const char *name)
   usage_error ("verb '%s' is unknown: the verbs are %s", name, list);
 }
 
-/* Standard streams that are closed must not become the descriptors of
- * images.  Writing to what is opened here fails, as it should.
+/* If a standard stream is closed, the next open would return its descriptor,
+ * and messages would go into an image.  /dev/null, opened read-only, takes
+ * its place: writing to it fails, as it should.
  */
 static void
 reserve_standard_streams (void)
@@ -198,8 +200,8 @@ main (int argc, char *argv[])
   int c;
 
   reserve_standard_streams ();
-  signal (SIGXFSZ, SIG_IGN);    /* EFBIG says it, and we clean up */
-  opterr = 0;                   /* next_option complains */
+  signal (SIGXFSZ, SIG_IGN);    /* so that write returns EFBIG instead */
+  opterr = 0;                   /* next_option prints the errors */
   while ((c = next_option (argc, argv, "+:hV", longs)) != -1)
     if (c == 'V') {
       puts ("qed-img " PACKAGE_VERSION " (" PACKAGE_NAME ")");
@@ -211,6 +213,6 @@ main (int argc, char *argv[])
   verb = find_verb (argv[optind]);
   argc -= optind;
   argv += optind;
-  optind = 0;                   /* glibc: start over, with these argv */
+  optind = 0;                   /* glibc: start over with the new argv */
   return finish (verb->run (argc, argv));
 }

@@ -4,9 +4,9 @@
 
 /* qed-img rebase.
  *
- * The new chain is opened apart from the old one, with the image itself on
- * top so that the same rules hold for it.  Then the image is taken off: its
- * tables, as read there, would go out of date.
+ * The new chain is opened separately from the old one, with the image itself
+ * on top, so that the same rules apply to both.  Then the image is detached
+ * from the new chain: its cached tables there would go stale.
  */
 
 #include <config.h>
@@ -84,7 +84,7 @@ parse_args (int argc, char *argv[], struct args *args)
     }
 
   if (argc - optind != 1)
-    usage_error ("one file name is wanted");
+    usage_error ("expected one file name");
   args->file = argv[optind];
   if (args->backing == NULL)
     usage_error ("-b is missing: -b BACKING, or -b '' for no backing file");
@@ -96,7 +96,7 @@ parse_args (int argc, char *argv[], struct args *args)
 
 /* ---- the new backing file ---- */
 
-/* Is the new backing file there?  With -u it need not be. */
+/* Does the new backing file exist?  With -u it need not. */
 static bool
 exists (const struct args *args)
 {
@@ -108,7 +108,7 @@ exists (const struct args *args)
   return r;
 }
 
-/* Look at the new backing file, if there is one, and set the format. */
+/* Probe the new backing file, if there is one, and set its format. */
 static int
 examine_backing (struct args *args)
 {
@@ -119,8 +119,8 @@ examine_backing (struct args *args)
     return 0;
   if (args->unsafe && !exists (args)) {
     if (!args->quiet)
-      complain ("%s: backing file: %s: is not there, so its format will be "
-                "looked for when it is: -F says which", args->file,
+      complain ("%s: backing file: %s: does not exist, so its format will be "
+                "probed when it is opened: -F sets it", args->file,
                 args->backing);
     return 0;
   }
@@ -134,14 +134,15 @@ examine_backing (struct args *args)
     if (args->format == FORMAT_PROBE && c.layers[1].format == FORMAT_RAW &&
         !args->quiet)
       complain ("%s: backing file: %s: has no known format's magic, so it is "
-                "taken as raw: -F raw says so", args->file, c.layers[1].path);
+                "taken as raw: add -F raw to say so", args->file,
+                c.layers[1].path);
     args->format = c.layers[1].format;
   }
   chain_free (&c);
   return r;
 }
 
-/* Open what the image is to be on top of. */
+/* Open the new backing file, and what is below it. */
 static int
 open_backing (const struct args *args, struct qed_backing **to)
 {
@@ -155,7 +156,7 @@ open_backing (const struct args *args, struct qed_backing **to)
   path = qed_backing_path (args->file, args->backing);
   if (path == NULL)
     return -1;
-  /* By itself it would mean that there is no file. */
+  /* "none" by itself would mean no backing file. */
   opts.backing = strcmp (path, "none") == 0 ? "./none" : path;
   opts.backing_format = args->format == FORMAT_RAW ? "raw" : "qed";
   img = qed_open_chain (args->file, &opts);
@@ -168,8 +169,8 @@ open_backing (const struct args *args, struct qed_backing **to)
 
 /* ---- the verb ---- */
 
-/* The image or what is below it can't be opened: FILE must not be in use, but
- * to what is below -U applies.
+/* Report that the image or a backing file can't be opened.  If it is locked,
+ * suggest -U for backing files only: FILE must never be in use.
  */
 static void
 chain_error (const struct args *args)
@@ -184,7 +185,7 @@ chain_error (const struct args *args)
     complain_unshared ();
 }
 
-/* Make IMG one that is on top of TO. */
+/* Make TO the backing file of IMG. */
 static int
 change_backing (struct qed_image *img, struct qed_backing *to,
                 const struct args *args)
@@ -251,23 +252,23 @@ const struct verb verb_rebase = {
   "[-u] [-U] [-p] [-q] [-t CACHE] [-T CACHE] [-F raw|qed] "
   "[--backing-dir=DIR] -b BACKING FILE",
 
-  "Give FILE another backing file.  The disk stays the same: what reads\n"
-  "differently there is copied from the old one.\n"
+  "Give FILE another backing file.  The disk stays the same: clusters that\n"
+  "differ in the new backing file are copied from the old one.\n"
   "\n"
   "  -b BACKING    the new backing file; a relative name starts at the\n"
   "                directory of FILE; '': none\n"
-  "  -F raw|qed    the format of BACKING (without: it shows in the file)\n"
-  "  -u            change the name only, as when the old backing file was\n"
-  "                moved: neither of them need be there, and the disk is\n"
-  "                whatever it is on top of the new one\n"
+  "  -F raw|qed    the format of BACKING (default: probe the file)\n"
+  "  -u            change only the name, for a backing file that was moved:\n"
+  "                neither file need exist, nothing is copied, and the disk\n"
+  "                changes if the content of the two differs\n"
   "  -U, --force-share\n"
-  "                read backing files, old and new, although somebody writes\n"
-  "                them\n"
+  "                take no locks on backing files, old and new: they may be\n"
+  "                open for writing\n"
   "  --backing-dir=DIR\n"
-  "                backing files named in images may also lie beneath DIR\n"
-  "  -f qed        the format of FILE, the only one\n"
-  "  -p            show progress\n"
+  "                allow backing files beneath DIR, too; may be repeated\n"
+  "  -f qed        the format of FILE: must be qed\n"
+  "  -p            show progress on a terminal\n"
   "  -q            print errors only\n"
   "  -t CACHE, -T CACHE\n"
-  "                cache modes of QEMU's: taken, change nothing\n"
+  "                QEMU's cache modes: accepted, no effect\n"
 };

@@ -21,8 +21,8 @@ struct args {
 
 /* ---- the command line ---- */
 
-/* As in qemu-img a negative size at the end isn't taken for an option: take it
- * off.
+/* As in qemu-img, a negative size as the last argument isn't an option.  Take
+ * it off the command line, and return it.
  */
 static const char *
 negative_size (int *argc, char *argv[])
@@ -65,9 +65,8 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case PREALLOCATION:
       if (strcmp (optarg, "off") != 0)
-        usage_error ("--preallocation: '%s': must be off: a QED image has "
-                     "nothing allocated that wasn't written, and grows as it "
-                     "is", optarg);
+        usage_error ("--preallocation: '%s': must be off: a QED image "
+                     "allocates clusters only when they are written", optarg);
       break;
     case SHRINK:
       args->shrink = true;
@@ -75,13 +74,13 @@ parse_args (int argc, char *argv[], struct args *args)
     }
 
   if (argc - optind != (args->size ? 1 : 2))
-    usage_error ("one file name and one size are wanted");
+    usage_error ("expected one file name and one size");
   args->file = argv[optind];
   if (args->size == NULL)
     args->size = argv[optind + 1];
 }
 
-/* The new size of a disk of NOW bytes. */
+/* Compute the new size of a disk that has NOW bytes. */
 static int
 parse_new_size (const struct args *args, uint64_t now, uint64_t *size)
 {
@@ -90,15 +89,15 @@ parse_new_size (const struct args *args, uint64_t now, uint64_t *size)
   uint64_t n, rest = QED_SECTOR_SIZE - 1;
 
   if (parse_size (args->size + (sign != '='), &n) == -1) {
-    complain ("%s: size '%s': is no size: digits are wanted, after + or - to "
-              "change the size by so much, and perhaps decimals and a suffix "
-              "(b k M G T P E), below 16E in all", args->file, args->size);
+    complain ("%s: size '%s': is not a size: expected digits, after + or - to "
+              "change the size by that much, optionally with decimals and a "
+              "suffix (b k M G T P E), below 16E", args->file, args->size);
     return -1;
   }
   if (sign == '-') {
     if (n >= now) {
-      complain ("%s: size '%s': the disk has %" PRIu64 " bytes, and one at "
-                "least must be left", args->file, args->size, now);
+      complain ("%s: size '%s': the disk has %" PRIu64 " bytes, and at least "
+                "one must be left", args->file, args->size, now);
       return -1;
     }
     n = now - n;
@@ -109,7 +108,9 @@ parse_new_size (const struct args *args, uint64_t now, uint64_t *size)
     complain ("%s: size '%s': must be more than 0", args->file, args->size);
     return -1;
   }
-  /* What can't be rounded up is too large in any case. */
+  /* A size that can't be rounded up is too large anyway: qed_resize refuses
+   * it.
+   */
   *size = n > UINT64_MAX - rest ? n - n % QED_SECTOR_SIZE : (n + rest) & ~rest;
   return 0;
 }
@@ -170,18 +171,18 @@ const struct verb verb_resize = {
   "[--shrink] [-p] [-q] [--preallocation=off] [--backing-dir=DIR] FILE "
   "[+|-]SIZE",
 
-  "Change the size of the disk: what is added reads as zeros.\n"
+  "Change the size of the disk.  Added space reads as zeros.\n"
   "\n"
-  "  --shrink      allow a smaller SIZE: what is beyond it is lost, and the\n"
-  "                space that it took is given back\n"
+  "  --shrink      allow a smaller SIZE: data beyond it is lost, and its\n"
+  "                space is freed\n"
   "  --backing-dir=DIR\n"
-  "                backing files named in images may also lie beneath DIR\n"
+  "                allow backing files beneath DIR, too; may be repeated\n"
   "  --preallocation=off\n"
-  "                taken, changes nothing: there is no other value\n"
-  "  -f qed        the format of FILE, the only one\n"
-  "  -p            show progress\n"
+  "                accepted, no effect: there is no other value\n"
+  "  -f qed        the format of FILE: must be qed\n"
+  "  -p            show progress on a terminal\n"
   "  -q            print errors only\n"
   "\n"
   "A SIZE is in bytes; suffixes k M G T P E are powers of 1024, as in 1.5G.\n"
-  "With + or - it is what the size changes by.\n"
+  "With + or - the disk grows or shrinks by SIZE.\n"
 };

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Text for people, sizes to and from text, and progress on a terminal. */
+/* Human-readable text, sizes to and from text, and progress on a terminal. */
 
 #include <config.h>
 
@@ -75,8 +75,8 @@ utf8_length (const char *s)
   return 0;
 }
 
-/* What isn't text, and control characters, which would do something to the
- * terminal or to what is around them, is escaped.
+/* Write S as a line.  Escape invalid UTF-8, and control characters, which
+ * could change the terminal or the text around them.
  */
 static void
 put_line (FILE *out, const char *s)
@@ -125,11 +125,11 @@ void
 complain_unshared (void)
 {
   complain ("%s%s", qed_get_error (),
-            errno == EBUSY ? ", or add -U to read it all the same" : "");
+            errno == EBUSY ? ", or add -U to read it anyway" : "");
 }
 
-/* Double a fraction, given as its decimals, in place; the carry is the next
- * of its binary digits.
+/* Double a fraction, given as its decimals, in place.  Return the carry, which
+ * is the next binary digit.
  */
 static unsigned
 double_decimals (char *decimals)
@@ -145,8 +145,8 @@ double_decimals (char *decimals)
   return carry;
 }
 
-/* INTEGER.DECIMALS times 2^SHIFT, exact and then rounded to nearest, as
- * qemu-img does; -1 if that is 2^64 or more.
+/* Compute INTEGER.DECIMALS times 2^SHIFT exactly, and round to nearest, as
+ * qemu-img does.  Return -1 if the result is 2^64 or more.
  */
 static int
 scale (uint64_t integer, char *decimals, unsigned shift, uint64_t *result)
@@ -155,7 +155,7 @@ scale (uint64_t integer, char *decimals, unsigned shift, uint64_t *result)
 
   for (; shift > 0; --shift) {
     overflow |= __builtin_mul_overflow (integer, 2, &integer);
-    integer += double_decimals (decimals); /* to an even number */
+    integer += double_decimals (decimals); /* integer is even: no overflow */
   }
   overflow |= __builtin_add_overflow (integer, double_decimals (decimals),
                                       result);
@@ -207,8 +207,8 @@ human_size (uint64_t size)
   return xasprintf ("%.3g %s", d, units[i]);
 }
 
-/* Lines of progress are that far apart, at least: more are a burden on a
- * slow terminal, and none reads them.
+/* The least time between two updates of the progress line.  More of them would
+ * only slow down a slow terminal.
  */
 #define PROGRESS_NS 100000000
 
