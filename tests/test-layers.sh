@@ -6,10 +6,7 @@
 # lib/README, from which this test takes the order, no file uses a symbol of a
 # later one, and each file is in the list once.
 
-source ./functions.sh
-set -e
-set -x
-requires nm --version
+source ./functions.sh nm
 
 order=$(sed -n '/^# layers begin/,/^# layers end/p' "$abs_top_srcdir/lib/README" |
           sed '/^#/d; s/^    //; s/   *.*//')
