@@ -57,8 +57,8 @@
 #define CONNECT_SECONDS 10
 #define RETRY_SECONDS 1
 
-/* The largest request that any server takes, unless it says otherwise; and
- * NBD's limit for the blocks that a server may insist on.
+/* Any server takes requests of this length unless it says otherwise.  The
+ * other is NBD's limit for the blocks that a server may insist on.
  */
 #define MAX_REQUEST (UINT64_C (32) << 20)
 #define MAX_MIN_BLOCK (UINT64_C (64) << 10)
@@ -306,7 +306,7 @@ find_closed (struct nbd_server *s)
   return &s->conns[i];
 }
 
-/* C isn't open any more.  Called with the lock held. */
+/* C has been closed, or couldn't be opened.  Called with the lock held. */
 static void
 forget (struct nbd_server *s, struct nbd_conn *c)
 {
