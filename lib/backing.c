@@ -4,7 +4,7 @@
 
 
 /* Backing files: what unallocated clusters are read from.  Raw files are here;
- * NBD servers are in nbd.c, images in backing-image.c.  The choice between
+ * NBD servers are in backing-nbd.c, images in backing-image.c.  The choice between
  * them is made in chain.c.
  *
  * The size is taken once, at open.  A raw file that grows later shows no more
