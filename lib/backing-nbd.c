@@ -24,7 +24,7 @@
 #include <string.h>
 
 #include "error.h"
-#include "extent.h"
+#include "collector.h"
 #include "nbd.h"
 
 #ifdef HAVE_LIBNBD

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 
 #include "error.h"
-#include "extent.h"
+#include "collector.h"
 #include "storage.h"
 
 struct raw {

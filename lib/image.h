@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "extent.h"
+#include "stretch.h"
 #include "qed.h"
 
 /* The fields are set by qed_open_overlay and constant from then on, so they

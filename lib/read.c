@@ -15,6 +15,7 @@
 
 #include <string.h>
 
+#include "collector.h"
 #include "image.h"
 #include "storage.h"
 

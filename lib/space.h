@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "extent.h"
+#include "stretch.h"
 #include "qed.h"
 #include "sync.h"
 #include "table.h"

@@ -43,7 +43,7 @@
  * there is a slot for every slice.
  *
  * I9: L1 entries are checked here, where they are followed; L2 entries by
- * the caller (cluster.c), who follows them.  Nothing is linked in a slice that
+ * the caller (mapping.c), who follows them.  Nothing is linked in a slice that
  * has an unsound entry.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,

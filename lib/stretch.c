@@ -2,47 +2,17 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
-/* Telling a range's extents.
+/* Where a file is known to hold data.
  *
- * A file is asked for its holes with lseek, which for a file without any
- * would be a system call for each request: so the last stretch of data that
- * was seen is remembered.  Who makes holes calls qed_forget_data before and
- * after, so that what was learned in between isn't kept.
+ * A file is asked for its holes with lseek, which for a file without any would
+ * be a system call for each request.  So the last stretch of data that was seen
+ * is remembered.  A request that makes holes calls qed_forget_data before and
+ * after: what another thread learned in between isn't kept either.
  */
 
 #include <config.h>
 
-#include "extent.h"
-
-int
-qed_collect (struct qed_collector *c, uint64_t length, bool zero)
-{
-  if (c->r == 0 && c->length > 0 && c->zero != zero) {
-    c->r = c->fn (c->opaque, c->offset, c->length, c->zero);
-    c->offset += c->length;
-    c->length = 0;
-  }
-  c->zero = zero;
-  c->length += length;
-  return c->r;
-}
-
-int
-qed_collect_extent (void *opaque,
-                    uint64_t offset __attribute__ ((unused)),
-                    uint64_t length, bool zero)
-{
-  return qed_collect (opaque, length, zero);
-}
-
-int
-qed_collect_end (struct qed_collector *c)
-{
-  if (c->r == 0 && c->length > 0)
-    c->r = c->fn (c->opaque, c->offset, c->length, c->zero);
-  return c->r == -1 ? -1 : 0;
-}
+#include "stretch.h"
 
 void
 qed_stretch_init (struct qed_stretch *s)
@@ -94,10 +64,9 @@ learn_data (struct qed_stretch *s, uint64_t start, uint64_t end,
   pthread_mutex_unlock (&s->lock);
 }
 
-/* How far does the file have data, or a hole, from OFFSET on, within LENGTH? */
-static uint64_t
-file_extent (struct qed_storage *st, struct qed_stretch *s, uint64_t offset,
-             uint64_t length, bool *hole)
+uint64_t
+qed_file_extent (struct qed_storage *st, struct qed_stretch *s,
+                 uint64_t offset, uint64_t length, bool *hole)
 {
   uint64_t forgotten, end = known_data_end (s, offset, &forgotten);
 
@@ -124,19 +93,4 @@ qed_stretch_begin (struct qed_stretch *s, struct qed_storage *st)
 
   if (end > 0 && !hole)
     learn_data (s, 0, (uint64_t) end, s->forgotten);
-}
-
-int
-qed_collect_file (struct qed_collector *c, struct qed_storage *st,
-                  struct qed_stretch *s, uint64_t offset, uint64_t length)
-{
-  while (c->r == 0 && length > 0) {
-    bool hole;
-    uint64_t n = file_extent (st, s, offset, length, &hole);
-
-    qed_collect (c, n, hole);
-    offset += n;
-    length -= n;
-  }
-  return c->r;
 }
