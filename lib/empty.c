@@ -8,8 +8,8 @@
 
 #include <config.h>
 
-#include <stdatomic.h>
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "image.h"
 #include "offline.h"

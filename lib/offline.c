@@ -41,7 +41,7 @@ qed_claim_all (struct qed_image *img, struct qed_claim *claim)
 
 int
 qed_replace_header (struct qed_image *img, const struct qed_header *h,
-                uint8_t sector[QED_SECTOR_SIZE])
+                    uint8_t sector[QED_SECTOR_SIZE])
 {
   struct qed_header marked = *h;
 
@@ -106,7 +106,7 @@ qed_look_ahead (struct qed_ahead *a, uint64_t offset, uint64_t limit)
 
 int
 qed_read_ahead (const struct qed_ahead *a, uint8_t *buf, uint64_t count,
-            uint64_t offset)
+                uint64_t offset)
 {
   uint64_t n = 0;
 

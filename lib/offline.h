@@ -20,7 +20,7 @@ qed_report (const struct qed_progress *progress, uint64_t done, uint64_t total)
 }
 
 /* Claim everything, until qed_unclaim.  When this returns 0 all is durable,
- * the image is marked NEED_CHECK durably, and no other thread changes metadata.
+ * NEED_CHECK too, and no other thread changes metadata.
  */
 extern int qed_claim_all (struct qed_image *img, struct qed_claim *claim);
 
@@ -52,8 +52,8 @@ struct qed_ahead {
 extern int qed_look_ahead (struct qed_ahead *a, uint64_t offset,
                            uint64_t limit);
 
-/* Read COUNT bytes at OFFSET, which isn't before that of qed_look_ahead.  Known
- * zeros, and those beyond the backing file's end, take no I/O.
+/* Read COUNT bytes at OFFSET, which isn't before that of qed_look_ahead.
+ * Known zeros, and those beyond the backing file's end, take no I/O.
  */
 extern int qed_read_ahead (const struct qed_ahead *a, uint8_t *buf,
                            uint64_t count, uint64_t offset);

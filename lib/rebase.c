@@ -297,8 +297,7 @@ copy_clusters (struct comparison *c, uint64_t offset, uint64_t n)
 
 /* N bytes of the disk at OFFSET were read, in a cluster that ends at END and
  * is larger than COMPARE_BYTES.  If the backing files differ there copy the
- * cluster and set *DONE.  Writing a part of it is enough: copy-up does the
- * rest.
+ * cluster and set *DONE.  Writing a part is enough: copy-up does the rest.
  */
 static int
 copy_large_cluster (struct comparison *c, uint64_t offset, uint64_t n,

@@ -24,8 +24,8 @@
 
 #include <config.h>
 
-#include <inttypes.h>
 #include <errno.h>
+#include <inttypes.h>
 
 #include "error.h"
 #include "repair.h"
