@@ -5,16 +5,19 @@
 /* Resizing, rebasing and emptying: what they do, what a crash at any moment
  * leaves, and what a fault of any storage operation does.
  *
- * In each case an image with all kinds of entries, on top of something
- * (below.h), is amended.  Whatever is left of that is one of:
+ * Each case takes an image with all kinds of entries on top of a backing file
+ * (below.h) and changes it in one of these ways: an amendment.  After an
+ * interruption the image is one of:
  *
- *     resized    the old or the new size; content as before, then zeros
- *     rebased    the old or the new name, and on top of what it names the same
- *                content; with the name changed only, whatever that makes
- *     emptied    each sector as before or as what is below
+ *     resized    the old or the new size; the content as before, then zeros
+ *     rebased    the old or the new name, and with the backing file of that
+ *                name the same content; if only the name changes, the content
+ *                that follows from it
+ *     emptied    each sector as before or as in the backing file
  *
- * and the image is marked NEED_CHECK unless it is sound.  Doing it again then
- * makes it what was wanted, clean, without leaks if that is the point of it.
+ * The image is marked NEED_CHECK unless it is sound.  The same call again then
+ * finishes the change, and leaves the image clean, and without leaks if that
+ * is the point of the change.
  */
 
 #include <config.h>
@@ -25,8 +28,8 @@
 #include "model.h"
 #include "recorder.h"
 
-/* The smallest geometry; what is looked at lies about the border of the first
- * two L2 tables.
+/* The smallest geometry.  The tests look at a window around the border between
+ * the first two L2 tables.
  */
 #define CLUSTER UINT64_C (4096)
 #define BORDER UINT64_C (512)
@@ -36,15 +39,15 @@
 #define WINDOW_BYTES (WINDOW_CLUSTERS * CLUSTER)
 #define FAR_CLUSTER UINT64_C (1500)
 
-/* Sizes of disks: the end in a cluster of the first table, of the second one,
- * at the end of a table, and far behind.
+/* Sizes of disks: the end is in a cluster of the first table, in one of the
+ * second, at the end of a table, and far beyond.
  */
 #define SMALL (WINDOW + 3 * CLUSTER + 1536)
 #define MIDDLE (WINDOW + 12 * CLUSTER + 512)
 #define TABLE_END (BORDER * CLUSTER)
 #define LARGE (UINT64_C (1600) * CLUSTER)
 
-/* What is below may end in the window. */
+/* A short backing file ends in the window. */
 #define SHORT_SIZE (WINDOW + 10 * CLUSTER + 700)
 
 enum what { RESIZE, RENAME, REBASE, EMPTY };
@@ -123,7 +126,7 @@ make_image (struct run *run)
 
   model_create (&m, run->f, CLUSTER, 1, LARGE);
   model_pattern (&m, model_append (&m, 3), 3 * CLUSTER); /* leaks */
-  /* First, so that others move into its place when it's cut off. */
+  /* First, so that other clusters move into its place when it's cut off. */
   if (a->stale || FAR_CLUSTER < disk)
     model_data (&m, FAR_CLUSTER);
   for (uint64_t i = 0; i < WINDOW_CLUSTERS; i++)
@@ -140,8 +143,8 @@ make_image (struct run *run)
     name_old_backing (&m, a->old_name_length);
 }
 
-/* The window as the image in F reads on top of a kind of below: zeros past the
- * end.  False: not an image, or it can't be read.
+/* Read the window of the image in F on top of this backing file; zeros past
+ * the end of the disk.  False: F isn't an image, or can't be read.
  */
 static bool
 read_window (struct mem_file *f, enum below_kind kind, uint8_t *window)
@@ -256,7 +259,7 @@ open_and_amend (struct qed_storage *st, const struct amendment *a,
 
 /* ---- judging a state ---- */
 
-/* *NEW: does the header in F say what was wanted? */
+/* *NEW: does the header in F have the new size or name? */
 static const char *
 check_header (const struct run *run, struct mem_file *f, bool *new)
 {
@@ -284,7 +287,7 @@ check_header (const struct run *run, struct mem_file *f, bool *new)
   return why;
 }
 
-/* What is to be below the image, the header of which is that. */
+/* The backing file of the image whose header is NEW, or isn't. */
 static enum below_kind
 below_of (const struct amendment *a, bool new)
 {
@@ -332,7 +335,7 @@ check_file (const struct run *run, struct mem_file *f, bool *new)
   return check_content (run, window, *new, m.h.image_size);
 }
 
-/* What it should be in the end. */
+/* Is F what the amendment should make? */
 static const char *
 check_done (const struct run *run, struct mem_file *f)
 {
@@ -362,7 +365,7 @@ check_done (const struct run *run, struct mem_file *f)
   return NULL;
 }
 
-/* Is F what may be left?  And then, does it end well? */
+/* Is F what an interruption may leave?  Does the same call finish it? */
 static const char *
 check_state (const struct run *run, struct mem_file *f)
 {
@@ -381,7 +384,9 @@ check_state (const struct run *run, struct mem_file *f)
 
 static uint64_t states_checked;
 
-/* All cuts, each with several choices of what is left; or FEW of both. */
+/* Crash after each write, each time with several choices of which unsynced
+ * writes are kept; or FEW of both.
+ */
 static const char *
 check_states (const struct run *run, struct recorder *r, uint64_t seed,
               bool few, size_t *bad)
@@ -427,7 +432,7 @@ crash (const struct amendment *a, enum recorder_lie lie)
     why = check_done (&run, run.f);
   if (why)
     harness_fail (__FILE__, __LINE__, "%s", why);
-  /* What is to be found may take some choices. */
+  /* It may take some choices to find a lie. */
   for (uint64_t seed = 1; !why && seed <= (lie == LIE_NONE ? 1 : 100); seed++)
     why = check_states (&run, r, seed, few, &bad);
   if (why && lie == LIE_NONE) {
@@ -505,7 +510,7 @@ static const struct amendment amendments[] = {
   { "empty when dirty", EMPTY, .size = LARGE, .stale = true, .dirty = true },
 };
 
-/* What is changed only on top of something, or named so. */
+/* These have backing files of their own. */
 static const struct amendment names[] = {
   { "rename", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
     .size = MIDDLE, .name = "new" },
@@ -544,7 +549,7 @@ static const struct amendment names[] = {
     .name = "new" },
 };
 
-/* Call FN for all of them, on top of everything. */
+/* Call FN for all amendments, on top of all backing files. */
 static void
 for_all (void (*fn) (const struct amendment *a))
 {
@@ -555,7 +560,7 @@ for_all (void (*fn) (const struct amendment *a))
     for (int kind = 0; kind < NR_BELOW; kind++) {
       struct amendment a = amendments[i];
 
-      /* Growing without knowing what is below makes many zero clusters. */
+      /* Growing with an unknown backing file makes many zero clusters. */
       if (kind == BELOW_LOST)
         continue;
       a.below = a.to = (enum below_kind) kind;
@@ -601,7 +606,7 @@ test_fault_for_good (void)
   for_all (fail_for_good);
 }
 
-/* A storage that doesn't sync is noticed. */
+/* The crash test notices a storage that doesn't sync. */
 static void
 test_lie_sync (void)
 {
@@ -609,11 +614,11 @@ test_lie_sync (void)
     "grow over what is there", "shrink", "empty",
   };
 
-  /* It may take many states, and then minutes. */
+  /* This may take many states, and under valgrind minutes. */
   if (getenv ("NBDKIT_VALGRIND"))
     return;
   make_belows ();
-  no_punch = true; /* which would keep an order */
+  no_punch = true; /* a punch would keep an order */
   for (size_t i = 0; i < sizeof titles / sizeof titles[0]; i++)
     for (size_t j = 0; j < sizeof amendments / sizeof amendments[0]; j++)
       if (strcmp (amendments[j].title, titles[i]) == 0) {
@@ -637,7 +642,7 @@ test_lie_sync (void)
   free_belows ();
 }
 
-/* The same where holes can't be punched, so that all is written. */
+/* Crashes where holes can't be punched, so zeros are written. */
 static void
 crash_without_punch (const struct amendment *a)
 {
@@ -699,7 +704,7 @@ test_sizes (void)
   mem_file_free (f);
 }
 
-/* The largest of all: larger geometries don't help. */
+/* The largest geometry: the error doesn't advise a larger one. */
 static void
 test_largest (void)
 {
@@ -719,8 +724,8 @@ test_largest (void)
   mem_file_free (f);
 }
 
-/* Random images of all geometries, to random sizes: where there was anything
- * there is the same, or zeros, or nothing.
+/* Random images of all geometries are resized to random sizes.  The content
+ * stays, or is zeros where it was cut off.
  */
 #define MAX_TOUCHED 256
 #define PROBE 4096
@@ -789,7 +794,7 @@ resize_randomly (struct rng *rng, uint32_t cluster_size, uint32_t table_size)
     for (size_t i = 0; i < n; i++) {
       uint64_t offset = touched[i] * cluster_size;
 
-      /* What was cut off is zeros when it's there again. */
+      /* What was cut off reads as zeros when the disk grows again. */
       if (size < least)
         for (int j = 0; j < 2; j++, offset += cluster_size - PROBE)
           if (size < offset + PROBE)
@@ -815,7 +820,7 @@ test_random (void)
       resize_randomly (&rng, cluster_size, table_size);
 }
 
-/* A disk of 64 TiB takes no longer than its L1 table. */
+/* A disk of 64 TiB takes no longer than reading its L1 table. */
 static void
 test_64t (void)
 {
@@ -853,8 +858,8 @@ test_64t (void)
   mem_file_free (raw);
 }
 
-/* An entry that may not be followed: nothing is grown over it, and nothing cut
- * off that may be shared.
+/* With an unsound entry the disk doesn't grow over it, and isn't cut either,
+ * since what is cut off may be shared.
  */
 static void
 test_corrupt (void)
@@ -888,7 +893,7 @@ test_corrupt (void)
   mem_file_free (f);
 }
 
-/* Two L2 tables in one place, on either side of the new end. */
+/* Two L1 entries, on either side of the new end, point to one L2 table. */
 static void
 test_shared_table (void)
 {
@@ -909,7 +914,7 @@ test_shared_table (void)
   mem_file_free (f);
 }
 
-/* Only the header knows of a backing file: anything may be there. */
+/* The header names a backing file that isn't open: it may have any data. */
 static void
 test_grow_lost (void)
 {
@@ -939,8 +944,8 @@ test_grow_lost (void)
 
 /* ---- names ---- */
 
-/* An image with 4 KiB of header clusters in F, with NAME or none, and a byte
- * that is somebody's at each of these places, up to 0.
+/* Make an image in F with 4 KiB of header clusters, with NAME or none, and a
+ * byte of unknown purpose at each of PLACES, which end with 0.
  */
 static struct qed_image *
 open_named (struct mem_file *f, const char *name, const unsigned *places)
@@ -960,7 +965,7 @@ open_named (struct mem_file *f, const char *name, const unsigned *places)
   return open_writable (f, NULL);
 }
 
-/* Closed, the image has that name, the bytes at PLACES, and nothing else in
+/* Close the image: it has that name, the bytes at PLACES, and nothing else in
  * its header cluster.
  */
 static void
@@ -1016,8 +1021,8 @@ test_names (void)
   for (const unsigned *old = lengths; *old; old++)
     for (const unsigned *new = lengths; *new; new++) {
       const char *name = long_name (*new);
-      /* Free are: what is after the old one; up to it from the first byte on
-       * if that is all in the first sector; and the first sector.
+      /* There is room behind the old name; in the first sector; and
+       * everywhere if the old name ends in the first sector.
        */
       unsigned first = 512 - 64, after = 4032 - *old;
       bool fits = *new <= first || *new <= after || *old <= first ||
@@ -1053,7 +1058,7 @@ test_names (void)
   mem_file_free (f);
 }
 
-/* Bytes that are somebody's stay, wherever they are. */
+/* Bytes of unknown purpose stay, wherever they are. */
 static void
 test_names_beside (void)
 {
@@ -1061,7 +1066,7 @@ test_names_beside (void)
     { 64 }, { 70, 200 }, { 511 }, { 512 }, { 511, 512, 513 }, { 600 },
     { 64, 3000 }, { 4095 },
   };
-  /* The longest that has room. */
+  /* The longest name that has room. */
   static const unsigned room[] = {
     4031, 3895, 3584, 3583, 3582, 3495, 2935, 4031
   };
@@ -1109,7 +1114,7 @@ test_names_refused (void)
   mem_file_free (f);
 }
 
-/* A name that lies in the header itself doesn't harm it. */
+/* The old name may overlap with the header's fields, which stay intact. */
 static void
 test_name_in_header (void)
 {
@@ -1130,8 +1135,8 @@ test_name_in_header (void)
 
 /* ---- copying ---- */
 
-/* Clusters larger than what is compared at once: copied whole, in little
- * memory, and not where nothing differs.
+/* Clusters larger than the unit of comparing are copied whole, in little
+ * memory, and only if something differs.
  */
 static void
 test_copy_large_clusters (void)
@@ -1153,8 +1158,8 @@ test_copy_large_clusters (void)
     model_pattern (&to, c * cs + 5000, 9000);
   }
   model_pattern (&below, 3 * cs - 100, 50);     /* at the end of cluster 2 */
-  model_pattern (&to, 4 * cs + 3 * cs / 4, 50); /* in the midst of 4 */
-  model_pattern (&to, 7 * cs - 1, 1);           /* 6 is zeros below */
+  model_pattern (&to, 4 * cs + 3 * cs / 4, 50); /* in the middle of 4 */
+  model_pattern (&to, 7 * cs - 1, 1);           /* 6 is zeros in raw */
   model_create (&m, f, cs, 1, 8 * cs - 512);
   CHECK (model_open (&m, f));
   img = open_writable (f, qed_backing_raw (mem_open (raw)));
@@ -1195,7 +1200,9 @@ test_copy_large_clusters (void)
   mem_file_free (other);
 }
 
-/* Holes are not read, data in large pieces, and the same is not copied. */
+/* Holes aren't read, data is read in large pieces, and equal data isn't
+ * copied.
+ */
 static void
 test_copy_reads (void)
 {
@@ -1224,7 +1231,7 @@ test_copy_reads (void)
   mem_file_free (raw);
 }
 
-/* A backing file that can't be read: nothing is said to be copied. */
+/* A backing file that can't be read makes the copy fail. */
 static void
 test_copy_fails (void)
 {
@@ -1286,7 +1293,7 @@ test_take_backing (void)
 
 /* ---- emptying ---- */
 
-/* The L1 table comes first afterwards, wherever it was. */
+/* Afterwards the L1 table follows the header, wherever it was. */
 static void
 test_empty_moves_l1 (void)
 {
