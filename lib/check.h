@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Checks of all tables of an image, and what is built on them.  No other thread
- * or process changes the image meanwhile.
+
+/* Walks over all tables of an image that nothing changes meanwhile, and checks
+ * of them.  The repair, resize.c, rebase.c, map.c, commit.c and the writer use
+ * these.
  */
 
 #ifndef QED_CHECK_H
