@@ -9,7 +9,7 @@ source ./functions.sh virt-xml-validate qemu-img nbdcopy
 
 cd $d
 man=plugin/nbdkit-qed-plugin.pod
-doc_block $man 'may be one without QED' >disk.xml
+doc_block $man 'support QED, sees a raw disk on NBD' >disk.xml
 domain ()
 {
     echo "<domain type='kvm'><name>guest</name>"

@@ -31,7 +31,7 @@ serve ()
 }
 
 man=plugin/nbdkit-qed-plugin.pod
-for block in "$(doc_block $man 'file that only the user can read.')" \
+for block in "$(doc_block $man 'only this user can read:')" \
              "$(doc_block README 'a LAN, name the address')"; do
     serve "$block"
     client=$(doc_block $man 'On the client:')
