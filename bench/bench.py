@@ -13,23 +13,23 @@ once, and the order rotates from round to round.  So a disturbance of the
 machine hits all servers alike.  The first round of each workload warms up and
 is thrown away.
 
-Read workloads: every server is started afresh and all of them stay up, idle,
-while their turn comes, on the same images.
+Read workloads: all servers are started afresh, on the same images, and stay up,
+idle until their turn.
 
 Write workloads: for each turn an image is made, synced, served by a server
 that is started for it, and removed.  So a fresh image is fresh in each round,
-and what one server left for the disk to write doesn't slow down the next.
-A workload on a fresh image ends after some amount of data, lest it wraps
-around and writes in place, or fills the disk; with a slow server it ends
-when the time is up.  Random writes over a backing file become ones in place
-bit by bit, as they go on: there each server does all of the same work, however
-long it takes.  The memory that a fresh image takes up is touched before:
-in a virtual machine memory that was free for some seconds may have been given
-back to the host, and is many times slower then than what is measured.
+and dirty pages of one server don't slow down the next.  A workload on a fresh
+image ends after a fixed amount of data, so that it neither wraps around and
+writes in place, nor fills the disk; with a slow server it ends when the time
+is up.  Random writes over a backing file gradually become in-place writes:
+there each server does the same work, however long it takes.  The memory for a
+fresh image is touched beforehand: a virtual machine may return memory that was
+free for some seconds to the host, and getting it back takes many times longer
+than what is measured.
 
-Printed are the medians over the rounds, and ratios: the median over the rounds
-of the ratio within a round, which cancels a slow drift of the machine (so it
-isn't quite the quotient of two medians in the table).  A ratio above 1
+The output has the medians over the rounds, and ratios: the median over the
+rounds of the ratio within a round, which cancels a slow drift of the machine.
+(So it isn't quite the quotient of two medians in the table.)  A ratio above 1
 means that this plugin is faster, for rates and for times.
 
 Nothing here fails because something is slow: the exit status is 0 unless
@@ -251,17 +251,17 @@ TITLES = {"qed": "this plugin", "qemu-nbd": "qemu-nbd -f qed",
 
 
 def of_nbdkit(w):
-    """Which server is nbdkit's own, without this plugin."""
+    """The server to compare with that is nbdkit without this plugin."""
     return "cow" if w.image == "overlay" else "raw"
 
 
 def servers(w):
-    """Those that are measured with a workload."""
+    """The servers that a workload is measured with."""
     return [s for s in opts.servers if s in ("qed", "qemu-nbd", of_nbdkit(w))]
 
 
 class Failure(Exception):
-    """Something to report to the user without a traceback."""
+    """An error to report to the user without a traceback."""
 
 
 # ---------------------------------------------------------------------------
@@ -708,7 +708,7 @@ def targets(w):
 
 
 def status(r):
-    """Against the targets: ok, or what is below its target."""
+    """Compare with the targets: "ok", or the figures below their target."""
     if "qed" not in r.values:
         return "-"
     below = []

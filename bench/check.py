@@ -6,16 +6,16 @@
 
 Notes on the design:
 
-The images have all their tables, but of the data only the file offsets: the
-clusters are holes.  So an image with hundreds of gigabytes of data takes up
-what its tables take, and a check reads no data.  The L2 tables lie in the file
-in random order, each followed by what it maps, as on a disk that was filled
-from many places at once.
+The images have complete tables, but their data clusters are holes.  So an image
+with hundreds of gigabytes of data takes only the space of its tables, and a
+check reads no data.  The L2 tables are in random order in the file, each
+followed by the clusters that it maps, as on a disk that was filled from many
+places at once.
 
-Each image is checked by both programs in turns, once with nothing of it in
-the page cache and then with all tables in it.  The first turn is thrown away.
-Printed are the medians, the ratio of which is above 1 where qed-img is faster,
-and the most memory that was resident.
+Both programs check each image in turns, first with a cold page cache and then
+with all tables in it.  The first turn is thrown away.  The output has the
+medians, their ratio, which is above 1 if qed-img is faster, and the peak
+resident memory.
 
 Nothing here fails because something is slow: the exit status is 0 unless
 a program fails or qed-img finds an error, of which there are none.  (qemu-img
