@@ -13,8 +13,8 @@ once, and the order rotates from round to round.  So a disturbance of the
 machine hits all servers alike.  The first round of each workload warms up and
 is thrown away.
 
-Read workloads: all servers are started afresh, on the same images, and stay up,
-idle until their turn.
+Read workloads: all servers are started afresh, on the same images, and stay
+up, idle until their turn.
 
 Write workloads: for each turn an image is made, synced, served by a server
 that is started for it, and removed.  So a fresh image is fresh in each round,

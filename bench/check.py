@@ -6,9 +6,9 @@
 
 Notes on the design:
 
-The images have complete tables, but their data clusters are holes.  So an image
-with hundreds of gigabytes of data takes only the space of its tables, and a
-check reads no data.  The L2 tables are in random order in the file, each
+The images have complete tables, but their data clusters are holes.  So an
+image with hundreds of gigabytes of data takes only the space of its tables, and
+a check reads no data.  The L2 tables are in random order in the file, each
 followed by the clusters that it maps, as on a disk that was filled from many
 places at once.
 

@@ -35,7 +35,7 @@ with open("disk.raw", "wb") as f:
     f.write(b"e" * 4096)' $size
     ln -sf disk.raw sdb
     qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
-    into 'which takes its size from the file' \
+    into 'Copy a disk into a new image' \
          '=item Copy a disk into a new image'
     into 'From a block device' '=item Copy a block device'
     into 'From a file in another format' '=item Copy a disk in another format'
