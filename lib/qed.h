@@ -30,7 +30,7 @@
  *        metadata, and cleared, durably, when all is in order.
  *   I7.  Memory is bounded by cache_size, whatever the geometry.  A
  *        lookup that hits takes no lock and writes no memory that other
- *        threads read.
+ *        threads read (but a mark that a slice was used, if it isn't set).
  *   I8.  Of two writers to one unallocated cluster the first allocates;
  *        the other waits for that and then writes in place.
  *   I9.  Nothing from the file is trusted.  Each entry is checked where

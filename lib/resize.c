@@ -173,16 +173,17 @@ clear_entries (struct qed_image *img)
   const uint64_t first = qed_clusters (&img->g);
   uint64_t l1 = qed_l1_entries (&img->g) * sizeof (uint64_t);
   uint64_t l2 = qed_l2_index (&img->g, first) * sizeof (uint64_t);
-  struct qed_view view;
+  struct qed_view view = { .locked = false };
 
   if (qed_zero_file (img, img->g.l1_offset + l1,
                      img->g.table_bytes - l1) == -1)
     return -1;
   if (l2 == 0)
     return 0;
-  if (qed_table_find (img->table, first - 1, &view) == -1)
-    return -1;
-  qed_table_unlock (img->table);
+  do
+    if (qed_table_find (img->table, first - 1, &view) == -1)
+      return -1;
+  while (!qed_table_end (img->table, &view));
   return view.type != QED_VIEW_ENTRIES ? 0 :
     qed_zero_file (img, view.l2_offset + l2, img->g.table_bytes - l2);
 }

@@ -10,21 +10,43 @@
  * open and never grows (I7); what isn't touched costs no memory.
  *
  * A slice of an L2 table is known by which guest clusters it maps, not by
- * its place in the file, so a lookup that hits needs only the L2 slice: one
- * probe under one short lock (I7).  Only a miss asks the L1 table, whose
- * slices are cached in the same slots.  An L1 entry that is 0 or unsound
- * ends the search there, under the same lock.
+ * its place in the file, so a lookup that hits needs only the L2 slice.  Only
+ * a miss asks the L1 table, whose slices are cached in the same slots.  An L1
+ * entry that is 0 or unsound ends the search there.
  *
- * States of a slot, and what takes it from one to the next:
+ * States of a slot, and what takes it from one to the next; seq counts the
+ * steps to VALID and from there, so it is odd in this state and no other:
  *
  *     EMPTY --claim--> LOADING --read ok--> VALID --evict--> (claim again)
- *       ^                 |
+ *       ^                 |         seq++         seq++
  *       +---read failed---+
  *
  * LOADING belongs to the thread that claimed it, which reads into it without
  * the lock; others who want the same slice wait for it, so a slice is read
  * once.  A thread never claims a slot while it has one LOADING, so waiting
  * for a slot to claim ends, however few there are.
+ *
+ * A lookup that hits takes no lock, and writes nothing that others read but
+ * CLOCK's mark, if that isn't set (I7).  It walks the bucket, notes the slot's
+ * seq, which must be odd, looks at entries, and is right if seq is still the
+ * same then.  If not, or if it has found nothing, it looks again with the lock.
+ *
+ *   - While seq stays the same the slot holds one slice, and its entries change
+ *     only by links, one 64-bit store each.  Mapping only grows (I1), so any
+ *     mix of old and new entries is a right answer, and links needn't change
+ *     seq.  An entry is stored when its write has succeeded (I4), before
+ *     the caller goes on, so a later lookup sees it.
+ *   - The slot's next slice is stored when seq has become even.  These are
+ *     release stores, and lookups use acquire loads: one that saw any of that
+ *     slice sees that seq has changed.
+ *   - Seq is compared last, so an entry is not used as the old slice's when it
+ *     is the new one's.
+ *   - The chain may change during the walk.  A wrong turn leads to another
+ *     slot, which has another key, and the walk has a limit: at worst it misses
+ *     what is there.
+ *   - Entries are checked against the ends (I9), which are loaded after them.
+ *     The ends grow before an entry needs that; when they are reset, all slots
+ *     are emptied first, so seq has changed for those who see the new ends.
  *
  * Linking (I4) writes entries to the file first and then changes them in the
  * slot, which is pinned meanwhile: it isn't evicted, so nobody can read the
@@ -47,7 +69,9 @@
  * has an unsound entry.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
- * what is pending, and the ends.  No I/O is done under it.
+ * what is pending, and the ends: all of them change under it only, but for the
+ * entries of LOADING slots and CLOCK's mark.  What a lookup reads without it
+ * is atomic.  No I/O is done under it.
  */
 
 #include <config.h>
@@ -80,12 +104,15 @@ _Static_assert (QED_MIN_CLUSTER_SIZE * QED_MIN_TABLE_SIZE % SLICE_BYTES == 0,
 enum slot_state { EMPTY, LOADING, VALID };
 
 struct slot {
-  uint64_t key;
-  uint64_t l2_offset;           /* of the table an L2 slice is part of */
-  uint32_t next;                /* in the bucket; NONE at the end */
-  uint32_t pins;                /* by threads that change the slice */
+  /* Read without the lock. */
+  _Atomic uint64_t seq;         /* odd: VALID; see above */
+  _Atomic uint64_t key;
+  _Atomic uint64_t l2_offset;   /* of the table an L2 slice is part of */
+  _Atomic uint32_t next;        /* in the bucket; NONE at the end */
+  atomic_bool referenced;       /* used since CLOCK's hand came by */
+
   uint8_t state;
-  bool referenced;              /* used since CLOCK's hand came by */
+  uint32_t pins;                /* by threads that change the slice */
   bool sound;                   /* all entries are: see check_slice */
   bool writing;                 /* all of it, or a commit's part */
   bool reserved;                /* it has its space in the file */
@@ -94,6 +121,9 @@ struct slot {
 };
 
 #define NONE UINT32_MAX
+
+/* A lookup without the lock gives up after so many slots of a bucket. */
+#define MAX_STEPS 32
 
 /* Which entries of a slot are pending, a bit each, in either set; and which of
  * them are QED_ENTRY_ZERO in the file, the others being 0.
@@ -104,31 +134,50 @@ struct pending {
 };
 
 struct qed_table {
+  /* What every lookup reads: hardly ever written. */
   struct qed_storage *st;       /* borrowed */
   struct qed_geometry g;
+  struct qed_ends ends;
+  uint32_t nr_slots;
+  uint32_t bucket_mask;
+  _Atomic uint32_t *buckets;    /* slot numbers */
+  struct slot *slots;
+  qed_entry (*entries)[QED_SLICE_ENTRIES]; /* of each slot, decoded */
+  struct pending *pending;      /* of each slot */
+  void *memory;                 /* all of the four arrays */
+  size_t memory_bytes;
+
+  /* Lest the lock share a cache line with that. */
+  char apart[64];
 
   pthread_mutex_t lock;
-  struct qed_ends ends;
   pthread_cond_t changed;       /* a slot left LOADING, or is pinned no more */
-
-  uint32_t nr_slots;
   uint32_t hand;
-  uint32_t bucket_mask;
-  uint32_t *buckets;            /* slot numbers */
-  struct slot *slots;
-  uint64_t (*entries)[QED_SLICE_ENTRIES]; /* of each slot, decoded */
-
-  struct pending *pending;      /* of each slot */
   uint32_t first_pending[2];    /* slots with entries in that set */
   unsigned open_set;            /* where new pending links go: 0 or 1 */
   uint32_t nr_pending, max_pending; /* slots with any */
   atomic_bool any_pending;      /* the open set isn't empty */
-
-  void *memory;                 /* all of the four arrays */
-  size_t memory_bytes;
 };
 
 /* ---- the cache ---- */
+
+/* Atomics for what is written under the lock and read without it: release, so
+ * that a lookup that saw the new value sees the slot's new seq too.
+ */
+#define PUBLISH(p, v) atomic_store_explicit (p, v, memory_order_release)
+#define ACQUIRE(p) atomic_load_explicit (p, memory_order_acquire)
+
+/* For those who have the lock, or have the slot to themselves. */
+#define RELAXED(p) atomic_load_explicit (p, memory_order_relaxed)
+
+static void
+set_ends (struct qed_table *t, uint64_t at_open, uint64_t fresh, uint64_t now)
+{
+  /* In this order: see qed_end_for. */
+  PUBLISH (&t->ends.at_open, at_open);
+  PUBLISH (&t->ends.fresh, fresh);
+  PUBLISH (&t->ends.now, now);
+}
 
 static uint64_t
 round_up (uint64_t v, uint64_t to)
@@ -185,7 +234,7 @@ allocate (struct qed_table *t)
   t->entries = t->memory;
   t->pending = (struct pending *) ((char *) t->memory + entries_bytes);
   t->slots = (struct slot *) ((char *) t->pending + pending_bytes);
-  t->buckets = (uint32_t *) ((char *) t->slots + slots_bytes);
+  t->buckets = (_Atomic uint32_t *) ((char *) t->slots + slots_bytes);
   memset (t->buckets, 0xff, nr_buckets * sizeof (uint32_t)); /* NONE */
   return 0;
 }
@@ -200,7 +249,7 @@ qed_table_new (struct qed_storage *st, const struct qed_geometry *g,
     goto err;
   t->st = st;
   t->g = *g;
-  t->ends = (struct qed_ends) { file_end, file_end, file_end };
+  set_ends (t, file_end, file_end, file_end);
   t->nr_slots = choose_nr_slots (g, cache_size);
   t->max_pending = t->nr_slots < l2_slices (g) + l1_slices (g) ?
     (t->nr_slots + 1) / 2 : t->nr_slots;
@@ -228,8 +277,7 @@ qed_table_free (struct qed_table *t)
   free (t);
 }
 
-/* Called with the lock held, as are all up to load. */
-static uint32_t *
+static _Atomic uint32_t *
 bucket (struct qed_table *t, uint64_t key)
 {
   /* Fibonacci hashing: the upper bits of the product are well mixed. */
@@ -237,11 +285,13 @@ bucket (struct qed_table *t, uint64_t key)
                      t->bucket_mask];
 }
 
+/* Called with the lock held, as are all up to load. */
 static struct slot *
 find (struct qed_table *t, uint64_t key)
 {
-  for (uint32_t i = *bucket (t, key); i != NONE; i = t->slots[i].next)
-    if (t->slots[i].key == key)
+  for (uint32_t i = RELAXED (bucket (t, key)); i != NONE;
+       i = RELAXED (&t->slots[i].next))
+    if (RELAXED (&t->slots[i].key) == key)
       return &t->slots[i];
   return NULL;
 }
@@ -249,22 +299,34 @@ find (struct qed_table *t, uint64_t key)
 static void
 insert (struct qed_table *t, struct slot *s)
 {
-  uint32_t *b = bucket (t, s->key);
+  _Atomic uint32_t *b = bucket (t, RELAXED (&s->key));
 
-  s->next = *b;
-  *b = (uint32_t) (s - t->slots);
+  PUBLISH (&s->next, RELAXED (b));
+  PUBLISH (b, (uint32_t) (s - t->slots));
 }
 
 static void
 forget (struct qed_table *t, struct slot *s)
 {
   uint32_t i = (uint32_t) (s - t->slots);
-  uint32_t *p = bucket (t, s->key);
+  _Atomic uint32_t *p = bucket (t, RELAXED (&s->key));
 
-  while (*p != i)
-    p = &t->slots[*p].next;
-  *p = s->next;
+  if (s->state == VALID)
+    PUBLISH (&s->seq, RELAXED (&s->seq) + 1);
+  while (RELAXED (p) != i)
+    p = &t->slots[RELAXED (p)].next;
+  PUBLISH (p, RELAXED (&s->next));
   s->state = EMPTY;
+}
+
+/* CLOCK's mark.  Written only if it isn't there, so that those who look up the
+ * same slice don't take its line from each other.
+ */
+static void
+touch (struct slot *s)
+{
+  if (!RELAXED (&s->referenced))
+    atomic_store_explicit (&s->referenced, true, memory_order_relaxed);
 }
 
 /* Make an unused slot, or the next one that CLOCK finds, LOADING for KEY;
@@ -282,13 +344,13 @@ claim (struct qed_table *t, uint64_t key)
         s->pending[0] || s->pending[1])
       continue;
     if (s->state == VALID) {
-      if (s->referenced) {
-        s->referenced = false;
+      if (RELAXED (&s->referenced)) {
+        atomic_store_explicit (&s->referenced, false, memory_order_relaxed);
         continue;
       }
       forget (t, s);
     }
-    s->key = key;
+    PUBLISH (&s->key, key);
     s->state = LOADING;
     s->sound = s->reserved = false;
     insert (t, s);
@@ -297,8 +359,8 @@ claim (struct qed_table *t, uint64_t key)
   return NULL;
 }
 
-static const uint64_t *
-slot_entries (struct qed_table *t, const struct slot *s)
+static qed_entry *
+slot_entries (const struct qed_table *t, const struct slot *s)
 {
   return t->entries[s - t->slots];
 }
@@ -310,14 +372,14 @@ static struct slot *
 load (struct qed_table *t, uint64_t key, uint64_t table_offset,
       uint64_t slice_in_table)
 {
+  uint64_t buf[QED_SLICE_ENTRIES];
   struct slot *s;
-  uint64_t *entries;
   int r;
 
   for (;;) {
     s = find (t, key);
     if (s != NULL && s->state == VALID) {
-      s->referenced = true;
+      touch (s);
       return s;
     }
     if (s == NULL && (s = claim (t, key)) != NULL)
@@ -325,23 +387,25 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
     pthread_cond_wait (&t->changed, &t->lock);
   }
 
-  entries = t->entries[s - t->slots];
   pthread_mutex_unlock (&t->lock);
   if (qed_trace_tables && qed_debug)
     qed_debug ("%s: table at %" PRIu64 ": reading slice %" PRIu64 " (%s)",
                t->st->name, table_offset, slice_in_table,
                key & L1_KEY ? "L1" : "L2");
-  r = qed_storage_read (t->st, entries, SLICE_BYTES,
+  r = qed_storage_read (t->st, buf, SLICE_BYTES,
                         table_offset + slice_in_table * SLICE_BYTES);
   if (r == 0)
     for (size_t i = 0; i < QED_SLICE_ENTRIES; ++i)
-      entries[i] = le64toh (entries[i]);
+      PUBLISH (&slot_entries (t, s)[i], le64toh (buf[i]));
   pthread_mutex_lock (&t->lock);
 
-  s->l2_offset = table_offset;
-  s->referenced = true;
-  s->state = VALID;
-  if (r == -1)
+  if (r == 0) {
+    PUBLISH (&s->l2_offset, table_offset);
+    touch (s);
+    s->state = VALID;
+    PUBLISH (&s->seq, RELAXED (&s->seq) + 1);
+  }
+  else
     forget (t, s);
   pthread_cond_broadcast (&t->changed);
   return r == 0 ? s : NULL;
@@ -350,21 +414,21 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
 /* ---- lookup ---- */
 
 /* Fill VIEW from the L1 slice in S: what to say if CLUSTER has no L2 table
- * that can be read, else where that is.
+ * that can be read, else where that is.  With the lock, or to be validated.
  */
 static void
 view_l1 (struct qed_table *t, const struct slot *s, uint64_t cluster,
          struct qed_view *view)
 {
-  const uint64_t *entries = slot_entries (t, s);
+  qed_entry *entries = slot_entries (t, s);
   uint64_t i = qed_l1_index (&t->g, cluster) & (QED_SLICE_ENTRIES - 1);
-  uint64_t entry = entries[i], n = 1;
+  uint64_t entry = ACQUIRE (&entries[i]), n = 1;
 
   view->l2_offset = entry;
   view->ends = &t->ends;
   if (entry == 0) {
     view->type = QED_VIEW_ABSENT;
-    while (i + n < QED_SLICE_ENTRIES && entries[i + n] == 0)
+    while (i + n < QED_SLICE_ENTRIES && ACQUIRE (&entries[i + n]) == 0)
       ++n;
   }
   else if (qed_entry_sound (&t->g, entry, t->g.table_bytes,
@@ -389,14 +453,20 @@ view_l2 (struct qed_table *t, const struct slot *s, uint64_t cluster,
   view->clusters = QED_SLICE_ENTRIES - i;
   view->entries = slot_entries (t, s) + i;
   view->whole_slice = i == 0;
-  view->l2_offset = s->l2_offset;
+  view->l2_offset = ACQUIRE (&s->l2_offset);
   view->ends = &t->ends;
+}
+
+static uint64_t
+l1_slice (const struct qed_table *t, uint64_t cluster)
+{
+  return qed_l1_index (&t->g, cluster) >> QED_SLICE_BITS;
 }
 
 static struct slot *
 load_l1 (struct qed_table *t, uint64_t cluster)
 {
-  uint64_t slice = qed_l1_index (&t->g, cluster) >> QED_SLICE_BITS;
+  uint64_t slice = l1_slice (t, cluster);
 
   return load (t, slice | L1_KEY, t->g.l1_offset, slice);
 }
@@ -422,15 +492,62 @@ look_up (struct qed_table *t, uint64_t cluster, struct qed_view *view)
     if (s == NULL)
       return NULL;
   }
-  s->referenced = true;
+  touch (s);
   view_l2 (t, s, cluster, view);
   return s;
+}
+
+/* The slot of KEY if it's found without the lock and VALID; VIEW gets what to
+ * validate.  What is found may be changing: that any number is one of a slot,
+ * and that the chain ends some day, is all that the walk relies on.
+ */
+static const struct slot *
+peek (struct qed_table *t, uint64_t key, struct qed_view *view)
+{
+  uint32_t i = ACQUIRE (bucket (t, key));
+
+  for (unsigned steps = 0; i != NONE && steps < MAX_STEPS; ++steps) {
+    struct slot *s = &t->slots[i];
+
+    if (ACQUIRE (&s->key) == key) {
+      view->seq = &s->seq;
+      view->seen = ACQUIRE (&s->seq);
+      /* It may have become another slice's, and VALID, in between. */
+      if (!(view->seen & 1) || ACQUIRE (&s->key) != key)
+        return NULL;
+      touch (s);
+      return s;
+    }
+    i = ACQUIRE (&s->next);
+  }
+  return NULL;
+}
+
+/* look_up without the lock.  False: it isn't known. */
+static bool
+look_up_unlocked (struct qed_table *t, uint64_t cluster,
+                  struct qed_view *view)
+{
+  const struct slot *s = peek (t, cluster >> QED_SLICE_BITS, view);
+
+  if (s != NULL) {
+    view_l2 (t, s, cluster, view);
+    return true;
+  }
+  s = peek (t, l1_slice (t, cluster) | L1_KEY, view);
+  if (s == NULL)
+    return false;
+  view_l1 (t, s, cluster, view);
+  return view->type != QED_VIEW_ENTRIES;
 }
 
 int
 qed_table_find (struct qed_table *t, uint64_t cluster, struct qed_view *view)
 {
+  if (!view->locked && look_up_unlocked (t, cluster, view))
+    return 0;
   pthread_mutex_lock (&t->lock);
+  view->locked = true;
   if (look_up (t, cluster, view) == NULL) {
     pthread_mutex_unlock (&t->lock);
     return -1;
@@ -438,10 +555,16 @@ qed_table_find (struct qed_table *t, uint64_t cluster, struct qed_view *view)
   return 0;
 }
 
-void
-qed_table_unlock (struct qed_table *t)
+bool
+qed_table_end (struct qed_table *t, struct qed_view *view)
 {
-  pthread_mutex_unlock (&t->lock);
+  if (view->locked) {
+    pthread_mutex_unlock (&t->lock);
+    return true;
+  }
+  /* All loads of the slot were acquire, so this one comes after them. */
+  view->locked = RELAXED (view->seq) != view->seen;
+  return !view->locked;
 }
 
 /* The first cluster from CLUSTER on whose slice has pending links. */
@@ -454,7 +577,7 @@ next_pending (struct qed_table *t, uint64_t cluster)
   for (int set = 0; set < 2; ++set)
     for (uint32_t i = t->first_pending[set]; i != NONE;
          i = t->slots[i].next_pending[set]) {
-      uint64_t first = t->slots[i].key << QED_SLICE_BITS;
+      uint64_t first = RELAXED (&t->slots[i].key) << QED_SLICE_BITS;
 
       if (first >= cluster && first < next)
         next = first;
@@ -496,7 +619,13 @@ qed_table_reset (struct qed_table *t, uint64_t file_end)
     if (t->slots[i].state == VALID)
       forget (t, &t->slots[i]);
   }
-  t->ends = (struct qed_ends) { file_end, file_end, file_end };
+  /* Those that were read meanwhile too, so that no slot is VALID with some of
+   * the old ends and some of the new ones.
+   */
+  for (uint32_t i = 0; i < t->nr_slots; ++i)
+    if (t->slots[i].state == VALID)
+      forget (t, &t->slots[i]);
+  set_ends (t, file_end, file_end, file_end);
   pthread_mutex_unlock (&t->lock);
 }
 
@@ -504,8 +633,7 @@ void
 qed_table_grow (struct qed_table *t, uint64_t fresh, uint64_t file_end)
 {
   pthread_mutex_lock (&t->lock);
-  t->ends.fresh = fresh;
-  t->ends.now = file_end;
+  set_ends (t, RELAXED (&t->ends.at_open), fresh, file_end);
   pthread_mutex_unlock (&t->lock);
 }
 
@@ -515,22 +643,21 @@ qed_table_grow (struct qed_table *t, uint64_t fresh, uint64_t file_end)
 static int
 check_slice (struct qed_table *t, struct slot *s)
 {
-  const uint64_t *e = slot_entries (t, s);
-  bool l1 = s->key & L1_KEY;
+  bool l1 = RELAXED (&s->key) & L1_KEY;
   uint64_t length = l1 ? t->g.table_bytes : t->g.cluster_size;
-  uint64_t own_table = l1 ? 0 : s->l2_offset;
+  uint64_t table = RELAXED (&s->l2_offset), own_table = l1 ? 0 : table;
 
   for (size_t i = 0; !s->sound && i < QED_SLICE_ENTRIES; ++i) {
-    uint64_t end = qed_end_for (&t->ends, e[i]);
+    uint64_t e = RELAXED (&slot_entries (t, s)[i]);
+    uint64_t end = qed_end_for (&t->ends, e);
 
-    if (e[i] != 0 && (l1 || e[i] != QED_ENTRY_ZERO) &&
-        !qed_entry_sound (&t->g, e[i], length, end, own_table))
+    if (e != 0 && (l1 || e != QED_ENTRY_ZERO) &&
+        !qed_entry_sound (&t->g, e, length, end, own_table))
       return qed_error (EIO, "%s: table at %" PRIu64 ": %s entry 0x%" PRIx64
                         " %s: nothing is allocated beside a corrupt entry: "
                         "run qed-img check -r all", t->st->name,
-                        s->l2_offset, l1 ? "L1" : "L2", e[i],
-                        qed_entry_unsound (&t->g, e[i], length, end,
-                                           own_table));
+                        table, l1 ? "L1" : "L2", e,
+                        qed_entry_unsound (&t->g, e, length, end, own_table));
   }
   s->sound = true;
   return 0;
@@ -559,10 +686,11 @@ static uint64_t
 entries_offset (const struct qed_table *t, const struct slot *s,
                 uint64_t index)
 {
-  uint64_t first = s->key & L1_KEY ? (s->key & ~L1_KEY) << QED_SLICE_BITS :
-    qed_l2_index (&t->g, s->key << QED_SLICE_BITS);
+  uint64_t key = RELAXED (&s->key);
+  uint64_t first = key & L1_KEY ? (key & ~L1_KEY) << QED_SLICE_BITS :
+    qed_l2_index (&t->g, key << QED_SLICE_BITS);
 
-  return s->l2_offset + (first + index) * sizeof (uint64_t);
+  return RELAXED (&s->l2_offset) + (first + index) * sizeof (uint64_t);
 }
 
 /* Their write failed: is in the file what is in memory, or can it be?  A
@@ -577,7 +705,7 @@ restore_entries (struct qed_table *t, const struct slot *s, uint64_t index,
   size_t bytes = n * sizeof old[0];
 
   for (uint64_t i = 0; i < n; ++i)
-    old[i] = htole64 (slot_entries (t, s)[index + i]);
+    old[i] = htole64 (RELAXED (&slot_entries (t, s)[index + i]));
   if (qed_storage_read (t->st, now, bytes, offset) == 0 &&
       memcmp (old, now, bytes) == 0)
     return QED_LINK_UNTOUCHED;
@@ -597,7 +725,7 @@ static int
 change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
         uint64_t offset, enum qed_link_failure *how)
 {
-  uint64_t *entries = t->entries[s - t->slots] + index;
+  qed_entry *entries = slot_entries (t, s) + index;
   uint64_t buf[QED_SLICE_ENTRIES];
   int r, err;
 
@@ -617,7 +745,7 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
   pthread_mutex_lock (&t->lock);
   if (r == 0)
     for (uint64_t i = 0; i < n; ++i)
-      entries[i] = le64toh (buf[i]);
+      PUBLISH (&entries[i], le64toh (buf[i]));
   s->pins--;
   pthread_cond_broadcast (&t->changed);
   pthread_mutex_unlock (&t->lock);
@@ -714,7 +842,7 @@ write_slice (struct qed_table *t, struct slot *s, uint64_t first,
     bool old = (is_set (p->bits[0], i) && !written[0]) ||
       (is_set (p->bits[1], i) && !written[1]);
 
-    buf[i] = htole64 (!old ? slot_entries (t, s)[i] :
+    buf[i] = htole64 (!old ? RELAXED (&slot_entries (t, s)[i]) :
                       is_set (p->zero, i) ? QED_ENTRY_ZERO :
                       QED_ENTRY_UNALLOCATED);
   }
@@ -771,12 +899,13 @@ static void
 set_pending (struct qed_table *t, struct slot *s, uint64_t i, uint64_t entry)
 {
   struct pending *p = &t->pending[s - t->slots];
-  uint64_t *e = &t->entries[s - t->slots][i], bit = UINT64_C (1) << i % 64;
+  qed_entry *e = &slot_entries (t, s)[i];
+  uint64_t bit = UINT64_C (1) << i % 64;
 
   p->bits[t->open_set][i / 64] |= bit;
-  if (*e == QED_ENTRY_ZERO)
+  if (RELAXED (e) == QED_ENTRY_ZERO)
     p->zero[i / 64] |= bit;
-  *e = entry;
+  PUBLISH (e, entry);
 }
 
 int
@@ -793,9 +922,10 @@ qed_table_link_later (struct qed_table *t, uint64_t cluster, uint64_t n,
   if (s != NULL && !add_pending (t, s))
     r = 1;
   else if (s != NULL) {
+    /* Before a lookup can see them: a flush that follows it shall commit. */
+    *first = !atomic_exchange (&t->any_pending, true);
     for (uint64_t i = 0; i < n; ++i)
       set_pending (t, s, index + i, entry_after (t, offset, i));
-    *first = !atomic_exchange (&t->any_pending, true);
     r = 0;
   }
   pthread_mutex_unlock (&t->lock);

@@ -7,25 +7,40 @@
 #ifndef QED_TABLE_H
 #define QED_TABLE_H
 
+#include <stdatomic.h>
+
 #include "qed.h"
 
 struct qed_table;
+
+/* A cached entry, decoded. */
+typedef _Atomic uint64_t qed_entry;
 
 /* Where in the file what entries point to may lie (I9): up to the end that the
  * file had when it was opened, or in what it was extended by since.  Between
  * the two there may be a gap that belongs to nobody (space.c).
  */
 struct qed_ends {
-  uint64_t at_open;
-  uint64_t fresh;               /* where clusters are taken from on */
-  uint64_t now;
+  _Atomic uint64_t at_open;
+  _Atomic uint64_t fresh;       /* where clusters are taken from on */
+  _Atomic uint64_t now;
 };
 
-/* Where what ENTRY points to must end. */
+/* Where what ENTRY, which was loaded with acquire, points to must end.
+ *
+ * The ends may be growing, which stores fresh, then now.  So the now that is
+ * loaded first comes with its fresh or a later one, never with an older one,
+ * which would let an entry point into the gap.  An entry that was linked in
+ * fresh space was stored after both of them.
+ */
 static inline uint64_t
 qed_end_for (const struct qed_ends *ends, uint64_t entry)
 {
-  return entry < ends->fresh ? ends->at_open : ends->now;
+  uint64_t now = atomic_load_explicit (&ends->now, memory_order_acquire);
+  uint64_t fresh = atomic_load_explicit (&ends->fresh, memory_order_acquire);
+
+  return entry >= fresh ? now :
+    atomic_load_explicit (&ends->at_open, memory_order_acquire);
 }
 
 /* What table_find says about a guest cluster. */
@@ -35,18 +50,35 @@ enum qed_view_type {
   QED_VIEW_UNSOUND,             /* the L1 entry may not be followed */
 };
 struct qed_view {
+  bool locked;                  /* set false before the first call */
+
+  /* Of table.c, if it isn't locked: the view is valid as long as *SEQ is what
+   * was SEEN.
+   */
+  const _Atomic uint64_t *seq;
+  uint64_t seen;
+
   enum qed_view_type type;
   uint64_t clusters;            /* how many, from the one asked for, the
                                    view speaks of: at least 1 */
 
-  /* ENTRIES: as many entries, valid until qed_table_unlock. */
-  const uint64_t *entries;
+  /* ENTRIES: as many entries, to be loaded with qed_load_entry, until
+   * qed_table_end.  They may change meanwhile, as I1 permits, or become
+   * those of any other slice, and then qed_table_end says so.
+   */
+  const qed_entry *entries;
   bool whole_slice;             /* the view starts at a slice's start */
 
   uint64_t l2_offset;           /* ENTRIES: of the L2 table in the file.
                                    UNSOUND: the L1 entry's value */
   const struct qed_ends *ends;  /* valid as long as the entries */
 };
+
+static inline uint64_t
+qed_load_entry (const qed_entry *e)
+{
+  return atomic_load_explicit (e, memory_order_acquire);
+}
 
 /* A cache for the tables of an image with this geometry in a file whose
  * length, rounded down to a cluster, is FILE_END.  It takes at most
@@ -57,14 +89,23 @@ extern struct qed_table *qed_table_new (struct qed_storage *st,
                                         uint64_t file_end, size_t cache_size);
 extern void qed_table_free (struct qed_table *t);
 
-/* Look up guest cluster CLUSTER, which is inside the disk.  On success the
- * cache is locked: look at the view, quickly and without I/O, and call
- * qed_table_unlock.  On failure (-1: a table can't be read) it isn't.
- * Called and returns without the lock in that case.
+/* Look up guest cluster CLUSTER, which is inside the disk: a hit takes no lock
+ * (I7).  On success look at the view, quickly and without I/O, and call
+ * qed_table_end.  If that returns false, what was seen is worth nothing: do it
+ * all again with the same view, which takes the lock, so that it succeeds.
+ * On failure (-1: a table can't be read) there is nothing to end.
+ *
+ *     struct qed_view view = { .locked = false };
+ *
+ *     do {
+ *       if (qed_table_find (t, cluster, &view) == -1)
+ *         return -1;
+ *       ...
+ *     } while (!qed_table_end (t, &view));
  */
 extern int qed_table_find (struct qed_table *t, uint64_t cluster,
                            struct qed_view *view);
-extern void qed_table_unlock (struct qed_table *t);
+extern bool qed_table_end (struct qed_table *t, struct qed_view *view);
 
 /* CLUSTER starts a slice of the L2 table at L2_OFFSET: how many clusters
  * from there on are known to be unallocated because the image file has a
