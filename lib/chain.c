@@ -56,7 +56,7 @@ struct chain {
   struct layer layers[QED_MAX_CHAIN];
   size_t n;
 
-  /* Below the last layer, if that isn't a file; or NULL. */
+  /* The backing file of the last layer, if it isn't a layer; or NULL. */
   struct qed_backing *bottom;
 };
 
@@ -185,7 +185,7 @@ qed_probe (struct qed_storage *st)
   return format ? format : "raw";
 }
 
-/* Does the user name what is below ABOVE?  NULL: the top image. */
+/* Does the user name the backing file of ABOVE, or (NULL) the top image? */
 static bool
 named_by_user (const struct chain *c, const struct layer *above)
 {
@@ -414,8 +414,8 @@ add_found (struct chain *c, const struct layer *above, struct layer *l)
   return 0;
 }
 
-/* Append the file PATH, which is below ABOVE.  1: there is none; a message
- * says so.
+/* Append the file PATH, the backing file of ABOVE.  1: there is none; a
+ * message says so.
  */
 static int
 add_file (struct chain *c, const struct layer *above, const char *path)
@@ -651,8 +651,8 @@ no_layer (const struct chain *c, const char *name)
   return -1;
 }
 
-/* Set *I to the layer that the user means with NAME (NULL: the one below the
- * first one).  What is going to be written must be beyond doubt.
+/* Set *I to the layer that the user means with NAME (NULL: the backing file of
+ * the first one).  It is going to be written, so there must be no doubt.
  */
 static int
 find_layer (const struct chain *c, const char *name, size_t *i)
@@ -676,7 +676,7 @@ find_layer (const struct chain *c, const char *name, size_t *i)
   return r;
 }
 
-/* The layers were opened, and layer I is what is going to be written. */
+/* The layers were opened, and layer I is going to be written. */
 static int
 build_pair (struct chain *c, size_t i, struct qed_pair *pair)
 {

@@ -8,9 +8,9 @@
  *
  * Two sets (bitmap.h) have the clusters of the file that are in use, and those
  * of them that L2 tables take.  Both rounds read each table once at most.  The
- * first one, over the L1 table only, finds the L1 entries that are unsound, and
- * those to a table that overlaps with an earlier one.  The other tables are
- * disjoint.  The second round looks at their entries.
+ * first one, over the L1 table only, finds the L1 entries that are unsound,
+ * and those to a table that overlaps with an earlier one.  The other tables
+ * are disjoint.  The second round looks at their entries.
  *
  *     an entry out of range            unsound: reading through it fails
  *     an L2 table that overlaps        shared table
@@ -56,8 +56,8 @@ struct checker {
 
 /* ---- damages ---- */
 
-/* The guest range that entry number INDEX maps, of the L1 table or of the L2
- * table that is being looked at, cut at the end of the disk.
+/* The guest range that entry number INDEX of the L1 table, or of the current
+ * L2 table, maps, cut at the end of the disk.
  */
 static void
 guest_range (const struct qed_walk *w, bool l1, uint64_t index,
@@ -74,7 +74,7 @@ guest_range (const struct qed_walk *w, bool l1, uint64_t index,
     *length = UINT64_C (1) << shift;
 }
 
-/* Tell of an entry.  Returns whether that is cleared. */
+/* Report a damaged entry.  Returns 1 if it is to be cleared, else 0. */
 static int
 damaged (struct checker *c, enum qed_damage damage, bool l1, uint64_t index,
          uint64_t *entry)
@@ -174,9 +174,8 @@ look_at_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
     second_owner (c, cluster, index, entry) : mark (c, cluster);
 }
 
-/* The same for the entries up to the first one that is anything but sound, in
- * the flat part of the set and without an owner, which is nearly all there
- * are.
+/* The fast path, for nearly all entries: those up to the first one that isn't
+ * sound, isn't in the flat part of the set, or has an owner already.
  */
 static uint64_t
 take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)

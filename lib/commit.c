@@ -3,23 +3,23 @@
  */
 
 
-/* An overlay's content goes into its backing file, then the overlay is
- * emptied.  This is the one place where a backing file is written (I10): the
- * user has asked for it.
+/* Commit: the content of an overlay goes into its backing file, then the
+ * overlay is emptied.  This is the one place where a backing file is written
+ * (I10): the user has asked for it.
  *
- * What is written below is hidden by the overlay until it is emptied, and
- * that begins when all of it is durable.  So in whatever state this ends, the
- * disk reads the same, and doing it again completes it.
+ * The overlay hides what is written to the backing file until it is emptied.
+ * That begins when the backing file is durable.  So the disk reads the same in
+ * whatever state a commit ends, and another commit completes it.
  *
- * Both are opened for reading first, with all that is below, and locked;
- * these very files are then made writable.  The overlay is opened on top of
- * nothing, because only what it has itself is read.
+ * Both files are opened for reading first, with the rest of the chain, and
+ * locked.  The same open files are then made writable.  The overlay is opened
+ * without a backing file, because only its own content is read.
  *
- * Or the content goes further down, with that of the layers in between.  Then
- * the overlay is opened on top of these, which are only read, and the lowest
- * of them on top of nothing; and the overlay isn't emptied, so that what was
- * written stays hidden.  A layer in between hides, as zeros, also what is past
- * its own end.
+ * A commit to a base further down takes the content of the layers in between,
+ * too.  Then the overlay is opened on top of these layers, which are only
+ * read, and the lowest of them without a backing file.  The overlay isn't
+ * emptied, so it still hides what was written.  Past its own end a layer in
+ * between hides the base as zeros.
  */
 
 #include <config.h>
@@ -36,7 +36,7 @@
 #include "storage.h"
 #include "writer.h"
 
-/* So much is read and written at once. */
+/* Bytes that are read and written at once. */
 #define BUFFER_SIZE (UINT64_C (2) << 20)
 
 struct commit {
@@ -52,24 +52,22 @@ struct commit {
 
 /* ---- before anything is written ---- */
 
-/* What an image has itself. */
+/* The content of an image, without its backing file. */
 struct content {
   uint64_t bytes;
-  uint64_t clusters;            /* of the backing file's, that they touch; one
-                                   may be counted more than once */
+  uint64_t clusters;            /* of the backing file that they touch; one may
+                                   be counted more than once */
 };
 
-/* Where the unallocated run ends that each layer had last.  All zeros at
- * first.
- */
+/* The end of the last unallocated run of each layer.  All zeros at first. */
 struct layers {
   uint64_t unallocated[QED_MAX_CHAIN];
 };
 
-/* As qed_map, but for what IMG has nothing of ask the images below it.
- * *LAYER is the one that has the run, or the lowest one.  OFFSET grows from
- * call to call with the same L: what a layer has nothing of is found once, not
- * for each run below it.
+/* As qed_map, but where IMG has nothing allocated, ask the images below it.
+ * *LAYER is the image that has the run, or the lowest one.  OFFSET grows from
+ * call to call with the same L, so that an unallocated run of a layer is
+ * looked up once, not for each run of the layers below.
  */
 static int
 map_layers (struct layers *l, struct qed_image *img, uint64_t offset,
@@ -115,8 +113,8 @@ unsound (struct qed_image *img, uint64_t offset)
   return -1;
 }
 
-/* Look at all of the image, and with LAYERS at those below it; are they sound?
- * The clusters of the backing file that is going to be written have BITS bits.
+/* Are all entries of the image sound and, with LAYERS, those of the images
+ * below it?  Clusters of the backing file to be written have 1 << BITS bytes.
  */
 static int
 scan (struct qed_image *img, bool layers, unsigned bits,
@@ -152,10 +150,11 @@ make_writable (struct qed_image *img)
   return qed_make_writable (img, &opts) == 0 ? 0 : -1;
 }
 
-/* Let the file of BASE, a disk of SIZE bytes at least, be long enough for
- * CLUSTERS more and all tables, durably, before there are entries for them.
- * As an overlay's backing file it is read as it is: after a power failure too,
- * with no repair.  If it can't be as long then that has to do.
+/* Extend the file of BASE, a disk of SIZE bytes at least, for CLUSTERS more
+ * clusters and all tables, durably, before there are entries for them.
+ * Without that an overlay would read BASE after a power failure as it is,
+ * unrepaired, with entries past the end of the file.  A file that can't be
+ * extended so far stays as it is.
  */
 static int
 reserve (struct qed_image *base, uint64_t size, uint64_t clusters)
@@ -261,7 +260,7 @@ zero_below (struct commit *c, uint64_t count, uint64_t offset)
   if (c->base)
     return qed_zero (c->base, count, offset, QED_MAY_TRIM);
 
-  /* After its end the file reads as zeros. */
+  /* Past the end of the file there are zeros already. */
   if (offset >= c->raw_size)
     return 0;
   if (count > c->raw_size - offset)
@@ -298,8 +297,7 @@ copy_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
   return 0;
 }
 
-/* All that IMG has, and the layers below it; where their clusters are holes of
- * the file, as zeros.
+/* Copy what IMG and the layers below it have; holes of their files as zeros.
  */
 static int
 copy (struct commit *c)
@@ -347,8 +345,8 @@ fill_below (struct commit *c, bool keep)
   return copy (c);
 }
 
-/* Close *IMG.  If R says that something has failed before, that is what stays
- * to be said.
+/* Close *IMG.  If R says that something has failed before, its message and
+ * errno stay.
  */
 static int
 close_image (struct qed_image **img, int r)

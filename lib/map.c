@@ -3,21 +3,21 @@
  */
 
 
-/* What each range of the disk comes from, through all layers.
+/* The map of a disk: which layer each range comes from.
  *
- * The layers are asked from the top down: runs of the image (mapping.c), for
- * what isn't allocated there the runs of the image below, within that range,
- * and at the bottom the extents of a raw file or a server.  What they say is
- * merged with what went before, in one entry.  So memory doesn't depend on
- * the disk, but for the sets of a check (bitmap.h).
+ * The layers are asked from the top down: the runs of the image (mapping.c),
+ * for unallocated runs those of its backing file within that range, and at the
+ * bottom the extents of a raw file or a server.  Each answer is merged with
+ * the entry before it.  So memory doesn't depend on the disk, but for the sets
+ * of a check (bitmap.h).
  *
- * What nothing is stored for has the depth of the last image that was asked:
- * its backing file ends there, or it has none.
+ * A range that no layer has anything for gets the depth of the last image that
+ * was asked: its backing file ends there, or it has none.
  *
  * First all tables of each image are read once, to know what is shared.  An L2
- * table that is another range's too is looked at for the first of them only.
- * The other one is told in one piece: else a few tables of a hostile image
- * would be read as often as its L1 table likes (I9).
+ * table of several ranges is looked at for the first of them only, and the
+ * other ranges are told in one piece each.  Otherwise a few tables of a
+ * hostile image would be read as often as its L1 table likes (I9).
  */
 
 #include <config.h>
@@ -30,7 +30,7 @@
 #include "image.h"
 #include "storage.h"
 
-/* ---- what is shared ---- */
+/* ---- shared tables and clusters ---- */
 
 /* Of one image.  All zeros: nothing. */
 struct shared {
@@ -172,7 +172,7 @@ add (struct mapper *m, struct qed_map_entry next)
   return m->r;
 }
 
-/* ---- what isn't an image ---- */
+/* ---- raw files and servers ---- */
 
 struct bottom {
   struct mapper *m;
@@ -237,8 +237,8 @@ map_below (struct mapper *m, struct qed_image *img, unsigned depth,
   return 0;
 }
 
-/* Is OFFSET mapped by a table that isn't looked at?  *LENGTH is cut to what
- * the answer is about.
+/* Is OFFSET mapped by a table that isn't looked at?  *LENGTH is cut to the
+ * range of which that is true, or false.
  */
 static bool
 in_shared_table (const struct shared *s, const struct qed_image *img,
@@ -255,8 +255,8 @@ in_shared_table (const struct shared *s, const struct qed_image *img,
   return qed_bit (s->tables, index);
 }
 
-/* Is the first cluster of RUN, which is data, shared?  The run is cut to what
- * the answer is about.
+/* Is the first cluster of RUN, which is data, shared?  The run is cut to the
+ * clusters of which that is true, or false.
  */
 static bool
 is_shared (const struct shared *s, const struct qed_image *img,
@@ -323,7 +323,7 @@ map_image (struct mapper *m, struct qed_image *img, unsigned depth,
   return 0;
 }
 
-/* All of the chain below IMG. */
+/* For IMG and all images below it. */
 static int
 find_all_shared (struct mapper *m, const struct qed_image *img)
 {

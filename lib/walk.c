@@ -3,18 +3,18 @@
  */
 
 
-/* Going through all tables.
+/* Walks over all tables of an image.
  *
- * What it costs is set by the bytes of tables that the file has on disk, and
- * by nothing that an entry says (I9):
+ * The cost of a walk depends on the bytes of tables that the file has on disk,
+ * and on nothing that an entry says (I9):
  *
  *   * No byte of a table is read twice.  The L2 tables are collected from the
  *     L1 table first and sorted by their place in the file.  Where they
  *     overlap, a byte belongs to the first of them.
  *   * Holes aren't read.  The file is asked where they are, and the answer
  *     holds for all tables in the same stretch of data or hole.  Of small
- *     tables it is asked only after one that was all zeros, which a table is
- *     never without a reason.
+ *     tables it is asked only after one that was all zeros, because a table
+ *     in use rarely is.
  *   * Memory is a buffer and 24 bytes for each L2 table, of which there may be
  *     MAX_TABLES.
  *
@@ -51,7 +51,7 @@
 /* The disk of 8 EiB with the most L2 tables has half as many. */
 #define MAX_TABLES (UINT64_C (1) << 22)
 
-/* Between two questions whether the walk is to end. */
+/* Milliseconds between two calls of qed_interrupted. */
 #define ASK_MS 50
 
 bool (*qed_interrupted) (void);
@@ -76,14 +76,14 @@ qed_bytes_alike (struct qed_storage *st, struct qed_stretch_seen *seen,
   return seen->end - offset < max ? seen->end - offset : max;
 }
 
-/* Should the file be asked? */
+/* Is it worth asking the file for holes? */
 static bool
 is_worth_asking (const struct qed_walk *w)
 {
   return w->g.table_bytes > LARGE_TABLE || w->zeros;
 }
 
-/* The same in entries: one that is in both counts as data. */
+/* The same in entries: one that is partly in a hole counts as data. */
 static uint64_t
 entries_alike (struct qed_walk *w, uint64_t offset, uint64_t max, bool *hole)
 {
@@ -218,7 +218,8 @@ compare_places (const void *a, const void *b)
   return p->l1_index < q->l1_index ? -1 : p->l1_index > q->l1_index;
 }
 
-/* Sort the tables found so far, and of those with one offset keep the first. */
+/* Sort the tables found so far, and of those with one offset keep the first.
+ */
 static void
 sort_places (struct qed_walk *w)
 {
@@ -287,7 +288,7 @@ collect_places (struct qed_walk *w)
   return r;
 }
 
-/* Where the part of table I begins that no table before it has. */
+/* Where the part of table I begins that doesn't overlap with table I - 1. */
 static uint64_t
 own_start (const struct qed_walk *w, size_t i)
 {
@@ -322,7 +323,6 @@ prefetch_places (struct qed_walk *w, size_t i, size_t *advised)
   }
 }
 
-/* With many rounds of one repair there are as many walks. */
 static void
 report (struct qed_walk *w, uint64_t done, uint64_t total)
 {
