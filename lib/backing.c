@@ -4,8 +4,8 @@
 
 
 /* Backing files: what unallocated clusters are read from.  Raw files are here;
- * NBD servers are in backing-nbd.c, images in backing-image.c.  The choice between
- * them is made in chain.c.
+ * NBD servers are in backing-nbd.c, images in backing-image.c.  The choice
+ * between them is made in chain.c.
  *
  * The size is taken once, at open.  A raw file that grows later shows no more
  * than it had.  Reads of one that is cut fail with EIO.

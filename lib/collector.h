@@ -11,8 +11,8 @@
 #include "stretch.h"
 
 /* The extent that was collected and not told yet, so that neighbours differ.
- * Start with FN, OPAQUE and OFFSET set and all else 0.  R stays what FN returned
- * when it had enough or failed.  One thread at a time.
+ * Start with FN, OPAQUE and OFFSET set and all else 0.  R stays what FN
+ * returned when it had enough or failed.  One thread at a time.
  */
 struct qed_collector {
   qed_extent_fn *fn;
