@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Backing files: what unallocated clusters are read from.  Raw files are here;
  * NBD servers are in backing-nbd.c, images in backing-image.c.  The choice
  * between them is made in chain.c.

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Consistency check: which clusters are referenced, and whether each is by one
  * entry only.
  *

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Walks over all tables of an image that nothing changes meanwhile, and checks
  * of them.  The repair, resize.c, rebase.c, map.c, commit.c and the writer use
  * these.

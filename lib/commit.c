@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Commit: the content of an overlay goes into its backing file, then the
  * overlay is emptied.  This is the one place where a backing file is written
  * (I10): the user has asked for it.

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The map of a disk: which layer each range comes from.
  *
  * The layers are asked from the top down: the runs of the image (mapping.c),

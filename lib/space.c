@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Space for clusters and tables, at the end of the file.
  *
  *     0                              end            file_size

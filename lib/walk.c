@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Walks over all tables of an image.
  *
  * The cost of a walk depends on the bytes of tables that the file has on disk,

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The writable image: claims, NEED_CHECK, flush and commit.
  *
  * An allocating write (allocate.c) goes through these steps.  Each of them may

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* What a writable image has beyond a readable one.  See writer.c. */
 
 #ifndef QED_WRITER_H

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Run a fuzz target without libFuzzer, always in the same way:
  *
  *     test-fuzz-TARGET [FILE|DIRECTORY ...]

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The fuzz target: any file as an image (I9).  It is opened, mapped and read
  * in part, with the smallest cache, by itself and on top of a raw file, and
  * all that comes out is compared with the model (tests/unit/model.h), which

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* A fuzzer's input as a file in memory, in one of two forms, both little
  * endian:
  *

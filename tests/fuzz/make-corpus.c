@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Write the seeds: small images of all kinds that an image can be of, into
  * the directory given.
  */

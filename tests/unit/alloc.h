@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Counting and failing of memory allocation: malloc and friends, mmap.
  *
  * Programs that link alloc.c do so with -Wl,--wrap for each function there

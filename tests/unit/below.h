@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* What an overlay can be on top of: files in memory with content that tells
  * its place, opened as backing and as a model.
  */

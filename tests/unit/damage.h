@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Images that are damaged, what a check has to find in them, and whether what
  * a guest reads from them has stayed the same.  Naive, as model.h is.
  */

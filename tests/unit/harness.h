@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* What every unit test needs: checks that say what they saw, a line per
  * test, random numbers that are the same everywhere.
  *

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* A file in memory, behind struct qed_storage_ops.
  *
  * struct mem_file is the file: contents, counters, faults.  mem_open gives

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* A second implementation of QED-FORMAT.md: naive, entry by entry, straight
  * from the bytes of a memory file.  It shares no code with the library and
  * uses other arithmetic (division, 128 bits), so that both being wrong in

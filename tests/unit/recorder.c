@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The log is an array of events under a lock that is held while an operation
  * takes effect.  The crash model (recorder.h) is applied to it sector by
  * sector: the log is replayed once for each sector that ever had content,

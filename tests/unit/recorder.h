@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* What a power failure can leave of an image file: a storage that records
  * what the library does to a file, the states of the file that a crash at
  * any moment leads to, and an audit of such a state.

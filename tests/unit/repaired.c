@@ -2,8 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
-
 #include <config.h>
 
 #include "repaired.h"

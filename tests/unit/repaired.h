@@ -2,8 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
-
 /* What has to be so after qed_repair, whether it ended or was interrupted. */
 
 #ifndef REPAIRED_H

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* qed_check: what it finds, against numbers given here and the naive check of
  * damage.h; how it fails; what it costs.
  */

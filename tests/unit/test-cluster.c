@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Guest ranges -> runs: what qed_map merges and what not. */
 
 #include <config.h>

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Committing: the disk reads the same before, in between, and after; also when
  * the power fails, with the states of both files that belong together, and
  * when an operation fails.  Then it's repeated, and comes to the same end.

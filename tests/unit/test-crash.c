@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Power failures: workloads on an image, with and without something below it
  * (below.h), whose file is recorded, then the states of the file that a crash
  * leaves (recorder.h), each of which has to be what I3, I5 and I6 promise:

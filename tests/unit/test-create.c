@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* New images: what is written, what happens if it can't be, and what the
  * directory looks like afterwards.
  */

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Faults of the storage: a session of writes, zeros, trims and flushes in
  * which the k-th storage operation fails, for k = 1, 2, ... until nothing was
  * left to fail; once, twice or from then on, with several errors, alone and

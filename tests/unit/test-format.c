@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* format: bytes <-> values, every rule on the header at and around its
  * limits, geometry at its edges, soundness of entries.
  */

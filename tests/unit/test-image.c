@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The open image: opening and what stops it, reading, prefetching. */
 
 #include <config.h>

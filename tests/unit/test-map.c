@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* What qed_map_layers says, against the models of all layers byte by byte, and
  * what it costs.
  */

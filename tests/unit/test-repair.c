@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* qed_repair, of damaged images (damage.h), of which many are random.
  *
  * After it the check finds nothing, the file is as short as what is in use,

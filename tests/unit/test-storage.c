@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Storage on real files: what may be opened, locks, and that the operations
  * are what qed.h says.
  */

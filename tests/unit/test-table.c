@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* The cache of table slices, seen from outside: what the library reads from
  * the file for which lookups.
  */

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-
 /* Writing: what a request costs, where new clusters go, NEED_CHECK, what is
  * refused, and what the check at open makes of an image.  That nothing is
  * lost is shown by test-crash and test-fault.
