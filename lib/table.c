@@ -29,10 +29,10 @@
  * A lookup that hits takes no lock, and writes nothing that others read but
  * CLOCK's mark, if that isn't set (I7).  It walks the bucket, notes the slot's
  * seq, which must be odd, looks at entries, and is right if seq is still the
- * same then.  If not, or if it has found nothing, it looks again with the lock.
+ * same then.  If not, or if it found nothing, it looks again with the lock.
  *
- *   - While seq stays the same the slot holds one slice, and its entries change
- *     only by links, one 64-bit store each.  Mapping only grows (I1), so any
+ *   - While seq stays the same the slot holds one slice, and its entries
+ *     change only by links, one 64-bit store each.  Mapping only grows (I1), so any
  *     mix of old and new entries is a right answer, and links needn't change
  *     seq.  An entry is stored when its write has succeeded (I4), before
  *     the caller goes on, so a later lookup sees it.
@@ -42,8 +42,8 @@
  *   - Seq is compared last, so an entry is not used as the old slice's when it
  *     is the new one's.
  *   - The chain may change during the walk.  A wrong turn leads to another
- *     slot, which has another key, and the walk has a limit: at worst it misses
- *     what is there.
+ *     slot, which has another key, and the walk has a limit: at worst it
+ *     misses what is there.
  *   - Entries are checked against the ends (I9), which are loaded after them.
  *     The ends grow before an entry needs that; when they are reset, all slots
  *     are emptied first, so seq has changed for those who see the new ends.
@@ -65,7 +65,7 @@
  * there is a slot for every slice.
  *
  * I9: L1 entries are checked here, where they are followed; L2 entries by
- * the caller (mapping.c), who follows them.  Nothing is linked in a slice that
+ * the caller (cluster.c), who follows them.  Nothing is linked in a slice that
  * has an unsound entry.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
