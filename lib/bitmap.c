@@ -19,7 +19,7 @@
 uint8_t *
 qed_bitmap_new (uint64_t bits, const char *name)
 {
-  /* Not malloc, so that what is never touched costs nothing. */
+  /* Not malloc: pages that are never touched then cost nothing. */
   uint8_t *p = mmap (NULL, bits / 8 + 1, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
@@ -40,20 +40,20 @@ qed_bitmap_free (uint8_t *bitmap, uint64_t bits)
 
 /* ---- sets ---- */
 
-/* 32 MiB.  With clusters of 64 KiB it is a file of 16 TiB. */
+/* 32 MiB of bits, enough for a file of 16 TiB with clusters of 64 KiB. */
 #define FLAT_CLUSTERS (UINT64_C (1) << 28)
 
-/* A cache line of bits. */
+/* A chunk's bits fill a cache line of 64 bytes. */
 #define CHUNK_BITS 9
 #define CHUNK_WORDS ((1U << CHUNK_BITS) / 64)
 
-/* 160 MiB.  Contiguous clusters of 64 KiB need as many for a file of 80 TiB;
- * only a file that is made to annoy spreads them further.
+/* 160 MiB of chunks.  Contiguous clusters of 64 KiB need as many in a file of
+ * 80 TiB; only a hostile file scatters its clusters enough to need more.
  */
 #define MAX_CHUNKS (UINT32_C (1) << 21)
 
 struct qed_chunk {
-  uint64_t number;              /* of its first cluster, divided by 512 */
+  uint64_t number;              /* its first cluster, divided by 512 */
   uint64_t bits[CHUNK_WORDS];
 };
 
@@ -77,7 +77,9 @@ qed_set_destroy (struct qed_set *s)
   *s = (struct qed_set) { .flat = NULL };
 }
 
-/* Where chunk NUMBER is in the hash table, or would be. */
+/* The slot of chunk NUMBER in the hash table, or the empty slot where it would
+ * go.
+ */
 static uint32_t *
 find_slot (const struct qed_set *s, uint64_t number)
 {
@@ -90,7 +92,9 @@ find_slot (const struct qed_set *s, uint64_t number)
   return &s->index[i];
 }
 
-/* Room for twice as many chunks.  The hash table is at most half full. */
+/* Make room for twice as many chunks, and rebuild the hash table, which has
+ * two slots for each.
+ */
 static int
 grow (struct qed_set *s)
 {

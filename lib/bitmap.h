@@ -4,19 +4,23 @@
 
 /* Bitmaps, and sets of clusters of a file.
  *
- * A file may have 2^51 clusters, and a hostile one refers to a few of them
- * anywhere.  A set must not cost what the file is long, nor may it need a
- * second pass over the tables.  So there are two parts:
+ * A file may have 2^51 clusters, and a hostile one may refer to a few of them
+ * anywhere.  The memory of a set must be bounded whatever the length of the
+ * file (I9), and building it must not take a second pass over the tables.  So
+ * a set has two parts:
  *
  *     clusters below FLAT_CLUSTERS     a plain bitmap, whose untouched pages
- *                                      take no memory: all there is in nearly
- *                                      every image
- *     clusters behind                  chunks of 512 clusters, found through a
- *                                      hash table, only those that have a
- *                                      member
+ *                                      take no memory.  Nearly every image
+ *                                      needs this part only
+ *     the clusters after those         chunks of 512 clusters, found through a
+ *                                      hash table.  Only chunks with a member
+ *                                      exist
  *
- * Memory is a bit for each cluster, plus at most 80 bytes for a chunk.  The
- * number of chunks is limited (MAX_CHUNKS).
+ * Memory is a bit for each cluster of the first part, plus at most 80 bytes
+ * for each chunk, of which there are at most MAX_CHUNKS.
+ *
+ * Nothing here is locked: a bitmap or set that is being changed belongs to one
+ * thread.
  */
 
 #ifndef QED_BITMAP_H
@@ -28,8 +32,9 @@
 
 /* ---- bitmaps ---- */
 
-/* BITS zeros, which take memory only when they are set, to be freed with the
- * same size.  NULL: ENOMEM, and a message names NAME.
+/* A new bitmap of BITS zeros, whose pages take memory only once they are
+ * written.  NULL: ENOMEM, with a message about the file NAME.  The caller
+ * frees it, giving the same BITS; a NULL bitmap may be freed too.
  */
 extern uint8_t *qed_bitmap_new (uint64_t bits, const char *name);
 extern void qed_bitmap_free (uint8_t *bitmap, uint64_t bits);
@@ -50,26 +55,27 @@ qed_set_bit (uint8_t *bitmap, uint64_t i)
 
 struct qed_chunk;
 
-/* Not locked: one thread at a time. */
 struct qed_set {
   const char *name;             /* of the file, for messages; borrowed */
-  uint64_t flat_clusters;       /* FLAT has so many bits */
+  uint64_t flat_clusters;       /* the number of bits in FLAT */
   uint8_t *flat;                /* owned */
 
   struct qed_chunk *chunks;     /* owned; NR_CHUNKS of ALLOCATED in use */
   uint32_t nr_chunks, allocated;
-  uint32_t *index;              /* owned: the hash table, chunk number + 1 */
-  uint32_t index_mask;
+  uint32_t *index;              /* owned: the hash table; a slot is 0, or 1 +
+                                   the place of a chunk in CHUNKS */
+  uint32_t index_mask;          /* the slots of INDEX, a power of 2, minus 1 */
 };
 
-/* Let S be an empty set of clusters below CLUSTERS.  S is to be destroyed, also
- * after a failure (-1: ENOMEM).
+/* Initialise S as an empty set.  Its members are numbers below CLUSTERS of
+ * clusters of the file NAME.  -1: ENOMEM, with a message; S must be destroyed
+ * even then.  Destroying a set that is all zeros does nothing.
  */
 extern int qed_set_init (struct qed_set *s, uint64_t clusters,
                          const char *name);
 extern void qed_set_destroy (struct qed_set *s);
 
-/* The part of the two below that isn't a plain bitmap. */
+/* The same as the next two, for clusters from FLAT_CLUSTERS on. */
 extern bool qed_set_has_far (const struct qed_set *s, uint64_t cluster);
 extern int qed_set_add_far (struct qed_set *s, uint64_t cluster);
 
@@ -80,7 +86,9 @@ qed_set_has (const struct qed_set *s, uint64_t cluster)
     qed_set_has_far (s, cluster);
 }
 
-/* -1: ENOMEM, or EFBIG: the members are spread too far. */
+/* -1, with a message: ENOMEM, or EFBIG if the members would take more than
+ * MAX_CHUNKS chunks.
+ */
 static inline int
 qed_set_add (struct qed_set *s, uint64_t cluster)
 {

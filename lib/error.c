@@ -2,12 +2,12 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Errors are a message in thread-local storage beside errno, as in libnbd,
- * so that functions need no extra argument and concurrent requests can't
- * mix up their messages.
+/* Error messages.  As in libnbd, the message of a failure is kept in
+ * thread-local storage beside errno.  So functions need no extra argument, no
+ * lock is needed, and concurrent requests can't mix up their messages.
  *
- * Messages quote names that come from images and end up on terminals, so
- * control characters are taken out of them (I9).
+ * Messages quote names that come from images, and end up on terminals.  So
+ * qed_error replaces control characters in them (I9).
  */
 
 #include <config.h>
@@ -21,14 +21,14 @@
 
 #include "error.h"
 
-/* Room for the names that a refused backing file needs, and some words. */
+/* The longest message, about a refused backing file, quotes a few paths. */
 static __thread char message[5 * PATH_MAX + 1024];
 
 void (*qed_debug) (const char *fmt, ...);
 bool qed_trace_tables;
 
 /* The control characters of Unicode (C0, DEL and C1), its line and paragraph
- * separators, and what has the property Bidi_Control.
+ * separators, and the characters with the property Bidi_Control.
  */
 size_t
 qed_control_length (const char *s)

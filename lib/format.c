@@ -2,12 +2,12 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The QED format: bytes <-> values, and all arithmetic on geometry.  Pure:
- * no I/O, no state.
+/* The QED format: decoding and encoding the header, and all arithmetic on
+ * geometry.  Pure functions: no I/O, no state, no locks.
  *
- * Byte order is in the types: what stands in a file is a struct of le32 and
- * le64, which only the functions here can turn into numbers, so that mixing
- * up the two doesn't compile.
+ * Byte order is in the types.  The header on disk is a struct of le32 and
+ * le64, which only the functions here turn into numbers, so that using a raw
+ * value as a number doesn't compile.
  *
  *     0       header_bytes        l1_offset
  *     +-------+---------+---------+----------+---------+------+-- - -
@@ -17,12 +17,12 @@
  *     guest offset = | L1 index   | L2 index   | byte in cluster |
  *                      table_bits   table_bits   cluster_bits
  *
- * Why nothing overflows: cluster_bits <= 26 and table_bits <= 27, so a
- * table has at most 2^30 bytes and L1 and L2 index with the byte in the
- * cluster may take 80 bits; but image_size, a 64-bit number, bounds every
- * guest offset, and comparing it to the geometry's maximum is the one
- * place where the 80 bits count.  Offsets from a file are compared by
- * subtraction from a known larger value, never by adding to them.
+ * Why nothing overflows (I9): cluster_bits <= 26 and table_bits <= 27.  So a
+ * table has at most 2^30 bytes, and the three parts of a guest offset may
+ * take 80 bits.  But image_size, a 64-bit number, bounds every guest offset.
+ * Only the geometry's own maximum can need the 80 bits: qed_max_image_size
+ * caps it.  Offsets from a file are compared by subtracting from a known
+ * larger value, never by adding to them.
  */
 
 #include <config.h>
@@ -170,7 +170,7 @@ qed_header_check_sizes (const struct qed_header *h, const char *name)
 static int
 check_header_size (const struct qed_header *h, const char *name)
 {
-  /* The format's own limit: 4 GiB of header clusters. */
+  /* The format's own limit: the header clusters take less than 4 GiB. */
   uint32_t max = UINT32_MAX / h->cluster_size;
 
   if (h->header_size < 1 || h->header_size > max)

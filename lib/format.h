@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Geometry arithmetic that the hot paths want inline.  Everything here is
- * 64-bit and cannot overflow for a geometry from a validated header; see
- * format.c.
+/* Geometry arithmetic, inline for the hot paths.  Everything here is 64-bit
+ * and can't overflow for the geometry of a validated header: see format.c.
+ * No function sets errno.
  */
 
 #ifndef QED_FORMAT_H
@@ -16,8 +16,8 @@
 #define QED_ENTRY_UNALLOCATED UINT64_C (0)
 #define QED_ENTRY_ZERO UINT64_C (1)
 
-/* The entry number of CLUSTER (a guest cluster number) in its L2 table, and
- * that of its L2 table in the L1 table.
+/* CLUSTER is a guest cluster number.  The index of its entry in its L2 table,
+ * and the index of that table's entry in the L1 table.
  */
 static inline uint64_t
 qed_l2_index (const struct qed_geometry *g, uint64_t cluster)
@@ -31,8 +31,8 @@ qed_l1_index (const struct qed_geometry *g, uint64_t cluster)
   return cluster >> g->table_bits;
 }
 
-/* The clusters of the disk, the last of which may be cut by its end, and
- * the L1 entries in use for them: at most 2^51 and 2^27.
+/* The number of clusters of the disk, whose end may cut the last one, and the
+ * number of L1 entries that map them: at most 2^51 and 2^27.
  */
 static inline uint64_t
 qed_clusters (const struct qed_geometry *g)
@@ -47,22 +47,25 @@ qed_l1_entries (const struct qed_geometry *g)
     g->table_bits;
 }
 
+/* Do A_LEN bytes at A and B_LEN bytes at B have a byte in common?  No sum is
+ * formed, so that any values will do.
+ */
 static inline bool
 qed_overlaps (uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
 {
   return a < b ? b - a < a_len : a - b < b_len;
 }
 
-/* The options of qed-img create for the smallest geometry that can map SIZE
- * bytes, with tables and clusters no smaller than those of H, written to BUF;
- * or NULL: there is none.
+/* Write to BUF the options of qed-img create for the smallest geometry that
+ * can map SIZE bytes with tables and clusters no smaller than those of H.
+ * Returns BUF, or NULL (BUF is not touched) if there is no such geometry.
  */
 #define QED_ADVICE_BYTES 64
 extern const char *qed_advise_geometry (const struct qed_header *h,
                                         uint64_t size,
                                         char buf[QED_ADVICE_BYTES]);
 
-/* The same test as qed_entry_unsound, without the words. */
+/* Does qed_entry_unsound return NULL for these arguments? */
 static inline bool
 qed_entry_sound (const struct qed_geometry *g, uint64_t entry,
                  uint64_t length, uint64_t file_end, uint64_t own_table)

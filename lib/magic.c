@@ -2,11 +2,12 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Formats by their magic: what a file is, or most likely is, that begins with
- * such bytes.  This is the one table for everything that looks for a format.
+/* Probing: the format that the first bytes of a file indicate.  Everything
+ * that probes uses this one table.
  *
- * Of disk images it has those that QEMU 7.2 can tell by their first bytes; of
- * compressed files and archives those in which images are handed around.
+ * It has the disk image formats that QEMU 7.2 recognises by their first bytes,
+ * and the compressed files and archives that images are usually shipped in.
+ * The table is constant, so no lock is needed.
  */
 
 #include <config.h>
@@ -24,11 +25,11 @@
 #define MAGIC(format, advice, offset, bytes) \
   { format, advice, offset, sizeof bytes - 1, bytes }
 
-/* The first that fits counts. */
+/* In order: the first entry that matches wins. */
 static const struct {
   const char *format;
-  const char *advice;           /* NULL: it is a disk image */
-  size_t offset, length;
+  const char *advice;           /* NULL: a disk image format */
+  size_t offset, length;        /* of the magic, within QED_MAGIC_BYTES */
   const char *bytes;
 } magics[] = {
   MAGIC ("qed",       NULL,  0, "QED\0"),
