@@ -2,11 +2,13 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* What every unit test needs: checks that say what they saw, a line per
- * test, random numbers that are the same everywhere.
+/* The frame of every unit test: checks that print the values they saw, random
+ * numbers that are the same on every machine, and a main that prints a line
+ * for each test.
  *
- * A failed check prints its place, the expression, the values and the
- * CONTEXT, and aborts.
+ * A failed check prints the source line, the expression, the values and the
+ * CONTEXT to stderr, and aborts.  Any thread may make checks and set its own
+ * CONTEXT.
  */
 
 #ifndef HARNESS_H
@@ -26,11 +28,13 @@
 
 /* ---- checks ---- */
 
-/* What this thread is doing, for the message of a failed check in the same
- * source file: the last CONTEXT (FORMAT, ...).
- */
+/* What this thread is doing: the last CONTEXT of this source file. */
 static __thread char harness_context[512];
 
+/* Say what this thread is doing now, for the message of a failed check in the
+ * same source file.  FMT and what follows are as for printf; the text is
+ * copied, and cut at 511 bytes.
+ */
 static inline void __attribute__ ((format (printf, 1, 2), unused))
 CONTEXT (const char *fmt, ...)
 {
@@ -41,6 +45,9 @@ CONTEXT (const char *fmt, ...)
   va_end (args);
 }
 
+/* Print a failure at LINE of FILE, with the context and this thread's last
+ * library error, and abort.  The CHECK macros call it.
+ */
 static inline void __attribute__ ((format (printf, 3, 4), noreturn, unused))
 harness_fail (const char *file, int line, const char *fmt, ...)
 {
@@ -59,6 +66,7 @@ harness_fail (const char *file, int line, const char *fmt, ...)
   abort ();
 }
 
+/* EXPR is true.  The message has errno, which need not have to do with it. */
 #define CHECK(expr)                                                     \
   do {                                                                  \
     if (!(expr))                                                        \
@@ -66,7 +74,9 @@ harness_fail (const char *file, int line, const char *fmt, ...)
                     errno, strerror (errno));                           \
   } while (0)
 
-/* A OP B, as unsigned 64-bit numbers: -1 is the largest. */
+/* A OP B, compared as unsigned 64-bit numbers: -1 is the largest.  Each is
+ * evaluated once.
+ */
 #define CHECK_OP(a, op, b)                                              \
   do {                                                                  \
     uint64_t a_ = (uint64_t) (a), b_ = (uint64_t) (b);                  \
@@ -78,6 +88,7 @@ harness_fail (const char *file, int line, const char *fmt, ...)
   } while (0)
 #define CHECK_EQ(a, b) CHECK_OP (a, ==, b)
 
+/* A and B are equal strings, neither of them NULL. */
 #define CHECK_STR(a, b)                                                 \
   do {                                                                  \
     const char *a_ = (a), *b_ = (b);                                    \
@@ -87,8 +98,8 @@ harness_fail (const char *file, int line, const char *fmt, ...)
                     #a, #b, a_, b_);                                    \
   } while (0)
 
-/* EXPR is -1, errno is ERR and the message has all of the strings that
- * follow.
+/* EXPR is -1, errno is ERR, and the library's message for this thread has each
+ * of the strings that follow.
  */
 #define CHECK_FAILS(expr, err, ...)                                     \
   do {                                                                  \
@@ -109,6 +120,7 @@ harness_fail (const char *file, int line, const char *fmt, ...)
                            err, (const char *[]) { __VA_ARGS__, NULL }); \
   } while (0)
 
+/* The function behind the two macros above.  WORDS ends with NULL. */
 static inline void __attribute__ ((unused))
 harness_check_failure (const char *file, int line, const char *expr,
                        bool failed, int err, int expected,
@@ -127,8 +139,10 @@ harness_check_failure (const char *file, int line, const char *expr,
 
 /* ---- random numbers: splitmix64 ---- */
 
+/* Any STATE is a good seed.  For one thread at a time. */
 struct rng { uint64_t state; };
 
+/* The next number, of all 64-bit numbers. */
 static inline uint64_t __attribute__ ((unused))
 rng_next (struct rng *r)
 {
@@ -139,7 +153,7 @@ rng_next (struct rng *r)
   return z ^ (z >> 31);
 }
 
-/* 0 .. N-1.  The bias doesn't matter here. */
+/* A number from 0 to N - 1, N > 0.  The bias doesn't matter here. */
 static inline uint64_t __attribute__ ((unused))
 rng_below (struct rng *r, uint64_t n)
 {
@@ -148,13 +162,16 @@ rng_below (struct rng *r, uint64_t n)
 
 /* ---- running ---- */
 
+/* A test returns if it succeeded. */
 struct harness_test {
   const char *name;
   void (*fn) (void);
 };
 #define TEST(fn) { #fn, fn }
 
-/* The main of a test program: all tests, or those named by arguments. */
+/* The main of a test program: run all N tests, or those that the arguments
+ * name, in the order of TESTS.  A test gets 300 seconds.  Returns 0.
+ */
 static inline int __attribute__ ((unused))
 harness_main (const struct harness_test *tests, size_t n, int argc,
               char *argv[])
@@ -177,6 +194,7 @@ harness_main (const struct harness_test *tests, size_t n, int argc,
   return 0;
 }
 
+/* Define main for a list of TEST (function). */
 #define HARNESS_MAIN(...)                                               \
   int                                                                   \
   main (int argc, char *argv[])                                         \
