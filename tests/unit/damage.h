@@ -2,8 +2,11 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Images that are damaged, what a check has to find in them, and whether what
- * a guest reads from them has stayed the same.  Naive, as model.h is.
+/* Damaged images, the results that a check of them must return, and a
+ * comparison of the content that a guest sees before and after a repair.  The
+ * checker here is built on model.h and as simple.
+ *
+ * Only the calling thread may use the files.  Offsets and lengths are bytes.
  */
 
 #ifndef DAMAGE_H
@@ -13,10 +16,12 @@
 
 /* ---- building ---- */
 
-/* A random image with that geometry: tables, some beyond the end of the disk;
- * data; leaked clusters and tables, mostly; L1 anywhere; and damage of the
- * kinds in the set DAMAGES (of 1U << QED_DAMAGE_...).  More of all with larger
- * STEPS, about as many clusters.
+/* Make F a random image with this geometry, CLUSTER_SIZE in bytes and
+ * TABLE_SIZE in clusters.  It has tables, some of them beyond the end of the
+ * disk; data; in most cases leaked clusters and tables; an L1 table anywhere;
+ * and damage of the kinds in the set DAMAGES, of 1U << QED_DAMAGE_...  The
+ * number of clusters grows with STEPS and is about that.  *M is the image; it
+ * doesn't own F.
  */
 #define ALL_DAMAGES ((1U << QED_NR_DAMAGES) - 1)
 extern void damage_random (struct model *m, struct mem_file *f,
@@ -24,47 +29,51 @@ extern void damage_random (struct model *m, struct mem_file *f,
                            uint32_t table_size, unsigned damages,
                            unsigned steps);
 
-/* Copy a range of a file, of whole chunks, to where DEST has a hole. */
+/* Copy LENGTH bytes of F at FROM to TO in DEST, which has a hole there and may
+ * be F.  All three are multiples of MEM_CHUNK.  Holes stay holes.
+ */
 extern void damage_copy (struct mem_file *f, struct mem_file *dest,
                          uint64_t from, uint64_t to, uint64_t length);
 
-/* Move the L1 table, leaving what it was as a leak, to the end of the file. */
+/* Move the L1 table to the end of the file.  Its old clusters are leaked. */
 extern void damage_move_l1 (struct model *m);
 
 /* ---- checking ---- */
 
-/* As qed_check.  Which of the ranges that share something is the damaged one
- * is not said.  False: not a valid image.
+/* Compute what qed_check must find in F, into *R, which needs no freeing.
+ * FIXED_SIZE is as in struct qed_storage.  Doesn't say which one of several ranges
+ * that share a cluster counts as damaged.  False: not a valid image.
  */
 extern bool damage_check (struct mem_file *f, bool fixed_size,
                           struct qed_check_result *r);
 
+/* Check that the two results are equal. */
 extern void compare_results (const struct qed_check_result *a,
                              const struct qed_check_result *b);
 
-/* qed_check finds that too, writes nothing, and calls for each entry. */
+/* Check that qed_check finds in F, a valid image, what damage_check does, that
+ * it writes nothing, and that it calls back for each damaged entry.
+ */
 extern void compare_check (struct mem_file *f, bool fixed_size);
 
-/* How many bytes the file has without leaks: what nothing refers to, and what
- * is after the last cluster.
- */
+/* The bytes of the whole clusters of F, a valid image, that aren't leaked. */
 extern uint64_t damage_used (struct mem_file *f);
 
 /* ---- comparing ---- */
 
-/* What a guest reads, of all clusters that aren't unallocated, also those
- * beyond the end of the disk.  Entries of tables that are shared count for
- * each of their owners.
+/* A cluster that isn't unallocated, on the disk or beyond its end.  An entry
+ * of a table with several owners counts once for each owner.
  */
 struct guest_cluster {
   uint64_t cluster;             /* WHOLE_TABLE: the first one */
   enum qed_run_type type;
   bool whole_table;             /* the L1 entry is unsound */
-  bool in_table;                /* data that is inside an L2 table */
-  bool unfollowed;              /* its table overlaps with an earlier one */
+  bool in_table;                /* its data lies in an L2 table */
+  bool unfollowed;              /* its table overlaps an earlier one */
   uint64_t file_offset, hash;   /* of data; the hash doesn't know holes */
 };
 
+/* The content that a guest sees.  Owns C. */
 struct snapshot {
   struct guest_cluster *c;      /* in order of CLUSTER */
   size_t n;
@@ -72,17 +81,23 @@ struct snapshot {
   uint64_t shared;              /* data clusters that are an earlier one's */
 };
 
+/* Fill *S from the image in F.  Call snapshot_free when done. */
 extern void snapshot_take (struct snapshot *s, struct mem_file *f);
+
+/* Free what *S owns, but not *S. */
 extern void snapshot_free (struct snapshot *s);
 
-/* NULL, or how a guest has lost something between BEFORE and AFTER.  What was
- * unsound is that or unallocated, all else reads the same.  There may be less
- * damage, not more, and REPAIRED there is none.
+/* Check that a guest has lost nothing between BEFORE and AFTER.  Returns NULL
+ * or a description of the loss, which is constant or in a static buffer that
+ * the next call overwrites.
  *
- * INTERRUPTED, or REPAIRED_LATER after that, what was inside a table, which is
- * being repaired, may be any data, or unallocated if its entry is in a table
- * that is not followed; and an unsound entry in such a table may point to
- * zeros: the file grew over the place past its end.
+ * A cluster that was unsound still is, or is unallocated; all others read the
+ * same.  There is no more damage than before, and none after REPAIRED.
+ *
+ * After INTERRUPTED, and REPAIRED_LATER which follows it, a cluster whose data
+ * lay in a table under repair may have any data, or be unallocated if its
+ * entry is in a table that is not followed.  An unsound entry in such a table
+ * may point to zeros, because the file has grown past its offset.
  */
 enum snapshot_when { INTERRUPTED, REPAIRED, REPAIRED_LATER };
 extern const char *snapshot_diff (const struct snapshot *before,

@@ -12,10 +12,12 @@
  * written is a hole, reads as zeros and takes no memory, so a file may be
  * as long as 2^63 - 1.
  *
- * Storage operations may be called from many threads; counting them orders
- * nothing between the threads, lest a race in the library is hidden from
- * ThreadSanitizer.  Faults and the hook are set while no operation is under
- * way.
+ * Any thread may call the operations of a storage, and the functions below
+ * except where they say otherwise.  A lock in the file protects its content.
+ * The counters are relaxed atomics: they order nothing between threads, which
+ * would hide races in the library from ThreadSanitizer.
+ *
+ * Offsets, lengths and sizes are bytes, at most 2^63 - 1.
  */
 
 #ifndef MEMORY_STORAGE_H
@@ -44,83 +46,116 @@ enum mem_op {
   MEM_MAKE_WRITABLE,
   MEM_CLOSE,
   MEM_NR_OPS,
-  MEM_ANY = MEM_NR_OPS,         /* in faults and counters: all but close */
+  MEM_ANY = MEM_NR_OPS,         /* as a fault's OP: all but close */
 };
 
-/* Faults that need no code.  All 0: none. */
+/* Faults that need no code.  All members 0: no faults. */
 struct mem_faults {
-  /* Let call number FIRST (1 is the next) of operation OP fail with errno
-   * ERR, and those after it, COUNT in all.
+  /* COUNT calls of operation OP fail with errno ERR, from call number FIRST
+   * on, where 1 is the next.
    */
   enum mem_op op;
   uint64_t first;
   uint64_t count;
   int err;
 
-  size_t max_transfer;          /* pread, pwrite: do at most so many bytes */
-  unsigned eintr_every;         /* > 1: every n-th call gets EINTR, if it
-                                   isn't make_writable */
-  unsigned delay_us;            /* each pread, pwrite and sync takes so long */
+  size_t max_transfer;          /* bytes that a pread or pwrite transfers at
+                                   most; 0: no limit */
+  unsigned eintr_every;         /* > 1: every n-th call fails with EINTR,
+                                   make_writable excepted */
+  unsigned delay_us;            /* microseconds that each pread, pwrite and
+                                   sync takes at least */
   bool no_punch, no_zero;       /* punch, zero: EOPNOTSUPP */
-  uint64_t free_space;          /* what that returns; 0: it isn't known */
+  uint64_t free_space;          /* the bytes that free_space returns; 0: not
+                                   known */
 };
 
-/* A fault that needs code.  Called first in each operation (close excepted)
- * in its thread with no lock held; it may sleep, or change the file.
- * Returns the number of bytes to transfer at most (COUNT: no change; 0: the
- * end of the file), or -1 with errno to let the operation fail.
+/* A fault that needs code.  Each operation except close calls it first, in
+ * its own thread and with no lock held, so that it may sleep or change the
+ * file.  Returns the number of bytes to transfer at most (COUNT: no change;
+ * 0: the end of the file), or -1 with errno set to make the operation fail.
  */
 typedef ssize_t mem_hook (void *opaque, enum mem_op op, uint64_t offset,
                           size_t count);
 
 struct mem_file;
 
+/* A new, empty file; free it with mem_file_free. */
 extern struct mem_file *mem_file_new (void);
 
-/* Every storage on it must have been closed. */
+/* Free the file.  Every storage on it must have been closed. */
 extern void mem_file_free (struct mem_file *f);
 
-/* A new storage on the file; any number may be open. */
+/* Open a new storage on the file; any number may be open.  The caller owns the
+ * storage and closes it with qed_storage_close.  The file must outlive it.
+ */
 extern struct qed_storage *mem_open (struct mem_file *f);
+
+/* The number of storages on the file that are open. */
 extern unsigned mem_open_storages (const struct mem_file *f);
 
-/* An operation for any storage that has pwrite: the buffers are gathered. */
+/* The pwritev operation for any storage that has pwrite: copies the buffers
+ * into one, and writes that in one call.
+ */
 extern ssize_t mem_pwritev (struct qed_storage *st, const struct iovec *iov,
                             int iovcnt, uint64_t offset);
 
-/* The name of its storages. */
+/* The name of every storage on a file in memory. */
 #define MEM_NAME "memory.qed"
 
-/* What the test does to the file: neither counted nor subject to faults. */
+/* Direct access of the test to the file, neither counted nor subject to
+ * faults.  Each call takes the file's lock: a hook may call it.
+ */
+
+/* The length of the file. */
 extern uint64_t mem_size (struct mem_file *f);
+
+/* Cut the file at SIZE, or make it longer by a hole. */
 extern void mem_truncate (struct mem_file *f, uint64_t size);
+
+/* Read COUNT bytes, which are zeros past the end of the file. */
 extern void mem_read (struct mem_file *f, void *buf, size_t count,
-                      uint64_t offset); /* zeros past the end */
+                      uint64_t offset);
+
+/* Write COUNT bytes; makes the file longer if it ends before them. */
 extern void mem_write (struct mem_file *f, const void *buf, size_t count,
                        uint64_t offset);
 
-/* Make chunks that lie wholly in the range holes, zero the rest of it. */
+/* Zero the range; chunks that lie entirely in it become holes. */
 extern void mem_punch (struct mem_file *f, uint64_t offset, uint64_t length);
 
-/* As the next_extent operation. */
+/* The same as the next_extent operation. */
 extern uint64_t mem_next_extent (struct mem_file *f, uint64_t offset,
                                  bool *hole);
 
-/* A number that depends on contents and length, but not on holes. */
+/* A hash of the file's bytes and length.  Holes count as zeros. */
 extern uint64_t mem_hash (struct mem_file *f);
 
-/* Faults replaces those there were and counts calls from now on. */
+/* Replace the faults by a copy of *FAULTS, or by none if it is NULL, and count
+ * calls for them from now on.  No operation may be under way.
+ */
 extern void mem_set_faults (struct mem_file *f,
                             const struct mem_faults *faults);
+
+/* Replace the hook; NULL: none.  OPAQUE is passed to it and stays the
+ * caller's.  No operation may be under way.
+ */
 extern void mem_set_hook (struct mem_file *f, mem_hook *hook, void *opaque);
 
-/* Calls of an operation, failed ones too, since the counters were reset;
- * the bytes that pread or pwrite transferred or prefetch was asked for, in
- * all and the most asked for in one call.
+/* The counters, since mem_file_new or the last mem_reset_counters. */
+
+/* The calls of an operation, including those that failed; MEM_ANY: of all but
+ * close.
  */
 extern uint64_t mem_calls (struct mem_file *f, enum mem_op op);
+
+/* The bytes that pread or pwrite transferred or prefetch was asked for. */
 extern uint64_t mem_bytes (struct mem_file *f, enum mem_op op);
+
+/* The most bytes that one call asked for. */
 extern uint64_t mem_largest (struct mem_file *f, enum mem_op op);
+
+/* Set all counters to 0. */
 extern void mem_reset_counters (struct mem_file *f);
 
 #endif /* MEMORY_STORAGE_H */
