@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Reading through: what an overlay's unallocated clusters read as, what is
- * said about them, and what that costs.
+/* Unallocated clusters of an overlay read as the backing file's content; maps
+ * and extents agree with that.  A read costs one request to the backing file
+ * for each contiguous piece of data, and never reads more than it needs.  A
+ * failure of the backing file fails the requests that need it, and no others.
  */
 
 #include <config.h>
@@ -40,7 +42,7 @@ setup (struct below *b, struct mem_file *f, struct model *m,
   make_overlay (m, f, b);
 }
 
-/* Every range between points where something may change. */
+/* Every range between the offsets where the content may change. */
 static void
 test_edges (void)
 {
@@ -80,7 +82,7 @@ test_edges (void)
   }
 }
 
-/* Random images with other geometries and sizes on top of each other. */
+/* Chains of random images whose geometries and sizes differ. */
 static void
 test_random (void)
 {
@@ -144,7 +146,7 @@ test_random (void)
   }
 }
 
-/* As many on top of each other as may be, each with a cluster of its own. */
+/* The longest chain, in which each image has one cluster. */
 static void
 test_deep (void)
 {
@@ -177,8 +179,9 @@ test_deep (void)
     mem_file_free (files[i]);
 }
 
-/* What is contiguous below is one read there; nothing is read past its end, of
- * what it has under other clusters, or of what isn't asked for.
+/* Contiguous data of the backing file is one read.  Nothing is read past the
+ * backing file's end, under clusters that the overlay has, or outside of the
+ * request.
  */
 static void
 test_calls (void)
@@ -210,7 +213,7 @@ test_calls (void)
   CHECK_EQ (mem_bytes (raw, MEM_PREAD), 589 * CS + 95);
   mem_reset_counters (raw);
 
-  /* The stretch of data that it begins with is known since it was opened. */
+  /* The open has found the data extent at the start of the file. */
   for (int i = 0; i < 3; i++)
     compare_extents (o.img, &m, 20 * CS, 10 * CS);
   CHECK_EQ (mem_calls (raw, MEM_ANY), 0);
@@ -221,7 +224,7 @@ test_calls (void)
   mem_file_free (f);
 }
 
-/* What would be read is fetched, from where it would be. */
+/* A prefetch goes to the file from which a read would take the data. */
 static void
 test_prefetch (void)
 {
@@ -263,8 +266,8 @@ test_prefetch (void)
   mem_file_free (f);
 }
 
-/* A failure below fails what needs it, and no more; asking for holes can't
- * fail, then all is data.
+/* A failure of the backing file fails the requests that need it, and no
+ * others.  Asking for its holes can't fail: then all of it is data.
  */
 static int
 all_data (void *opaque, uint64_t offset, uint64_t length, bool zero)
@@ -307,7 +310,7 @@ test_errors (void)
   mem_set_faults (raw, NULL);
   compare_pread (o.img, &m, 0, DISK);
 
-  /* Cut while it's open. */
+  /* The backing file is truncated while it is open. */
   mem_truncate (raw, 4 * CS);
   CHECK_FAILS (qed_pread (o.img, buf, CS, 4 * CS), EIO, MEM_NAME);
   close_image (&o);
@@ -315,7 +318,7 @@ test_errors (void)
   mem_file_free (f);
 }
 
-/* What fails in an image below: its tables, an entry that is unsound. */
+/* Failures in a backing image: reading its tables, an unsound entry. */
 static void
 test_errors_in_image (void)
 {
@@ -351,7 +354,9 @@ test_errors_in_image (void)
   mem_file_free (f);
 }
 
-/* Who has enough isn't called again; who fails makes it fail. */
+/* A callback that stops isn't called again; one that fails makes the call
+ * fail.
+ */
 struct counting { unsigned calls, stop; int r; };
 
 static int
@@ -418,7 +423,7 @@ test_short_and_eintr (void)
   mem_file_free (f);
 }
 
-/* Who fails to open leaves the caller what is the caller's. */
+/* An open that fails leaves storage and backing file to the caller. */
 static void
 test_open_fails (void)
 {

@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* qed_check: what it finds, against numbers given here and the naive check of
- * damage.h; how it fails; what it costs.
+/* qed_check finds every kind of damage and leak: its results equal numbers
+ * that are given here, and those of the simple check in damage.h.  It reports
+ * an image that it can't check and every read that fails, and its reads and
+ * memory stay bounded however large a disk the tables describe.
  */
 
 #include <config.h>
@@ -98,7 +100,9 @@ test_empty (void)
   mem_file_free (f);
 }
 
-/* In one table: not next to the one before, whatever lies between. */
+/* Fragmentation within one table: a cluster that isn't next to the one before
+ * it in the file, whatever lies between the two.
+ */
 static void
 test_fragmented (void)
 {
@@ -148,7 +152,7 @@ test_leaks (void)
   mem_file_free (f);
 }
 
-/* The old L1 table and what is before the new one are leaks. */
+/* The old L1 table and the clusters before the new one are leaks. */
 static void
 test_l1_anywhere (void)
 {
@@ -188,7 +192,8 @@ remember (void *opaque, enum qed_damage damage, uint64_t offset,
   r->length = length;
 }
 
-/* There is one damage, of that range, which is cut at the end of the disk. */
+/* There is exactly one damaged entry, with this range, cut at the disk's end.
+ */
 static void
 is_damaged (struct mem_file *f, enum qed_damage damage, uint64_t offset,
             uint64_t length)
@@ -211,7 +216,7 @@ is_damaged (struct mem_file *f, enum qed_damage damage, uint64_t offset,
   compare_check (f, false);
 }
 
-/* Also for entries that no sum of offsets may overflow with. */
+/* The same for entries whose sums of offsets would overflow. */
 static void
 test_unsound (void)
 {
@@ -300,7 +305,7 @@ test_shared_data (void)
   mem_file_free (f);
 }
 
-/* What is beyond the end of the disk counts too. */
+/* Entries beyond the end of the disk count too. */
 static void
 test_beyond_disk (void)
 {
@@ -375,7 +380,7 @@ test_random (void)
   mem_file_free (f);
 }
 
-/* Cut anywhere: what is past the end is unsound. */
+/* The file is cut anywhere: entries past its end are unsound. */
 static void
 test_random_cut (void)
 {
@@ -408,7 +413,7 @@ test_large (void)
   mem_file_free (f);
 }
 
-/* ---- not to be checked ---- */
+/* ---- images that can't be checked ---- */
 
 static void
 test_invalid (void)
@@ -452,7 +457,9 @@ set_fault (struct mem_file *f, enum mem_op op, uint64_t first, uint64_t count)
   mem_set_faults (f, &faults);
 }
 
-/* Each read that fails is an error; where holes are is only a hint. */
+/* Each read that fails is an error.  A failure to find holes is not: holes
+ * are only a hint.
+ */
 static void
 test_read_faults (void)
 {
@@ -496,7 +503,7 @@ test_short_reads (void)
   mem_file_free (f);
 }
 
-/* The file is cut meanwhile: an error, not something invented. */
+/* The file is truncated during the check: that is an error, not damage. */
 static ssize_t
 end_of_file (void *opaque, enum mem_op op,
              uint64_t offset __attribute__ ((unused)), size_t count)
@@ -555,7 +562,9 @@ test_no_memory (void)
 
 /* ---- costs ---- */
 
-/* As many L1 entries as there can be, all for one table: it's read once. */
+/* The largest L1 table, all of whose entries point to one L2 table: that is
+ * read once.
+ */
 static void
 test_table_read_once (void)
 {
@@ -577,7 +586,7 @@ test_table_read_once (void)
   mem_file_free (f);
 }
 
-/* Two sets, a bitmap of all L1 entries, and buffers. */
+/* Memory for two sets, a bitmap of all L1 entries, and buffers. */
 static int64_t
 memory (const struct model *m)
 {
@@ -636,9 +645,7 @@ test_sparse_file (void)
   check_sparse (400);
 }
 
-/* However large the tables are: of those that are mostly holes only the rest
- * is read.
- */
+/* Holes in tables are not read, however large the tables are. */
 static void
 test_large_tables (void)
 {

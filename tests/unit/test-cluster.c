@@ -2,7 +2,11 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Guest ranges -> runs: what qed_map merges and what not. */
+/* qed_map returns the longest run of clusters of one type, contiguous in the
+ * file if they are data, and never merges others.  It trusts no unsound entry,
+ * and it finds empty ranges of any size with a few reads.  qed_extents agrees
+ * with it.
+ */
 
 #include <config.h>
 
@@ -10,8 +14,8 @@
 #include "memory-storage.h"
 #include "model.h"
 
-/* qed_map, and on while it tells a run of data in parts: it may after 1024
- * clusters.
+/* The whole run at an offset: qed_map may return a run of data in parts of at
+ * least 1024 clusters.
  */
 static int
 map_all (struct qed_image *img, uint64_t offset, uint64_t length,
@@ -51,8 +55,8 @@ check_run (struct qed_image *img, uint64_t offset, uint64_t length,
     CHECK_EQ (run.file_offset, file_offset);
 }
 
-/* Contiguous clusters over two tables and all their slices are one run,
- * from wherever and however far one asks.
+/* Contiguous clusters over two tables and all their slices are one run, for
+ * any start and length of the request.
  */
 static void
 test_contiguous (void)
@@ -236,8 +240,7 @@ test_types (void)
   }
 }
 
-/* Every reason to distrust an entry, in L1 and in L2, and the sound
- * neighbours of each.
+/* Every kind of unsound entry, in L1 and in L2, and the closest sound entries.
  */
 static void
 test_unsound (void)
@@ -317,7 +320,9 @@ test_unsound (void)
   }
 }
 
-/* A file that grows after the open: what pointed past its end stays so. */
+/* The file grows after the open: entries that pointed past its end stay
+ * unsound.
+ */
 static void
 test_file_grows (void)
 {
@@ -339,7 +344,7 @@ test_file_grows (void)
 
 /* ---- jumps: counted in reads, not in seconds ---- */
 
-/* 64 TiB with nothing in them are one run, found from the L1 table alone. */
+/* An empty disk of 64 TiB is one run, found from the L1 table alone. */
 static void
 test_jump_absent (void)
 {
@@ -442,7 +447,7 @@ test_jump_hole (void)
   check_run (o.img, (n + 6) * cs, size - (n + 6) * cs, QED_RUN_UNALLOCATED,
              size - (n + 6) * cs, 0);
 
-  /* A lookup that wants no more than a cluster asks nothing more. */
+  /* A lookup of one cluster doesn't look for holes. */
   close_image (&o);
   open_image (&o, f, QED_MIN_CACHE_SIZE);
   check_run (o.img, 0, cs, QED_RUN_UNALLOCATED, cs, 0);
@@ -479,7 +484,7 @@ test_jump_ends_with_table (void)
   mem_file_free (f);
 }
 
-/* Holes that begin or end inside of a slice, or that can't be told. */
+/* Holes that begin or end within a slice, or that the file can't report. */
 static ssize_t
 no_holes (void *opaque, enum mem_op op, uint64_t offset, size_t count)
 {
@@ -546,8 +551,8 @@ test_hole_in_slice (void)
 
 /* ---- ranges ---- */
 
-/* Entries beyond the end of the disk aren't looked at, nor read: here what
- * follows the last one of L1 in use is another slice.
+/* Entries beyond the end of the disk are not read: here the slice after the
+ * last L1 entry in use.
  */
 static void
 test_end_of_disk (void)
@@ -823,8 +828,8 @@ test_extents_stop (void)
   mem_file_free (f);
 }
 
-/* The first extent of a range, whoever follows it, costs no look at what
- * comes after.
+/* Finding the first extent of a range reads nothing of the extents that
+ * follow.
  */
 static void
 test_extents_ranges (void)
@@ -855,8 +860,8 @@ test_extents_ranges (void)
   mem_file_free (f);
 }
 
-/* A file that can't tell its holes has none; and one that fails to read
- * its tables fails.
+/* If the file can't report its holes, extents are all data.  If a table can't
+ * be read, qed_extents fails.
  */
 static void
 test_extents_errors (void)
@@ -882,7 +887,7 @@ test_extents_errors (void)
   CHECK_EQ (s.calls, 3);        /* its middle is a hole */
   close_image (&o);
 
-  /* A file that has been cut: what can't be read aren't zeros. */
+  /* The file was truncated: clusters that can't be read are not zeros. */
   open_image (&o, f, QED_MIN_CACHE_SIZE);
   compare_map (o.img, &m, 0, 4 * 65536, 10);
   mem_truncate (f, m.h.l1_table_offset + 100);

@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Committing: the disk reads the same before, in between, and after; also when
- * the power fails, with the states of both files that belong together, and
- * when an operation fails.  Then it's repeated, and comes to the same end.
+/* Committing an overlay to its backing file: the disk reads the same before,
+ * during and after it.  That also holds when any operation fails, and for all
+ * states of the two files that a power failure at one moment can leave.  A
+ * commit that was interrupted can be repeated, with the same result.
  */
 
 #include <config.h>
@@ -19,22 +20,22 @@
 #define CS UINT64_C (4096)
 #define DISK (40 * CS + 3 * QED_SECTOR_SIZE)
 
-/* What the overlay is on top of. */
+/* The backing file of the overlay. */
 enum kind {
   RAW,                          /* as long as the disk */
   RAW_LONG,
-  RAW_SHORT,                    /* has to grow; ends within a sector */
-  RAW_SECTOR,                   /* only the rest of a sector is missing */
+  RAW_SHORT,                    /* must grow; ends within a sector */
+  RAW_SECTOR,                   /* ends within the disk's last sector */
   RAW_EMPTY,
   QED,
   QED_LARGE_CLUSTERS,
-  QED_SMALL,                    /* has to grow */
-  QED_SMALL_OVER,               /* and is on top of what is longer */
+  QED_SMALL,                    /* must grow */
+  QED_SMALL_OVER,               /* and has a longer backing file */
   NR_KINDS
 };
 
-/* And the images between the two, if there are: then the overlay stays as it
- * is.
+/* The images between the two, if any: then the commit doesn't change the
+ * overlay.
  */
 enum between {
   NOTHING,
@@ -46,7 +47,7 @@ enum between {
   NR_BETWEENS
 };
 
-/* BELOW and the others between BASE and OVERLAY: NULL if there is none. */
+/* The images between BASE and OVERLAY; NULL if there is none. */
 enum { OVERLAY, BASE, BELOW, UPPER, LOWER, NR_FILES };
 
 struct session {
@@ -55,7 +56,7 @@ struct session {
   struct mem_file *files[NR_FILES];
   uint64_t hashes[NR_FILES];            /* of OVERLAY, UPPER, LOWER */
   struct recorder *recorders[NR_FILES]; /* of OVERLAY and BASE, or NULL */
-  uint8_t disk[DISK];                   /* what is to be read */
+  uint8_t disk[DISK];                   /* its expected content */
   uint64_t below;                       /* hash of that file */
 };
 
@@ -89,7 +90,7 @@ make_raw (struct model *m, struct mem_file *f, uint64_t size)
     mem_punch (f, 4 * CS, CS);
 }
 
-/* All kinds of clusters next to each other, on top of data. */
+/* Clusters of all kinds next to each other, over data of the backing file. */
 static void
 make_base (struct session *s, struct model *m, struct model *below)
 {
@@ -114,8 +115,8 @@ make_base (struct session *s, struct model *m, struct model *below)
       model_set (m, c, 1);
 }
 
-/* An image that is one of FILES, on top of BELOW, with something in some of its
- * clusters.
+/* An image that is one of FILES, with BELOW as its backing file and entries
+ * for some of its clusters.
  */
 static void
 make_between (struct session *s, int file, struct model *m, uint32_t cs,
@@ -133,7 +134,7 @@ make_between (struct session *s, int file, struct model *m, uint32_t cs,
   m->file_size = mem_size (s->files[file]);
 }
 
-/* Returns what is right below the overlay; MODELS: UPPER and LOWER. */
+/* Returns the direct backing file of the overlay; MODELS: UPPER and LOWER. */
 static const struct model *
 make_all_between (struct session *s, struct model models[2],
                   const struct model *base)
@@ -186,7 +187,7 @@ make_with (struct session *s, enum kind kind, enum between between)
       model_data (&overlay, c);
     else if (c % 4 == 2)
       model_set (&overlay, c, 1);
-  /* A cluster with a hole. */
+  /* A data cluster that has a hole. */
   mem_punch (s->files[OVERLAY], model_data (&overlay, 10), 2 * 512);
   CHECK (model_open (&overlay, s->files[OVERLAY]));
   overlay.below = upper;
@@ -316,7 +317,7 @@ open_base (const struct session *s)
   return open_image_on (s, BASE, b);
 }
 
-/* The overlay, on top of what is between, on top of B. */
+/* Open the overlay over the images between, over B. */
 static struct qed_image *
 open_overlay_on (const struct session *s, struct qed_backing *b)
 {
@@ -362,9 +363,9 @@ commit (const struct session *s)
   return commit_with (s, s->between != NOTHING, NULL);
 }
 
-/* ---- what has to be true ---- */
+/* ---- what must hold ---- */
 
-/* The disk reads as it did. */
+/* The disk reads the same as before the commit. */
 static void
 check_disk (const struct session *s)
 {
@@ -386,8 +387,8 @@ check_disk (const struct session *s)
   qed_close (img);
 }
 
-/* What is below is the disk, and the overlay has nothing; or what it had, if
- * there is something between.
+/* The backing file has the disk's content and the overlay is empty.  With
+ * images between the two the overlay is unchanged instead.
  */
 static void
 check_committed (const struct session *s, bool leaks)
@@ -471,15 +472,15 @@ test_commit (void)
       check_committed (&s, false);
       CHECK_OP (told.calls, >, 5);
       CHECK_EQ (told.done, told.total);
-      /* There is nothing left to be done. */
+      /* A second commit has nothing to do. */
       CHECK_EQ (commit (&s), 0);
       check_committed (&s, false);
       free_files (&s);
     }
 }
 
-/* What an image between has nothing of isn't copied, but what is past its end
- * is, as zeros.
+/* A commit doesn't copy clusters that neither the overlay nor an image between
+ * has.  But the range past the end of an image between is copied, as zeros.
  */
 static void
 test_between_total (void)
@@ -515,7 +516,7 @@ test_between_total (void)
   free_files (&s);
 }
 
-/* The overlay stays what it is, and need not even be writable. */
+/* The overlay doesn't change, so it need not be writable. */
 static void
 test_keep (void)
 {
@@ -541,7 +542,7 @@ test_keep (void)
   }
 }
 
-/* Zeros where there are no holes, or nothing but writing. */
+/* Zeros on a filesystem that can't punch holes, or that can only write. */
 static void
 test_no_holes (void)
 {
@@ -567,8 +568,8 @@ know_no_holes (void *opaque __attribute__ ((unused)), enum mem_op op,
   return op == MEM_NEXT_EXTENT ? -1 : (ssize_t) count;
 }
 
-/* Nor does the filesystem know of any: what is reserved is used all the same,
- * and nothing is moved when the file is closed.
+/* The filesystem doesn't report holes either: reserved space is used all the
+ * same, and closing the file moves nothing.
  */
 static void
 test_reserve_without_holes (void)
@@ -616,8 +617,8 @@ test_holes (void)
   free_files (&s);
 }
 
-/* An overlay's slices without entries are gone through once, not for each of
- * the many runs of what is below.
+/* The overlay's slices without entries are searched once, not for each of the
+ * many runs of the backing file.
  */
 static void
 test_work_between (void)
@@ -696,7 +697,7 @@ test_unsound (void)
     }
 }
 
-/* Nor if that is an image between. */
+/* The same if that is an image between. */
 static void
 test_unsound_between (void)
 {
@@ -719,7 +720,7 @@ test_unsound_between (void)
     }
 }
 
-/* An overlay that can't be mapped by the geometry of what is below. */
+/* An overlay larger than the backing image's geometry can map. */
 static void
 test_too_large (void)
 {
@@ -829,7 +830,7 @@ check_cuts (const struct session *s, size_t overlay, size_t base,
     check_state (s, overlay, base, KEEP_SOME, KEEP_SOME, rng);
 }
 
-/* All cuts through both logs. */
+/* All cuts, each of which is a cut through both logs. */
 static void
 crash (enum kind kind, enum between between)
 {
@@ -848,7 +849,7 @@ crash (enum kind kind, enum between between)
     const struct moment *m = &moments[i];
 
     check_cuts (&s, m->overlay, m->base, &rng);
-    /* In the midst of an operation that the log has more of. */
+    /* In the middle of an operation that logs several events. */
     for (size_t cut = m->overlay + 1; cut < m[1].overlay; cut++)
       check_cuts (&s, cut, m->base, &rng);
     for (size_t cut = m->base + 1; cut < m[1].base; cut++)
@@ -905,8 +906,8 @@ locks_of (const char *name)
   return r;
 }
 
-/* Who writes a raw backing file has the locks of a writer, and before that of
- * who reads one.
+/* A commit to a raw backing file takes the locks of a writer; before that the
+ * file has those of a reader.
  */
 static void
 test_locks (void)

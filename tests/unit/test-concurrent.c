@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Many threads on one image with the smallest cache, reading and writing,
- * against the model.  Chiefly for ThreadSanitizer, which sees the library's
- * races: the storage orders nothing between the threads.
+/* Many threads read and write one image with the smallest cache, and all see
+ * the content that the model has; no cluster is allocated twice (I8).  Run
+ * under ThreadSanitizer the test shows that the library has no data races: the
+ * storage orders nothing between the threads.
  */
 
 #include <config.h>
@@ -155,10 +156,10 @@ test_random_images (void)
 
 /* ---- writing ---- */
 
-/* The disk is written in regions, far apart so that their slices compete for
- * slots.  The bytes of a region belong to the threads in turn, in stripes of
- * odd lengths, so that all clusters are shared but no byte is; long ones have
- * clusters of their own too.
+/* The threads write to regions of the disk, far apart so that their slices
+ * compete for slots.  The bytes of a region belong to the threads in turn, in
+ * stripes of odd lengths, so that threads share clusters but no bytes.  A long
+ * stripe has clusters of its own too.
  */
 #define REGIONS UINT64_C (40)
 #define REGION UINT64_C (0x10000)
@@ -202,7 +203,7 @@ not_looked_at (void *opaque, uint64_t offset, uint64_t length, bool zero)
   return 0;
 }
 
-/* Zeros, or in overlays what was there. */
+/* Zeros, or in an overlay possibly the old content. */
 static void
 trim (struct writing *j, uint8_t *want, size_t count, uint64_t from)
 {
@@ -264,8 +265,8 @@ writing_thread (void *arg)
   return NULL;
 }
 
-/* The library must leave what the model and the checks of NEED_CHECK and
- * length say is in order; and the same content.
+/* The closed image is clean and sound, has no leaks, and has the content that
+ * was written.
  */
 static void
 check_regions (struct mem_file *f, struct below *below, const uint8_t *want)
@@ -299,7 +300,7 @@ run_writing (struct mem_file *f, struct below *below, uint8_t *want,
   struct writing jobs[THREADS];
 
   CHECK (img != NULL);
-  mem_set_faults (f, session % 2 ? &slow : NULL); /* before there are threads */
+  mem_set_faults (f, session % 2 ? &slow : NULL); /* no threads yet */
   CHECK_EQ (qed_make_writable (img, &opts), 0);
   for (unsigned i = 0; i < THREADS; i++)
     jobs[i] = (struct writing) {
@@ -351,9 +352,9 @@ test_writing_overlays (void)
   }
 }
 
-/* Each thread writes a sector of its own into the same clusters, in the same
- * order, so that they meet: all of them are there then, and for the rest what
- * is below; and no cluster was allocated twice (I8).
+/* All threads write to the same clusters in the same order, so that they meet,
+ * each to a sector of its own.  In the end all these sectors have their data,
+ * the others have the backing file's, and no cluster was allocated twice (I8).
  */
 static void *
 sector_thread (void *arg)
@@ -409,8 +410,9 @@ test_same_cluster (void)
   mem_file_free (f);
 }
 
-/* All write to the same few clusters at the same time, each its own number:
- * each sector has one of these numbers, and the neighbours have none.
+/* All threads write to the same few clusters at the same time, each its own
+ * number: each sector has one of these numbers, and the neighbouring clusters
+ * have none.
  */
 static void *
 overlapping_thread (void *arg)
@@ -472,8 +474,8 @@ test_overlapping (void)
   mem_file_free (f);
 }
 
-/* Many who try again and again on a full filesystem neither make the file grow
- * nor leak.
+/* Many threads that retry writes on a full filesystem neither make the file
+ * grow nor leak clusters.
  */
 static ssize_t
 no_space (void *opaque, enum mem_op op, uint64_t offset, size_t count)
@@ -523,9 +525,9 @@ test_retrying (void)
   mem_file_free (f);
 }
 
-/* The file is extended, cut and looked at all the time, which must not be
- * taken for somebody else's doing.  Each extension comes after a cut, because
- * it is by more than is written in between.
+/* The library extends, cuts and measures the file all the time, and must not
+ * take its own changes for those of another process.  Each extension follows a
+ * cut, because it adds more than is written in between.
  */
 struct resizing {
   struct mem_file *f;

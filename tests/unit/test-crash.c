@@ -2,27 +2,28 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Power failures: workloads on an image, with and without something below it
- * (below.h), whose file is recorded, then the states of the file that a crash
- * leaves (recorder.h), each of which has to be what I3, I5 and I6 promise:
+/* A power failure at any moment leaves an image that I3, I5 and I6 allow.  The
+ * test records workloads on an image, with and without a backing file
+ * (below.h), and looks at the states of the file that a crash leaves
+ * (recorder.h).  In each of them:
  *
  *   - Unless NEED_CHECK is set no entry is unsound and no cluster is used
- *     twice: at most there are leaks (I6).
- *   - It opens, also for writing, by which it is repaired if NEED_CHECK was
- *     set.
+ *     twice: there are leaks at most (I6).
+ *   - The image opens for reading and for writing.  Opening it for writing
+ *     repairs it if NEED_CHECK was set.
  *   - Each sector of the disk has content that it may have (I3, I5; see
- *     struct guest_op): what a flush or FUA covered, or what was written
- *     later; what is below if it was never written, also in a cluster of
- *     which other sectors were; and never what belongs elsewhere: content
- *     tells its place and the operation that wrote it.
- *   - Further writing works and reads back, and closing leaves the image
- *     clean, sound and cut to its last used cluster.
- *   - What is below has not been written (I10).
+ *     struct guest_op): the content that a flush or FUA covered, or a later
+ *     write; the backing file's content if it was never written, even if
+ *     other sectors of its cluster were; and never another sector's content.
+ *     Content identifies its offset and the operation that wrote it.
+ *   - Further writes work and read back, and closing leaves the image clean,
+ *     sound and cut to its last used cluster.
+ *   - The backing file has not been written (I10).
  *
  * The workloads are all short sequences of operations, and random ones: long,
  * with a write that fails half-way, parallel, and with pauses in which the
- * image is marked as clean and links are committed, or with too many of these
- * for the cache.  Of their states some are looked at: of all tests together
+ * image is marked as clean and links are committed, or with more links than
+ * the cache has room for.  The tests look at a part of the states, in all
  * about twice as many as QED_CRASH_STATES in the environment says.
  *
  * The tests of lies show that the breach of each of these invariants is
@@ -37,10 +38,9 @@
 #include "model.h"
 #include "recorder.h"
 
-/* The disk: the smallest geometry; what is written lies about the border
- * between its last two L2 tables, of which each maps 512 clusters.  The
- * last clusters are for writing after the crash.  There are more tables than
- * the cache holds.
+/* The disk has the smallest geometry and more tables than the cache holds.
+ * Workloads write around the border between its last two L2 tables, each of
+ * which maps 512 clusters.  The last clusters are for writes after the crash.
  */
 #define CLUSTER UINT64_C (4096)
 #define TABLES UINT64_C (20)
@@ -53,16 +53,18 @@
 #define WINDOW_BYTES (DISK_SIZE - WINDOW)
 #define SECTORS (WINDOW_BYTES / QED_SECTOR_SIZE)
 
-/* Where raw files below end that are shorter. */
+/* The length of short raw backing files. */
 #define SHORT_SIZE (WINDOW + 5 * CLUSTER + 3 * QED_SECTOR_SIZE + 300)
 
 #define MAX_OPS 64
 
-/* A guest's operation and what it left in the sectors that it touched.  After
- * a crash a sector has what one of its operations left that had begun before
- * the crash, or the initial content, unless it had ended before another one
- * began that is durable by the crash: because it had FUA and had ended, or
- * because it had ended before a flush began that had ended.
+/* A guest's operation and the content that it left in its sectors.
+ *
+ * An operation is durable at the crash if it had FUA and had ended, or if it
+ * had ended before a flush began and that flush had ended.  After the crash a
+ * sector has its initial content, or that of an operation which had begun
+ * before the crash.  But once a durable operation on the sector has begun, the
+ * content of all operations that had ended before that is gone.
  */
 struct guest_op {
   size_t begin, end;            /* marks in the log; end SIZE_MAX: never */
@@ -127,9 +129,9 @@ add_leak (struct model *m)
   model_pattern (m, model_append (m, 3), 3 * CLUSTER);
 }
 
-/* Filled: a table with all kinds of entries, no second table, and (if it's
- * clean) a part of a cluster after the last one.  Dirty: as a crash leaves it,
- * with leaks at the end and an entry that points after the end of the file.
+/* A filled image has one table, with entries of all kinds, and if it is clean
+ * a partial cluster at its end.  A dirty image is as a crash leaves it, with
+ * leaks at its end and an entry that points past the end of the file.
  */
 static void
 make_image (struct mem_file *f, int kind, const struct below *below,
@@ -162,7 +164,7 @@ make_image (struct mem_file *f, int kind, const struct below *below,
   }
 }
 
-/* What is below: made once, because nobody changes it. */
+/* The backing files: made once, because nothing changes them. */
 static struct below belows[NR_BELOW];
 
 static void
@@ -198,7 +200,7 @@ open_session_image (struct session *s)
   CHECK_EQ (qed_make_writable (s->img, &opts), 0);
 }
 
-/* Without L2 entries of an overlay closing has to fail too. */
+/* If an overlay's L2 entries can't be written, closing must fail too. */
 static bool
 is_commit (const struct session *s, uint64_t offset)
 {
@@ -211,8 +213,8 @@ is_commit (const struct session *s, uint64_t offset)
   return false;
 }
 
-/* Cut short at the end of a sector: each is still old or new.  And not the
- * header: without that closing has to fail.
+/* The write is cut short at the end of a sector, so that each sector is old or
+ * new.  It is not the header's: without that, closing must fail.
  */
 static ssize_t
 fail_write (void *opaque, enum mem_op op, uint64_t offset, size_t count)
@@ -235,7 +237,7 @@ fail_write (void *opaque, enum mem_op op, uint64_t offset, size_t count)
 static struct session *
 new_session (const struct setup *setup)
 {
-  /* Let something happen while the image is being marked as clean. */
+  /* Do something while the image is being marked as clean. */
   const struct mem_faults slow = { .delay_us = 100 };
   struct session *s = calloc (1, sizeof *s);
 
@@ -305,7 +307,7 @@ begin_op (struct session *s, uint64_t offset, uint64_t length, bool zeros)
   return op;
 }
 
-/* What the image reads now is what the operation has left. */
+/* The image now reads as the content that the operation has left. */
 static void
 read_back (struct session *s, struct guest_op *op, bool failed)
 {
@@ -459,7 +461,7 @@ run_sequence (const char *ops, uint64_t home, const struct setup *setup)
 
 /* ---- judging a state ---- */
 
-/* Of the flushes that ended before the cut, when the last one began. */
+/* The begin of the last flush that ended before the cut. */
 static size_t
 last_flush (const struct session *s, size_t cut)
 {
@@ -478,7 +480,7 @@ allowed (const struct session *s, size_t cut, unsigned sector,
 {
   size_t flushed = last_flush (s, cut), since = 0;
 
-  /* What had ended by then is overwritten for good. */
+  /* Since the last durable operation: older ones are overwritten for good. */
   for (size_t i = 0; i < s->n; i++) {
     const struct guest_op *op = &s->ops[i];
 
@@ -517,7 +519,7 @@ check_content (const struct session *s, size_t cut, const uint8_t *window)
   return NULL;
 }
 
-/* Write into what is and what isn't allocated. */
+/* Write to allocated and to unallocated clusters. */
 static const char *
 write_more (struct qed_image *img, struct rng *rng, uint8_t *window)
 {
@@ -557,7 +559,9 @@ check_open (const struct session *s, size_t cut, struct qed_image *img,
   return why ? why : write_more (img, rng, window);
 }
 
-/* Is F what a crash at CUT may leave?  If not: a description. */
+/* Check that F is a state that a crash at CUT may leave.  Returns NULL or a
+ * description of what is wrong.
+ */
 static const char *
 check_state (const struct session *s, size_t cut, struct mem_file *f,
              struct rng *rng)
@@ -637,8 +641,8 @@ check_cut (const struct session *s, size_t cut, enum recorder_keep keep,
   return why;
 }
 
-/* Look at about MAX states of a workload.  NULL, or what is wrong with the
- * one at *BAD.
+/* Look at about MAX states of a workload.  Returns NULL, or what is wrong with
+ * the state whose cut *BAD gets.
  */
 static const char *
 check_states (const struct session *s, uint64_t max, size_t *bad)
@@ -704,13 +708,13 @@ sequence (size_t i, char ops[4])
     ops[--length] = kinds[i % NR_KINDS];
 }
 
-/* What the images of a test are on top of. */
+/* The backing files of a test's images. */
 #define NO_OVERLAY BELOW_NONE, BELOW_NONE
 #define OVERLAY BELOW_LOST, BELOW_CHAIN
 
-/* All sequences of up to 3 operations, on all images, in a table that is
- * there (if the image is filled) and in one that isn't.  If that is more than
- * the states that are wanted, some of them.
+/* All sequences of up to 3 operations, on all images, in a table that exists
+ * (if the image is filled) and in one that doesn't.  If they have more states
+ * than are wanted, some of the sequences.
  */
 static void
 all_sequences (uint64_t wanted, enum below_kind first, enum below_kind last)
@@ -899,9 +903,9 @@ test_overlay_parallel_idle (void)
   parallel (recorder_states_wanted (15), true, 30, OVERLAY);
 }
 
-/* With a storage that lies the check says so, in words that begin with WORDS,
- * for some sequence of at most 2 operations, and also for some on top of
- * something.
+/* With a storage that lies the check fails, with a description that begins
+ * with WORDS, for a sequence of at most 2 operations; and for one on an
+ * overlay too.
  */
 static bool
 is_noticed_on (enum below_kind below, enum recorder_lie lie,
@@ -956,14 +960,14 @@ test_lie_late_entries (void)
   is_noticed (LIE_LATE_ENTRIES, "content:", "content:");
 }
 
-/* Without anything below entries may come early. */
+/* Without a backing file entries may become durable early. */
 static void
 test_lie_early_entries (void)
 {
   is_noticed (LIE_EARLY_ENTRIES, NULL, "content:");
 }
 
-/* On top of something space isn't used before what is there is durable. */
+/* An overlay doesn't use space before its content is durable. */
 static void
 test_lie_stale_space (void)
 {

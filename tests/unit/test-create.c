@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* New images: what is written, what happens if it can't be, and what the
- * directory looks like afterwards.
+/* A new image has a valid header, an empty L1 table and nothing else.  When
+ * creating it fails, at any operation, nothing is left behind, and a file that
+ * was to be replaced is whole.
  */
 
 #include <config.h>
@@ -117,7 +118,7 @@ test_content (void)
       mem_file_free (f);
     }
 
-    /* One more is refused, and writes nothing. */
+    /* A disk that is larger by one sector is refused, and nothing is written. */
     for (uint64_t more = 1; more <= 1 << 20; more *= 2) {
       const struct qed_create_options opts = {
         .image_size = max + more,
@@ -266,8 +267,8 @@ test_faults (void)
         }
 }
 
-/* The sync comes after all else; until the header is complete it isn't the
- * header of an image.
+/* The sync follows all other operations.  Until the header is complete the
+ * file is not an image.
  */
 static ssize_t
 check_order (void *opaque, enum mem_op op, uint64_t offset, size_t count)
@@ -470,7 +471,7 @@ replace (void)
   put_file ("a.qed", "old content", 0600);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);
   check_image ("a.qed", 1 << 20);
-  CHECK_EQ (mode_of ("a.qed"), 0600); /* not readable for more people */
+  CHECK_EQ (mode_of ("a.qed"), 0600); /* never more readable than the old file */
   check_names (1, "a.qed", NULL);
 }
 
@@ -480,7 +481,7 @@ test_replace (void)
   in_directory (replace);
 }
 
-/* Too little space for the file: the old one stays, or none. */
+/* Too little space for the file: an old file stays, and no new one does. */
 static void
 no_space (void)
 {
@@ -568,7 +569,7 @@ test_create_bad_options (void)
   in_directory (bad_options);
 }
 
-/* A symbolic link stays one, what it leads to is made. */
+/* A symbolic link stays a link; the file that it points to is created. */
 static void
 symbolic_link (void)
 {
@@ -603,8 +604,8 @@ test_symbolic_link (void)
   in_directory (symbolic_link);
 }
 
-/* One that leads to a file that isn't there yet: that is made, or an error
- * is reported, but the link isn't replaced and nothing is left over.
+/* A dangling link: its target is created, or an error is reported, but the
+ * link isn't replaced and nothing is left behind.
  */
 static void
 dangling_link (void)
@@ -627,7 +628,7 @@ test_dangling_link (void)
   in_directory (dangling_link);
 }
 
-/* What isn't a regular file isn't replaced. */
+/* A file that isn't a regular file isn't replaced. */
 static void
 other_files (void)
 {
@@ -655,7 +656,7 @@ test_other_files (void)
   in_directory (other_files);
 }
 
-/* An image that somebody has open isn't replaced. */
+/* An image that another process has open isn't replaced. */
 static void
 locked (void)
 {
@@ -669,7 +670,9 @@ locked (void)
   qed_storage_close (st);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);
 
-  /* Without locks it is at one's own risk; the old file stays whole. */
+  /* Without locks it is replaced; the old file stays whole for those who have it
+ * open.
+ */
   st = qed_storage_open ("a.qed", false);
   CHECK (st != NULL);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);

@@ -2,29 +2,30 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Faults of the storage: a session of writes, zeros, trims and flushes in
- * which the k-th storage operation fails, for k = 1, 2, ... until nothing was
- * left to fail; once, twice or from then on, with several errors, alone and
- * together with short transfers, EINTR, and no support for punching and
- * zeroing.
+/* No fault of the storage corrupts an image or makes a failed request look
+ * like a success.  In a session of writes, zeros, trims and flushes the k-th
+ * storage operation fails, for k = 1, 2, ... until no operation is left to
+ * fail: once, twice or from then on, with several errors, alone and together
+ * with short transfers, EINTR, and no support for punching and zeroing.
  *
  * After each operation of the guest:
  *
- *   - If it succeeded the disk reads as it should (no false success).
+ *   - If it succeeded the disk has the new content (no false success).
  *   - If it failed, the errno is that of the fault, and each sector of its
  *     range is old or new, the others as they were (I4).
- *   - Unless the image failed for good, it reads the same when it's opened
- *     once more beside this one: memory is what the disk is (I4).  In an
- *     overlay that goes for what was flushed.
- *   - Once a sync failed it has failed for good: everything that changes the
- *     disk fails (I5).  So it has when a commit failed to write entries, and
- *     may have when undoing a failed write failed, but not after another
- *     single fault.  Nor after any fault below (below.h).
+ *   - Unless the image failed for good, it reads the same when it is opened a
+ *     second time: memory and the file agree (I4).  In an overlay they agree
+ *     on the content that was flushed.
+ *   - Once a sync failed the image has failed for good: every request that
+ *     changes the disk fails (I5).  The same goes for a commit that couldn't
+ *     write entries, and possibly for a failed write that couldn't be undone;
+ *     but not for any other single fault, nor for faults of the backing file
+ *     (below.h).
  *
- * And after closing: the image can be opened for writing, has the content it
- * had (what an overlay wasn't flushed of may be older if it failed), and
- * closes clean; and unless it was left marked NEED_CHECK, because it failed or
- * closing did, nothing was leaked by what failed.
+ * After closing, the image can be opened for writing, has the same content,
+ * and closes clean.  In an overlay that failed, content that wasn't flushed
+ * may be older.  Failed requests leak nothing, unless the image or its close
+ * failed and left it marked NEED_CHECK.
  */
 
 #include <config.h>
@@ -35,7 +36,7 @@
 #include "model.h"
 #include "recorder.h"
 
-/* The smallest geometry; writing is about the border of two L2 tables. */
+/* The smallest geometry; writes are around the border of two L2 tables. */
 #define CLUSTER UINT64_C (4096)
 #define BORDER UINT64_C (512)
 #define FIRST (BORDER - 4)
@@ -140,7 +141,7 @@ hook (void *opaque, enum mem_op op, uint64_t offset, size_t count)
     count > f->max_small ? (ssize_t) f->max_small : (ssize_t) count;
 }
 
-/* Bytes that aren't the same elsewhere or in another step. */
+/* Bytes that depend on the offset and on the step. */
 static void
 fill (uint8_t *buf, const struct step *step)
 {
@@ -188,7 +189,7 @@ open_read_only (struct run *r)
   bool off = r->fault.off;
   int err;
 
-  /* What is below is there: that opening it may fail is tested elsewhere. */
+  /* Opening the backing file succeeds; test-backing makes it fail. */
   r->fault.off |= r->fault.is_below;
   backing = below_open (&r->below);
   r->fault.off = off;
@@ -202,7 +203,7 @@ open_read_only (struct run *r)
   return img;
 }
 
-/* Something failed: it had to, and errno says why. */
+/* A step failed: a fault was due, and errno is the fault's. */
 static void
 check_failure (const struct run *r, uint64_t failed_before)
 {
@@ -251,7 +252,9 @@ is_one_of (const uint8_t *got, size_t offset, size_t size,
   return false;
 }
 
-/* That goes for each sector; or byte, if short transfers end anywhere. */
+/* The same for each sector; or for each byte, if short transfers can end
+ * anywhere.
+ */
 static void
 check_one_of (const struct run *r, const uint8_t *got,
               const uint8_t *const alternatives[], size_t n)
@@ -329,8 +332,8 @@ check_closed (const struct run *r, bool leaks)
     CHECK_EQ (a.leaked, 0);
 }
 
-/* With the faults gone: the image can be repaired, has the content, and can
- * be written.  MARKED: it may be marked NEED_CHECK, and have leaks then.
+/* Without faults the image can be repaired, has the content, and can be
+ * written.  MARKED: it may be marked NEED_CHECK and then have leaks.
  */
 static void
 check_reopened (struct run *r, bool marked)
@@ -456,7 +459,7 @@ run_with_fault (const struct fault *fault, bool dirty)
   CHECK_EQ (mem_open_storages (r->f), 0);
   mem_set_hook (target, NULL, NULL);
   mem_set_faults (target, NULL);
-  /* Or space that failed requests had could not be given back. */
+  /* Or the space of failed requests couldn't be given back. */
   check_reopened (r, !clean || r->fault.failed > failed_before);
 
   any = r->fault.failed > 0;
@@ -469,7 +472,7 @@ run_with_fault (const struct fault *fault, bool dirty)
 
 struct failing { enum mem_op op; int err; };
 
-/* Let the first operation fail, then the second, ... until none does. */
+/* Make the first operation fail, then the second, ... until none is left. */
 static void
 run_with_each_of (const struct fault *base, const struct failing *kinds,
                   size_t n)
@@ -506,7 +509,7 @@ run_with_each_fault (const struct fault *base)
   run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
 }
 
-/* In overlays these are most of what is to be seen. */
+/* In overlays these faults show most. */
 static void
 run_with_some_faults (const struct fault *base)
 {
@@ -535,21 +538,21 @@ test_each_operation (void)
   run_with_each_fault (&(struct fault) { 0 });
 }
 
-/* Failures in the midst of what the library asked for once. */
+/* Faults after a part of a request was transferred. */
 static void
 test_each_short_transfer (void)
 {
   run_with_each_fault (&(struct fault) { .others.max_transfer = 1000 });
 }
 
-/* Even of an entry only a part may have been written. */
+/* Transfers so short that even an entry may be written in part. */
 static void
 test_each_part_of_an_entry (void)
 {
   run_with_each_fault (&(struct fault) { .max_small = 5 });
 }
 
-/* Signals come between, and zeros have to be written. */
+/* Signals interrupt operations, and zeros must be written as data. */
 static void
 test_each_interrupted (void)
 {
@@ -593,7 +596,7 @@ test_overlay_each_operation_below (void)
       });
 }
 
-/* What calls to the system do without having failed. */
+/* Short transfers and EINTR alone are not failures. */
 static void
 test_tolerated (void)
 {
@@ -617,8 +620,8 @@ test_tolerated (void)
   printf ("  %u runs\n", runs);
 }
 
-/* Where neither punching nor zeroing works FAST_ZERO fails and changes
- * nothing, and trim does nothing.
+/* If the storage can neither punch nor zero, a zero with FAST_ZERO fails and
+ * changes nothing, and a trim does nothing.
  */
 static void
 test_no_punch (void)
@@ -663,7 +666,7 @@ slow_sync_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   (void) offset;
   if (op != MEM_SYNC)
     return (ssize_t) count;
-  usleep (5000);                /* others come to wait for it */
+  usleep (5000);                /* so that other threads wait for it */
   errno = EIO;
   return -1;
 }
@@ -730,7 +733,7 @@ share_failure (enum below_kind kind, mem_hook *fails)
   free (r);
 }
 
-/* I5: who shares a sync, or a commit, that fails shares the failure. */
+/* I5: when a sync or a commit fails, so do all flushes that waited for it. */
 static void
 test_shared_sync (void)
 {

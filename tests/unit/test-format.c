@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* format: bytes <-> values, every rule on the header at and around its
- * limits, geometry at its edges, soundness of entries.
+/* The header decodes and encodes as QED-FORMAT.md says, and each rule for its
+ * fields holds exactly up to its limit.  Geometry arithmetic is right at its
+ * edges and never overflows, and an entry is sound exactly if it can be
+ * followed.
  */
 
 #include <config.h>
@@ -62,7 +64,7 @@ test_encode (void)
   CHECK_EQ (buf[QED_HEADER_BYTES], 0xda);
 }
 
-/* Any bytes survive, whatever they mean. */
+/* Any bytes survive decoding and encoding, valid or not. */
 static void
 test_round_trip (void)
 {
@@ -139,7 +141,7 @@ test_find_magic (void)
 
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     size_t start = cases[i].offset, end = start + cases[i].length;
-    /* Exactly as much as is there, for the instruments. */
+    /* A buffer of exactly that size, so that sanitizers see reads past it. */
     uint8_t *buf = calloc (1, end);
     const char *format;
 
@@ -573,8 +575,8 @@ test_features (void)
                     #e, (uint64_t) (e), why_);                          \
   } while (0)
 
-/* What both kinds of entries have in common.  LENGTH is that of what they
- * point to; the L1 table is in the middle of the file.
+/* The rules for both kinds of entries.  LENGTH is the number of bytes that an
+ * entry points to; the L1 table is in the middle of the file.
  */
 static void
 check_entries (const struct qed_geometry *gp, uint64_t length, uint64_t end,
@@ -699,8 +701,8 @@ test_entry_unsound_model (void)
           }
 }
 
-/* The geometry that is advised is the first one that is large enough, of those
- * with larger tables and then larger clusters.
+/* The advised geometry is the first one that is large enough, in the order of
+ * larger tables and then larger clusters.
  */
 static void
 test_advise_geometry (void)

@@ -2,7 +2,11 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The open image: opening and what stops it, reading, prefetching. */
+/* An image opens exactly if its header is valid and every resource is there;
+ * an open that fails leaks nothing.  Reads return the data of sound clusters
+ * in as few storage calls as possible and fail on unsound ones.  Prefetching
+ * never fails a request.
+ */
 
 #include <config.h>
 
@@ -13,8 +17,8 @@
 
 /* ---- open ---- */
 
-/* The image in F isn't opened, for this reason; nothing stays allocated and
- * the storage is still the caller's.
+/* Opening the image in F fails for this reason, leaks no memory, and leaves
+ * the storage to the caller.
  */
 static void
 check_open_fails (int line, struct mem_file *f, size_t cache_size, int err,
@@ -259,7 +263,7 @@ test_backing (void)
       qed_storage_close (st);
     }
 
-  /* It can't be read without that. */
+  /* The name can't be read without a valid header. */
   model_create (&m, f, 4096, 1, 1 << 20);
   model_name_backing (&m);
   CHECK_OPEN_FAILS (f, ENOTSUP, "backing file, without which it can't be");
@@ -476,7 +480,7 @@ test_ranges (void)
     model_create (&m, f, 65536, 4, size);
     open_image (&o, f, QED_MIN_CACHE_SIZE);
 
-    /* No bytes are inside anywhere, but not after the end. */
+    /* An empty range is valid at any offset of the disk, but not past its end. */
     CHECK_EQ (qed_pread (o.img, buf, 0, 0), 0);
     CHECK_EQ (qed_pread (o.img, buf, 0, size), 0);
     CHECK_EQ (qed_pread (o.img, NULL, 0, size), 0);
@@ -540,8 +544,8 @@ test_file_cut (void)
   mem_file_free (f);
 }
 
-/* A data cluster whose last part isn't in the file any more counts from the
- * open on: here it is the last partial cluster of the file.
+/* Whether a data cluster is in the file is decided at the open: here the last
+ * cluster of the file is partial.
  */
 static void
 test_partial_tail (void)
@@ -570,7 +574,7 @@ test_partial_tail (void)
   mem_file_free (f);
 }
 
-/* Reading data fails with what the system said, and then doesn't. */
+/* A read of data fails with the errno of the storage; the next one succeeds. */
 static void
 test_pread_errors (void)
 {
@@ -633,7 +637,7 @@ test_pread_short_and_eintr (void)
 
 /* ---- prefetching ---- */
 
-/* Just the data is asked for, once. */
+/* Only data is prefetched, each part once. */
 static void
 test_prefetch (void)
 {

@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* What qed_map_layers says, against the models of all layers byte by byte, and
- * what it costs.
+/* qed_map_layers names, for every byte of the disk, the layer that provides it
+ * and its offset there: checked against the models of all layers.  Entries are
+ * merged as far as possible, and huge sparse images cost a few reads.
  */
 
 #include <config.h>
@@ -13,7 +14,7 @@
 #include "memory-storage.h"
 #include "model.h"
 
-/* ---- what has to be said ---- */
+/* ---- expected entries ---- */
 
 /* What each file's entries point to, in the order of files. */
 #define MAX_LAYERS 4
@@ -39,7 +40,7 @@ forget_owners (void)
     }
 }
 
-/* Has the cluster at ENTRY another owner, or is it in a table? */
+/* Does the cluster at ENTRY have another owner, or lie in a table? */
 static bool
 is_shared (const struct model *m, uint64_t entry)
 {
@@ -139,7 +140,7 @@ see (void *opaque, const struct qed_map_entry *e)
   CHECK_OP (e->length, >, 0);
   if (e->present)
     CHECK_STR (e->filename, MEM_NAME);
-  /* Could it have been merged with the last one? */
+  /* Could the entry have been merged with the last one? */
   if (s->calls > 0 && same (e, &s->last))
     CHECK (e->has_offset &&
            e->file_offset != s->last.file_offset + s->last.length);
@@ -179,7 +180,7 @@ struct chain {
   struct opened top;
 };
 
-/* Put model number N on top of the others. */
+/* Make model number N an overlay over the others. */
 static void
 add_image (struct chain *c)
 {
@@ -242,8 +243,8 @@ random_raw (struct chain *c, struct rng *rng)
 
 /* ---- tests ---- */
 
-/* Random images with other geometries and sizes on top of each other, some
- * with a raw file at the bottom.
+/* Chains of random images whose geometries and sizes differ, some of them with
+ * a raw file at the bottom.
  */
 static void
 test_random (void)
@@ -283,7 +284,7 @@ test_random (void)
   }
 }
 
-/* Whole small disks: what is merged, and where layers end. */
+/* Whole small disks: merged entries, and the ends of layers. */
 static void
 test_merging (void)
 {
@@ -399,7 +400,7 @@ test_server (void)
   mem_file_free (f);
 }
 
-/* FN ends it, wherever it is. */
+/* The callback ends the map, at any entry. */
 static void
 test_stop (void)
 {

@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Backing files over NBD, against servers that come and go: many threads
- * share the connections.  What users see is tested in tests/, with more
- * kinds of servers.
+/* A backing file over NBD survives servers that disconnect and restart: reads
+ * of many threads, which share the connections, return the right content or
+ * fail with EIO.  The scripts in tests/ test what users see, with more kinds
+ * of servers.
  */
 
 #include <config.h>
@@ -24,7 +25,7 @@
 static char dir[] = "/tmp/test-nbd.XXXXXX";
 static pid_t server;
 
-/* Run a program; what it does afterwards isn't waited for. */
+/* Start a program and don't wait for its end. */
 static pid_t
 start (const char *const argv[])
 {
@@ -90,7 +91,7 @@ check_pattern (const uint8_t *buf, size_t n, uint64_t offset)
   }
 }
 
-/* All of the disk must be told, in order; OPAQUE is where the next starts. */
+/* Extents must cover the disk in order; OPAQUE is the start of the next. */
 static int
 next_extent (void *opaque, uint64_t offset, uint64_t length,
              bool zero __attribute__ ((unused)))
@@ -154,8 +155,8 @@ client (void *opaque)
   return NULL;
 }
 
-/* Have clients at work on B while DISTURB is called.  Returns the number of
- * errors they saw.
+/* Call DISTURB while clients read B.  Returns the number of errors that they
+ * saw.
  */
 static unsigned
 run_clients (struct qed_backing *b, unsigned requests, void (*disturb) (void))
@@ -256,7 +257,7 @@ test_file (void)
   b = qed_nbd_open_file (path, name);
   CHECK (b != NULL);
   CHECK_EQ (b->size, SIZE);
-  memset (name, 'x', 5);        /* it's a copy */
+  memset (name, 'x', 5);        /* it is a copy */
   CHECK_EQ (waitpid (-1, NULL, WNOHANG), -1);   /* no child */
 
   CHECK_EQ (run_clients (b, 300, NULL), 0);
