@@ -118,7 +118,7 @@ test_content (void)
       mem_file_free (f);
     }
 
-    /* A disk that is larger by one sector is refused, and nothing is written. */
+    /* A larger disk is refused, and nothing is written. */
     for (uint64_t more = 1; more <= 1 << 20; more *= 2) {
       const struct qed_create_options opts = {
         .image_size = max + more,
@@ -471,7 +471,7 @@ replace (void)
   put_file ("a.qed", "old content", 0600);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);
   check_image ("a.qed", 1 << 20);
-  CHECK_EQ (mode_of ("a.qed"), 0600); /* never more readable than the old file */
+  CHECK_EQ (mode_of ("a.qed"), 0600); /* not for others */
   check_names (1, "a.qed", NULL);
 }
 
@@ -670,9 +670,7 @@ locked (void)
   qed_storage_close (st);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);
 
-  /* Without locks it is replaced; the old file stays whole for those who have it
- * open.
- */
+  /* Without locks it is replaced, but the open file stays whole. */
   st = qed_storage_open ("a.qed", false);
   CHECK (st != NULL);
   CHECK_EQ (qed_create ("a.qed", &one_mb), 0);

@@ -671,7 +671,9 @@ slow_sync_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   return -1;
 }
 
-/* Writing entries does: clusters are larger, and "data" is smaller. */
+/* Writes of entries fail, which are known by their size: clusters are larger,
+ * and "data" is smaller.
+ */
 static ssize_t
 slow_commit_fails (void *opaque, enum mem_op op, uint64_t offset, size_t count)
 {

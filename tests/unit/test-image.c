@@ -263,7 +263,7 @@ test_backing (void)
       qed_storage_close (st);
     }
 
-  /* The name can't be read without a valid header. */
+  /* The image can't be read without its backing file. */
   model_create (&m, f, 4096, 1, 1 << 20);
   model_name_backing (&m);
   CHECK_OPEN_FAILS (f, ENOTSUP, "backing file, without which it can't be");
@@ -480,7 +480,7 @@ test_ranges (void)
     model_create (&m, f, 65536, 4, size);
     open_image (&o, f, QED_MIN_CACHE_SIZE);
 
-    /* An empty range is valid at any offset of the disk, but not past its end. */
+    /* An empty range is valid anywhere on the disk, but not past its end. */
     CHECK_EQ (qed_pread (o.img, buf, 0, 0), 0);
     CHECK_EQ (qed_pread (o.img, buf, 0, size), 0);
     CHECK_EQ (qed_pread (o.img, NULL, 0, size), 0);
@@ -574,7 +574,7 @@ test_partial_tail (void)
   mem_file_free (f);
 }
 
-/* A read of data fails with the errno of the storage; the next one succeeds. */
+/* A read of data fails with the storage's errno; the next one succeeds. */
 static void
 test_pread_errors (void)
 {

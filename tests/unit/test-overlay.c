@@ -2,9 +2,11 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Writing to overlays: what a request costs, above and below; what is copied
- * up, when links get into the file (I3), zero clusters.  That nothing is lost
- * is shown by test-crash and test-fault.
+/* Writes to an overlay copy up only the data that they need, cost a bounded
+ * number of operations on the image and the backing file, and put a link into
+ * the file only in a commit after its data is durable (I3).  Zeros and trims
+ * never let the backing file show through.  test-crash and test-fault show
+ * that nothing is lost.
  */
 
 #include <config.h>
@@ -26,7 +28,7 @@
 static const struct qed_write_options no_thread;
 
 struct overlay {
-  struct mem_file *f, *raw;     /* RAW: the lowest one below, or NULL */
+  struct mem_file *f, *raw;     /* RAW: the lowest backing file, or NULL */
   struct below below;
   struct qed_image *img;
   struct model m;
@@ -99,7 +101,7 @@ check_content (struct overlay *o)
   compare (got, o->want, DISK);
 }
 
-/* Close, and look at what is in the file. */
+/* Close the image and check the file's content. */
 static void
 close_overlay (struct overlay *o)
 {
@@ -123,7 +125,7 @@ free_overlay (struct overlay *o)
   free (o->want);
 }
 
-/* What a cluster is in the file, whatever the library knows. */
+/* The type of a cluster in the file, whatever the library has in memory. */
 static enum qed_run_type
 in_file (struct overlay *o, uint64_t cluster)
 {
@@ -135,8 +137,8 @@ in_file (struct overlay *o, uint64_t cluster)
 
 /* ---- what a request costs ---- */
 
-/* In the image file since the counters were reset: calls, and the bytes
- * written; below: bytes read.  Resets them.
+/* The operations since the counters were reset, which this does again: calls
+ * and bytes written for the image file, bytes read for the backing file.
  */
 static void
 check_cost (int line, struct overlay *o, uint64_t pwrites, uint64_t written,
@@ -159,8 +161,9 @@ test_cost_of_writes (void)
   struct overlay o;
 
   new_overlay (&o, BELOW_FULL);
-  /* The first makes NEED_CHECK durable, the file longer, a table; then it
-   * reserves the space that a commit needs there, lest that is missing later.
+  /* The first write makes NEED_CHECK durable, extends the file and allocates a
+   * table.  Then it reserves the space that a commit needs in that table, so
+   * that the commit can't run out of space.
    */
   reset_counters (&o);
   write_at (&o, 50, 100, 0);
@@ -184,8 +187,8 @@ test_cost_of_writes (void)
   CHECK_COST (&o, 2, 7 * CS + CS - 5 + 3 * CS, 0, CS - 5);
   CHECK_EQ (in_file (&o, 2), QED_RUN_UNALLOCATED);
 
-  /* A commit: of one slice, from its first to its last entry; and then there
-   * is nothing to do.
+  /* A commit writes one slice, from its first to its last changed entry.  The
+   * next one has nothing to do.
    */
   CHECK_EQ (qed_flush (o.img), 0);
   CHECK_COST (&o, 1, 23 * 8, 2, 0);
@@ -223,8 +226,9 @@ test_cost_of_slices (void)
   free_overlay (&o);
 }
 
-/* What is read below is what isn't overwritten and no hole; what is written
- * begins and ends with such, or with the guest's data, and has no gaps.
+/* A copy-up reads the data of the backing file that isn't overwritten, and no
+ * holes.  It writes one range without gaps, which begins and ends with such
+ * data or with the guest's.
  */
 static bool
 hole_below (struct overlay *o, uint64_t offset)
@@ -274,14 +278,14 @@ test_holes_below (void)
   test_cost_of_holes (BELOW_HOLES);
 }
 
-/* Past its end nothing is read, and what isn't there is zeros. */
+/* Nothing is read past the backing file's end, where it is zeros. */
 static void
 test_short_below (void)
 {
   test_cost_of_holes (BELOW_SHORT);
 }
 
-/* The disk's end is in the midst of a cluster; what is below goes on. */
+/* The disk ends within a cluster; the backing file is longer. */
 static void
 test_last_cluster (void)
 {
@@ -420,7 +424,8 @@ test_zero_part (void)
 }
 
 /* A fast zero that fails with ENOTSUP has changed nothing, in the file or in
- * memory, wherever in its range the reason is; one that succeeds has done all.
+ * memory, wherever in its range the obstacle is.  One that succeeds has zeroed
+ * all of its range.
  */
 static void
 fast_zeros (enum below_kind kind, const struct mem_faults *faults)
@@ -486,7 +491,7 @@ test_fast_zero_all_or_nothing (void)
   }
 }
 
-/* As above, of a request that needs clusters which can't be had. */
+/* The same for a request that needs clusters which can't be allocated. */
 static void
 test_zero_without_room (void)
 {
@@ -516,8 +521,9 @@ test_zero_without_room (void)
   free_overlay (&o);
 }
 
-/* If the rest of the cluster is zeros below too it becomes a zero cluster; if
- * what is zeroed is, there is nothing to do.
+/* Zeroing a part of an unallocated cluster: if the backing file has zeros in
+ * the rest of it, it becomes a zero cluster.  If the backing file has zeros in
+ * the range already, there is nothing to do.
  */
 static void
 test_zero_part_of_hole (void)
@@ -540,9 +546,9 @@ test_zero_part_of_hole (void)
   free_overlay (&o);
 }
 
-/* What is around a write to a zero cluster stays zeros, and isn't written.
- * The cluster isn't to become unallocated, not even if the new length of the
- * file is lost, so also such links are pending.
+/* A partial write to a zero cluster doesn't write the zeros around it.  The
+ * cluster must not become unallocated, even if the file's new length is lost,
+ * so its link is pending too.
  */
 static void
 test_write_to_zero (void)
@@ -568,7 +574,7 @@ test_write_to_zero (void)
   free_overlay (&o);
 }
 
-/* Trimming, and zeroing in place, never shows what is below. */
+/* Trims and zeros in place never let the backing file show through. */
 static void
 test_trim (void)
 {
@@ -598,8 +604,9 @@ test_trim (void)
   free_overlay (&o);
 }
 
-/* The backing file that the header names isn't there, and not wanted: zeros,
- * but the next one who opens the image may have it.
+/* The image is opened without the backing file that its header names, and
+ * unallocated clusters read as zeros.  The next open may have the backing
+ * file, which must not show through in clusters that were written or zeroed.
  */
 static void
 test_no_backing (void)
@@ -617,7 +624,7 @@ test_no_backing (void)
   zero_at (&o, 9 * CS + 1, 1, 0);
   close_overlay (&o);
 
-  /* Which was written is what was seen. */
+  /* The clusters that were written have the content that was read. */
   {
     struct mem_file *raw = mem_file_new ();
     uint8_t got[CS];
@@ -640,7 +647,7 @@ test_no_backing (void)
 
 /* ---- large clusters ---- */
 
-/* There may be any number of holes in what is copied. */
+/* The copied range may have any number of holes. */
 static void
 test_many_holes (void)
 {
@@ -669,7 +676,7 @@ test_many_holes (void)
   mem_file_free (raw);
 }
 
-/* Copied in parts: memory is bounded. */
+/* A copy-up goes in parts: its memory is bounded. */
 static void
 large_cluster (uint64_t cluster, uint64_t filled)
 {
@@ -709,7 +716,7 @@ large_cluster (uint64_t cluster, uint64_t filled)
     CHECK (memcmp (got, want, 20000) == 0);
     CHECK_EQ (qed_flush (img), 0);
   }
-  /* At the end of what is there below. */
+  /* A copy-up at the end of the backing file. */
   CHECK_EQ (qed_zero (img, 10, 3 * cluster - 10, QED_FAST_ZERO), 0);
   CHECK_EQ (qed_pwrite (img, "data", 4, 4 * cluster - 4, QED_FUA), 0);
   CHECK_EQ (qed_close (img), 0);
@@ -735,8 +742,8 @@ test_large_clusters (void)
 
 /* ---- pending links ---- */
 
-/* They are seen also in slices that are holes in the file: there are
- * filesystems that make them of zeros.
+/* Lookups see pending links also in slices that are holes in the file: some
+ * filesystems turn written zeros into holes.
  */
 static int
 find_data (void *opaque, uint64_t offset, uint64_t length, bool zero)
@@ -770,7 +777,7 @@ check_only_data (struct qed_image *img, uint64_t cluster)
 static void
 test_pending_in_hole (void)
 {
-  /* Tables of 16 slices.  Nothing else must be data: no file below. */
+  /* Tables of 16 slices.  Without a backing file, all else is holes. */
   static const uint64_t clusters[] = {
     7 * 512, 5 * 512 + 3, 8191, 8192 + 600
   };
@@ -803,8 +810,9 @@ test_pending_in_hole (void)
   }
 }
 
-/* A link that is made while a commit makes data durable isn't in that commit,
- * also if it stands between others in the slice: the old entry is.
+/* A link that is made while a commit makes data durable is not in that commit,
+ * even if it lies between others in the slice: the commit writes the old
+ * entry.
  */
 struct meanwhile {
   struct overlay *o;
@@ -855,10 +863,10 @@ test_link_during_commit (void)
   link_during_commit (QED_RUN_ZERO);
 }
 
-/* A commit writes old entries beside the links, so it must not come between
- * another thread's write of such an entry and what that does in memory, nor
- * the other way round.  Each of the two is begun while the other one writes;
- * who has to wait for it makes the wait here end by itself.
+/* A commit writes old entries beside the links.  So it must not run between
+ * another thread's write of such an entry to the file and its update in
+ * memory, nor the reverse.  The test starts each of the two while the other
+ * one writes.  The one that has to wait makes the test's own wait time out.
  */
 struct race {
   struct overlay *o;
@@ -938,11 +946,10 @@ test_zero_during_commit (void)
   }
 }
 
-/* Nor may it come between another thread's reserving of space for entries and
- * what that finds out: the slice may have gone from the cache and come back.
- * The first writer is stopped before its data is written, then its slice is
- * driven out, and the second one stopped before it reserves the same space;
- * the first one's link must outlive that.
+/* A link must survive another thread's reserving of space in its slice, even
+ * if the slice was evicted and read again meanwhile.  The test stops the first
+ * writer before it writes its data, evicts its slice, and stops the second
+ * writer before it reserves the same space.
  */
 #define FIRST 1
 #define SECOND 2
@@ -1081,7 +1088,7 @@ test_commit_at_close (void)
   }
 }
 
-/* Nobody flushes. */
+/* No flush. */
 static void
 test_commit_by_thread (void)
 {
@@ -1102,7 +1109,7 @@ test_commit_by_thread (void)
   free_overlay (&o);
 }
 
-/* I6: it isn't marked as clean before that is so. */
+/* I6: the image isn't marked as clean before its links are durable. */
 static void
 test_clean_is_committed (void)
 {
@@ -1125,7 +1132,7 @@ test_clean_is_committed (void)
   free_overlay (&o);
 }
 
-/* Pending links leave room in the cache: there are commits before there are
+/* Pending links leave room in the cache: the library commits before there are
  * too many, and nothing hangs.
  */
 static void
@@ -1164,8 +1171,8 @@ test_pending_limit (void)
 
 /* ---- failures ---- */
 
-/* I5: a commit that can't write entries is the last one; what is pending can
- * still be read.
+/* I5: after a commit that can't write entries there is no other; the pending
+ * clusters can still be read.
  */
 static ssize_t
 fail_entries (void *opaque, enum mem_op op, uint64_t offset, size_t count)
@@ -1204,7 +1211,7 @@ test_commit_fails (void)
   CHECK_FAILS (qed_close (o.img), ENOSPC, "nothing more");
   CHECK_EQ (mem_calls (o.f, MEM_PWRITE) + mem_calls (o.f, MEM_RESIZE), 0);
 
-  /* What wasn't flushed is lost, and no more than that. */
+  /* Only writes that weren't flushed are lost. */
   CHECK (model_open (&o.m, o.f));
   CHECK_EQ (o.m.h.features & QED_F_NEED_CHECK, QED_F_NEED_CHECK);
   open_overlay (&o, &no_thread);
@@ -1216,9 +1223,9 @@ test_commit_fails (void)
   free_overlay (&o);
 }
 
-/* A full filesystem has no block for what is a hole.  The commit doesn't need
- * any, so what was written will be flushed; and what can't be written any more
- * fails just that, not for good.
+/* A full filesystem has no block for a hole.  A commit doesn't need any, so
+ * completed writes can be flushed.  A write that finds no space fails, but the
+ * image doesn't fail for good.
  */
 struct full { struct mem_file *f; bool full; };
 
@@ -1266,8 +1273,8 @@ test_full (void)
   free_overlay (&o);
 }
 
-/* What can't be read below can't be copied: the cluster stays what it was,
- * nothing leaks, and all else goes on.
+/* If the backing file can't be read, the copy-up fails: the cluster stays
+ * unallocated, nothing leaks, and other requests succeed.
  */
 static void
 test_copy_fails (void)
@@ -1296,7 +1303,7 @@ test_copy_fails (void)
   free_overlay (&o);
 }
 
-/* Nor can it be without memory. */
+/* The same if there is no memory for the copy. */
 static void
 test_no_memory (void)
 {

@@ -2,19 +2,19 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* qed_repair, of damaged images (damage.h), of which many are random.
+/* qed_repair mends damaged images (damage.h), many of them random.
  *
- * After it the check finds nothing, the file is as short as what is in use,
- * and a guest reads what it read before; where an entry was unsound it reads
- * what is below.  Doing it again writes nothing.
+ * After a repair the check finds nothing, the file ends with its last used
+ * cluster, and a guest reads the same content as before; where an entry was
+ * unsound it reads the backing file.  A second repair writes nothing.
  *
- * It can be interrupted, by errors of the storage or by a crash (recorder.h)
- * at any moment, also while repairing what a crash has left.  Then nothing of
- * that is lost, there is no more damage than before, NEED_CHECK is set unless
- * nothing has been changed or all is in order (I6), and a further repair ends
- * as the first one would have.
+ * An error of the storage or a crash (recorder.h) can interrupt a repair at
+ * any moment, even a repair after a crash.  Then the guest has lost nothing
+ * and there is no more damage than before.  NEED_CHECK is set unless nothing
+ * has been changed or the image is sound (I6).  Another repair has the result
+ * that the first one would have had.
  *
- * The tests of lies show that a breach of this is noticed.
+ * The tests of lies show that a breach of these rules is noticed.
  */
 
 #include <config.h>
@@ -27,7 +27,7 @@
 
 /* ---- whole repairs ---- */
 
-/* The library finds in the file what the model does. */
+/* The library's check of the file has the result of damage_check. */
 static void
 check_reading (struct mem_file *f)
 {
@@ -259,10 +259,9 @@ test_counts (void)
   mem_file_free (f);
 }
 
-/* TABLES tables of 16 clusters, which have no hole that is large enough for
- * them when it is done: between them so many clusters are leaked.  The L1
- * table is first, second, in the middle, or in the middle of what would else
- * be a hole that is large enough.
+/* TABLES tables of 16 clusters, with leaked clusters between them, too few for
+ * a table to fit in.  The L1 table is first, second, in the middle, or in the
+ * middle of a gap that would otherwise be large enough.
  */
 enum l1_place { L1_FIRST, L1_SECOND, L1_MIDDLE, L1_IN_HOLE, NR_L1_PLACES };
 
@@ -299,7 +298,9 @@ test_no_contiguous_hole (void)
   mem_file_free (f);
 }
 
-/* Data of others in an overlapping table that isn't followed stays. */
+/* Data of other ranges that lies in an overlapping table which isn't followed
+ * stays.
+ */
 static void
 test_data_in_shared_table (void)
 {
@@ -347,8 +348,8 @@ test_data_taken_for_table (void)
   mem_file_free (f);
 }
 
-/* What points past the end isn't sound because the file has grown since, and
- * what points into its own table isn't because that was moved.
+/* An entry that points past the end doesn't become sound when the file grows,
+ * nor one that points into its own table when that is moved.
  */
 static void
 test_stays_unsound (void)
@@ -409,7 +410,7 @@ test_header_bits (void)
   mem_file_free (f);
 }
 
-/* On a device the length stays; what isn't leaked moves all the same. */
+/* A device keeps its length; used clusters move all the same. */
 static void
 test_device (void)
 {
@@ -451,7 +452,7 @@ test_device (void)
   mem_file_free (f);
 }
 
-/* We may not write, or it is in use: nothing is done. */
+/* The file is read-only or in use: the repair does nothing. */
 static void
 test_not_writable (void)
 {
@@ -479,7 +480,7 @@ test_not_writable (void)
   mem_file_free (f);
 }
 
-/* There isn't room for the copies: it isn't tried. */
+/* There is no room for the copies: the repair does not start. */
 static void
 has_no_room (struct mem_file *f, uint64_t room)
 {
@@ -515,7 +516,7 @@ test_free_space (void)
     harness_fail (__FILE__, __LINE__, "%s", why);
   free_before (&b);
 
-  /* As much as can be with so few bytes; and it doesn't take long. */
+  /* The most work that so few bytes can cause; it doesn't take long. */
   for (uint64_t i = 1; i < model_entries (&m); i++)
     model_set_l1 (&m, i, model_get_l1 (&m, 0));
   has_no_room (f, 8191 * 16 * CLUSTER - 1);
@@ -596,7 +597,7 @@ repair_with_fault (uint64_t seed, enum mem_op op, uint64_t k, uint64_t count,
     CHECK_EQ (errno, err);
     CHECK (strstr (qed_get_error (), MEM_NAME));
   }
-  else                          /* in these there are others ways to do it */
+  else                          /* these operations have a fallback */
     CHECK (mem_calls (f, op) < k || op == MEM_PUNCH || op == MEM_ZERO ||
            op == MEM_NEXT_EXTENT || op == MEM_PREFETCH);
   mem_set_faults (f, NULL);
@@ -654,7 +655,7 @@ test_other_faults (void)
   all_faults (MEM_PREFETCH, EIO);
 }
 
-/* There is no room for what is copied to the end of the file. */
+/* There is no room for copies at the end of the file. */
 static ssize_t
 no_room (void *opaque, enum mem_op op, uint64_t offset, size_t count)
 {
@@ -666,7 +667,7 @@ no_room (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   return -1;
 }
 
-/* The file is as long as before, lest it fills the filesystem. */
+/* The file is as long as before, so that it doesn't fill the filesystem. */
 static void
 test_full (void)
 {
@@ -777,7 +778,9 @@ record (struct mem_file *f, struct before *b, enum qed_repair what,
   return r;
 }
 
-/* Look at about MAX states.  NULL, or what is wrong with the one at *BAD. */
+/* Look at about MAX states.  Returns NULL, or what is wrong with the state
+ * whose cut *BAD gets.
+ */
 static const char *
 check_states (struct recorder *r, const struct before *b, uint64_t max,
               uint64_t seed, size_t *bad)
@@ -807,7 +810,7 @@ check_states (struct recorder *r, const struct before *b, uint64_t max,
   return why;
 }
 
-/* Let F be what one of the crashes leaves. */
+/* Make F a state that one of the crashes leaves. */
 static void
 crash_somewhere (struct recorder *r, struct rng *rng, struct mem_file *f)
 {
@@ -884,8 +887,8 @@ test_crash_all (void)
   crashes (recorder_states_wanted (10), ALL_DAMAGES, QED_REPAIR_ALL);
 }
 
-/* While the file grows for the copy of a table that isn't followed entries of
- * it point past the old end: nothing else may come to where they point.
+/* The file grows for the copy of a table that isn't followed, and entries of
+ * that table point past the old end: no other data may be put there.
  */
 static void
 test_crash_growing (void)
@@ -937,7 +940,7 @@ test_crash_clearing (void)
   report_states ();
 }
 
-/* When things have to be moved out of the way; mostly L1. */
+/* Clusters must be moved out of the way, in most cases for the L1 table. */
 static void
 test_crash_no_hole (void)
 {
@@ -958,8 +961,8 @@ test_crash_no_hole (void)
 
 /* ---- lies ---- */
 
-/* With a storage that lies this is noticed for one of the images, in words
- * that begin with WORDS.
+/* With a storage that lies the check fails for one of the images, with a
+ * description that begins with WORDS.
  */
 static void
 is_noticed (enum recorder_lie lie, unsigned damages, const char *words)

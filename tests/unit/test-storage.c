@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Storage on real files: what may be opened, locks, and that the operations
- * are what qed.h says.
+/* Storage on real files (storage-file.c) refuses directories, pipes and
+ * character devices without waiting, takes and respects the locks that
+ * DESIGN.md describes, and has the operations that qed.h specifies.
  */
 
 #include <config.h>
@@ -156,7 +157,7 @@ test_operations (void)
   CHECK_EQ (st->ops->resize (st, 0), -1);
   CHECK_EQ (st->ops->get_size (st), (UINT64_C (1) << 40) + 10000);
 
-  /* Holes are filesystem's business, but these are big. */
+  /* Which ranges are holes is up to the filesystem, but these are large. */
   {
     int64_t end = st->ops->next_extent (st, 0, &hole);
 
@@ -201,7 +202,7 @@ lock (int fd, short type, int byte)
   return fcntl (fd, F_OFD_SETLK, &fl);
 }
 
-/* Does somebody else hold the byte? */
+/* Does another open file hold a lock on the byte? */
 static bool
 is_locked (int fd, int byte)
 {
@@ -213,7 +214,7 @@ is_locked (int fd, int byte)
   return fl.l_type != F_UNLCK;
 }
 
-/* A reader holds 100 201 203 and minds 200 101 103. */
+/* A reader locks bytes 100, 201 and 203 and respects 200, 101 and 103. */
 static void
 test_locks (void)
 {
@@ -240,7 +241,7 @@ test_locks (void)
     CHECK_EQ (lock (fd, F_UNLCK, byte), 0);
   }
 
-  /* Readers don't disturb each other; locks go with the storage. */
+  /* Readers don't conflict; closing the storage releases its locks. */
   st2 = qed_storage_open ("file", true);
   CHECK (st2 != NULL);
   qed_storage_close (st);
@@ -249,7 +250,7 @@ test_locks (void)
   CHECK (!is_locked (fd, 100));
   CHECK (!is_locked (fd, 201));
 
-  /* Who holds what stops a reader. */
+  /* The locks of others that stop a reader. */
   for (int byte = 100; byte < 204; byte++) {
     bool conflict = byte == 200 || byte == 101 || byte == 103;
 
@@ -263,7 +264,7 @@ test_locks (void)
                         "permission",
                         byte == 200 ? "consistent read" :
                         byte == 101 ? "write" : "resize");
-      for (int b = 100; b < 204; b++)   /* nothing of the try is left */
+      for (int b = 100; b < 204; b++)   /* the attempt leaves no lock */
         CHECK (!is_locked (fd, b));
       st = qed_storage_open ("file", false);
     }

@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The cache of table slices, seen from outside: what the library reads from
- * the file for which lookups.
+/* The cache of table slices reads a slice when a lookup first needs it and
+ * keeps it while it is in use, within its limit of memory (I7).  A read that
+ * fails leaves no trace, and threads that need the same slice read it once.
+ * Seen from outside, by the reads of the file.
  */
 
 #include <config.h>
@@ -59,7 +61,7 @@ test_reads (void)
     CHECK_EQ (mem_calls (f, MEM_PREAD), 2);
     CHECK_EQ (mem_bytes (f, MEM_PREAD), 2 * SLICE);
 
-    /* Then all of the slice is there. */
+    /* Then the whole slice is cached. */
     for (uint64_t i = 0; i < SLICE_ENTRIES; i++) {
       struct qed_run run;
 
@@ -191,7 +193,7 @@ test_eviction (void)
   many_slices (&m, f, &offsets, &clusters);
   open_image (&o, f, QED_MIN_CACHE_SIZE);
 
-  /* In turn and at random: always right, though always read again. */
+  /* Lookups in turn and at random are right, though each one reads again. */
   for (int round = 0; round < 2; round++)
     for (int i = 0; i < TABLES; i++)
       for (int j = 0; j < 3; j++)
@@ -203,8 +205,8 @@ test_eviction (void)
   }
   CHECK_EQ (mem_largest (f, MEM_PREAD), SLICE);
 
-  /* What is used again and again stays: here one slice in between all the
-   * others, but for the few times that it is next in line.
+  /* A slice that is used again and again stays, except for the few times that
+   * it is next to be evicted: here one slice is used after each of the others.
    */
   check_data (o.img, &m, clusters[0][0], offsets[0][0]);
   mem_reset_counters (f);
@@ -236,8 +238,8 @@ test_eviction (void)
   mem_file_free (f);
 }
 
-/* The smallest cache, 64 KiB, has room for 13 slices of 4 KiB at least, with
- * what goes with them.
+/* The smallest cache, 64 KiB, has room for at least 13 slices of 4 KiB and
+ * their bookkeeping.
  */
 static void
 test_capacity (void)
@@ -505,7 +507,7 @@ run_jobs (struct job *jobs, unsigned n, struct qed_image *img,
   pthread_barrier_destroy (&start);
 }
 
-/* All want the same slice: it is read once. */
+/* All threads need the same slice: it is read once. */
 static void
 test_threads_same_slice (void)
 {
@@ -531,8 +533,8 @@ test_threads_same_slice (void)
   mem_file_free (f);
 }
 
-/* Each wants another slice, and there are more of them than slots: some
- * have to wait for a slot, all get there.
+/* Each thread needs another slice, and there are fewer slots than threads:
+ * some wait for a slot, and all succeed.
  */
 static void
 test_threads_few_slots (void)
@@ -588,8 +590,8 @@ test_threads_two_slots (void)
   mem_file_free (f);
 }
 
-/* One's read fails while others wait for it: nobody hangs, whoever fails
- * says so, and afterwards all is well.
+/* One thread's read fails while others wait for it: no thread hangs, each one
+ * that fails has an error message, and later lookups succeed.
  */
 static void
 test_threads_error (void)

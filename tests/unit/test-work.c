@@ -2,10 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Small files that are made to cost much.  Whatever entries say, a call that
- * goes through all of an image does work in proportion to what the file has on
- * disk: the bytes that it reads, and its operations, are counted at the
- * storage.  There are no times here.
+/* A call that walks a whole image does work in proportion to the bytes that
+ * the file has on disk, whatever its entries say.  The test has small files
+ * made to cost much and counts bytes and operations at the storage; it
+ * measures no times.
  */
 
 #include <config.h>
@@ -202,7 +202,7 @@ do_repair_all (struct mem_file *f)
   repair (f, QED_REPAIR_ALL);
 }
 
-/* The first allocation: what may not be given away has to be known. */
+/* The first allocation must know which clusters are in use. */
 static void
 do_allocate (struct mem_file *f)
 {
@@ -252,7 +252,7 @@ resize (struct mem_file *f, bool shrink)
 static void
 do_grow (struct mem_file *f)
 {
-  /* All that the tables map is beyond its end. */
+  /* Everything that the tables map is beyond the disk's end. */
   mem_write (f, "\0\2\0\0\0\0\0\0", 8, 48);
   resize (f, false);
 }
@@ -263,7 +263,7 @@ do_shrink (struct mem_file *f)
   resize (f, true);
 }
 
-/* Take over what zeros in its place would change: nothing. */
+/* Rebase an image without a backing file onto none: nothing is copied. */
 static void
 do_rebase (struct mem_file *f)
 {
@@ -292,10 +292,10 @@ do_commit (struct mem_file *f)
   mem_file_free (raw);
 }
 
-/* How often each byte on disk may be read: once for each time that a call goes
- * through the tables, each of which may read a small table that is a hole, and
- * what is copied.  Looking up each range of the disk reads two slices of 4 KiB
- * of each table, if they are holes.
+/* How often a call may read each byte on disk: once for each walk of the
+ * tables, and once more if it is copied.  Each walk may also read a small
+ * table that is a hole.  A lookup of each range of the disk reads two slices
+ * of 4 KiB of each table, if they are holes.
  */
 static const struct call {
   const char *name;
@@ -393,7 +393,7 @@ yes (void)
   return true;
 }
 
-/* A program that is to end doesn't wait for tables to be read. */
+/* An interrupted program doesn't wait until all tables are read. */
 static void
 test_interrupted (void)
 {
@@ -461,7 +461,7 @@ test_set (void)
   free (v);
 }
 
-/* What refers to too many places takes no more memory. */
+/* A set refuses members once they would take too much memory. */
 static void
 test_set_is_bounded (void)
 {

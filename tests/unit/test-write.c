@@ -2,9 +2,11 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Writing: what a request costs, where new clusters go, NEED_CHECK, what is
- * refused, and what the check at open makes of an image.  That nothing is
- * lost is shown by test-crash and test-fault.
+/* Writes cost a bounded number of storage operations and allocate clusters
+ * that read as zeros (I2), without leaks when a request fails.  NEED_CHECK is
+ * durable before the first change and cleared when the image is clean (I6).
+ * Invalid requests are refused, and the check at open repairs an image that
+ * was not closed.  test-crash and test-fault show that nothing is lost.
  */
 
 #include <config.h>
@@ -38,7 +40,9 @@ new_image (struct model *m, struct mem_file *f)
   return open_writable (f, &no_thread);
 }
 
-/* Closed without an error, clean, and the file ends after END clusters. */
+/* The image closes without an error and clean, and its file ends after END
+ * clusters.
+ */
 static void
 close_clean (struct qed_image *img, struct mem_file *f, uint64_t end)
 {
@@ -92,7 +96,7 @@ check_cost (int line, struct mem_file *f, uint64_t pwrites, uint64_t resizes,
   CHECK_EQ (mem_calls (f, MEM_PWRITE), pwrites);
   CHECK_EQ (mem_calls (f, MEM_RESIZE), resizes);
   CHECK_EQ (mem_calls (f, MEM_SYNC), syncs);
-  /* The length is looked at by flushes and extensions, and by no write. */
+  /* Flushes and extensions query the file's length; writes don't. */
   if (resizes + syncs == 0)
     CHECK_EQ (mem_calls (f, MEM_GET_SIZE), 0);
   CHECK_EQ (mem_calls (f, MEM_ANY) - mem_calls (f, MEM_GET_SIZE),
@@ -135,7 +139,7 @@ test_cost_of_writes (void)
   CHECK_COST (f, 1, 0, 1, 0);
   CHECK_EQ (qed_pwrite (img, filled (1, 7), 1, 0, 0), 0);
   CHECK_EQ (qed_flush (img), 0);
-  CHECK_EQ (qed_flush (img), 0); /* nothing was written since */
+  CHECK_EQ (qed_flush (img), 0); /* nothing was written meanwhile */
   CHECK_COST (f, 1, 0, 1, 0);
   CHECK_EQ (qed_pwrite (img, NULL, 0, DISK, QED_FUA), 0);
 
@@ -152,7 +156,7 @@ test_cost_of_zeros (void)
   struct model m;
   struct qed_image *img = new_image (&m, f);
 
-  /* What isn't allocated is zeros. */
+  /* Unallocated clusters are zeros. */
   mem_reset_counters (f);
   CHECK_EQ (qed_zero (img, DISK, 0, 0), 0);
   CHECK_EQ (qed_trim (img, DISK, 0, 0), 0);
@@ -176,7 +180,7 @@ test_cost_of_zeros (void)
   CHECK_COST (f, 0, 0, 1, 1);
   check_content (img, 0, 10 * CS, 0);
 
-  /* Where there are no holes: zeros another way, and trim does nothing. */
+  /* A file without holes: zeros are written, and a trim does nothing. */
   CHECK_EQ (qed_pwrite (img, filled (9 * CS, 3), 9 * CS, 0, 0), 0);
   mem_set_faults (f, &no_punch);
   CHECK_EQ (qed_trim (img, DISK, 0, 0), 0);
@@ -199,7 +203,7 @@ test_cost_of_zeros (void)
   mem_file_free (f);
 }
 
-/* Extents see holes that were punched, although data was known there. */
+/* Extents see punched holes, although an earlier extent there was data. */
 static int
 count_extents (void *opaque, uint64_t offset, uint64_t length, bool zero)
 {
@@ -251,7 +255,7 @@ test_space (void)
   CHECK_EQ (model_get_l1 (&m, 0), 2 * CS);
   close_clean (img, f, 4);
 
-  /* Nothing allocated: the file stays as it is. */
+  /* If nothing is allocated, the file keeps its length. */
   mem_truncate (f, 4 * CS + 10);
   img = open_writable (f, &no_thread);
   CHECK_EQ (qed_pwrite (img, filled (1, 1), 1, CS - 2, 0), 0);
@@ -260,7 +264,9 @@ test_space (void)
   mem_file_free (f);
 }
 
-/* What fails before anything is linked is taken back, again and again. */
+/* A write that fails before it links a cluster gives its space back, however
+ * often that happens.
+ */
 static void
 test_space_after_failures (void)
 {
@@ -317,8 +323,8 @@ check_leaks (struct mem_file *f, uint64_t leaks)
   qed_storage_close (st);
 }
 
-/* They are a hole again, for others when that is durable (I2): the next one
- * to whom that matters sees to it.
+/* The clusters become a hole again.  They can be reused once that is durable
+ * (I2); the next allocation that needs them syncs the file.
  */
 static void
 test_space_written_in_part (void)
@@ -346,7 +352,7 @@ test_space_written_in_part (void)
   CHECK_COST (f, 2, 0, 0, 0);
   CHECK_EQ (model_get64 (&m, 2 * CS + 8 * 8), 5 * CS);
 
-  /* At the end they aren't in use, whether that is durable or not. */
+  /* At the end of the file they are cut off, durable or not. */
   fail_half_way (img, f, 6, 2, false);
   fail_half_way (img, f, 6, 1, true);
   close_clean (img, f, 8);
@@ -354,8 +360,8 @@ test_space_written_in_part (void)
   mem_file_free (f);
 }
 
-/* Where they can't be a hole again they are given back in qed_close, however
- * many there are.
+/* If they can't become a hole again, qed_close gives them back, however many
+ * there are.
  */
 static void
 test_space_is_given_back (void)
@@ -384,7 +390,7 @@ test_space_is_given_back (void)
   mem_file_free (f);
 }
 
-/* Where that fails too the image stays marked, and nothing is lost. */
+/* If that fails too, the image stays marked and nothing is lost. */
 static void
 test_space_is_not_given_back (void)
 {
@@ -455,8 +461,8 @@ test_space_is_limited (void)
   mem_file_free (f);
 }
 
-/* Where it is known that there is no room, a write that needs some changes
- * nothing of what is allocated.
+/* If the filesystem is known to be full, a write that needs new clusters
+ * changes none of the allocated ones either.
  */
 static void
 check_nothing_changed (struct qed_image *img, struct mem_file *f,
@@ -507,9 +513,9 @@ test_no_room_is_known (void)
   mem_file_free (f);
 }
 
-/* Somebody cuts the file while it is open: that is noticed when it is extended
- * next, by a flush, or in qed_close; then nothing more is written, and it isn't
- * made longer again.
+/* Another process cuts the file while it is open.  The next extension, flush
+ * or qed_close notices that.  Then nothing more is written, and the file isn't
+ * extended again.
  */
 static struct qed_image *
 open_cut (struct mem_file *f, bool fresh, bool fixed_size, uint64_t size)
@@ -570,7 +576,7 @@ test_cut_by_others (void)
     CHECK_EQ (features (f), i < 3 || i == 4 ? QED_F_NEED_CHECK : 0);
   }
 
-  /* Nothing but writes in place, and no flush. */
+  /* Only in-place writes, and no flush. */
   img = open_cut (f, false, false, 5 * CS);
   CHECK_FAILS (qed_close (img), EIO, MEM_NAME, message, "have 32768: ");
   CHECK_EQ (mem_size (f), 5 * CS);
@@ -579,7 +585,7 @@ test_cut_by_others (void)
 
 /* ---- NEED_CHECK (I6) ---- */
 
-/* The first write that isn't the header's finds NEED_CHECK set and synced. */
+/* NEED_CHECK is set and synced before the first write outside the header. */
 struct order {
   struct mem_file *f;
   bool header_written, synced;
@@ -617,7 +623,7 @@ test_need_check_comes_first (void)
   CHECK_EQ (features (f), QED_F_NEED_CHECK);
   close_clean (img, f, 4);
 
-  /* Not for what is in place. */
+  /* In-place writes don't set it. */
   img = open_writable (f, &no_thread);
   CHECK_EQ (qed_pwrite (img, filled (10, 2), 10, 9, 0), 0);
   CHECK_EQ (qed_zero (img, 10, 30, QED_MAY_TRIM), 0);
@@ -626,7 +632,9 @@ test_need_check_comes_first (void)
   mem_file_free (f);
 }
 
-/* The thread marks it as clean, cuts the file, and both again. */
+/* The background thread marks the image as clean, cuts the file, and does both
+ * again.
+ */
 static void
 test_need_check_idle (void)
 {
@@ -667,8 +675,8 @@ fail_data_half_way (void *opaque, enum mem_op op, uint64_t offset,
   return (ssize_t) count;
 }
 
-/* It isn't cleared, but the file is cut, while there is space that can only be
- * given back by qed_close.
+/* While only qed_close can give some space back, the file is cut but
+ * NEED_CHECK isn't cleared.
  */
 static void
 test_need_check_stays (void)
@@ -733,7 +741,7 @@ test_autoclear (void)
   CHECK_EQ (qed_pwrite (img, filled (CS, 1), CS, 0, 0), 0);
   close_clean (img, f, 4);
 
-  /* The rest of the header clusters belongs to others. */
+  /* The library doesn't write to the rest of the header clusters. */
   CHECK (model_open (&m, f));
   CHECK_EQ (m.h.compat_features, 0x77);
   for (uint64_t i = QED_HEADER_BYTES; i < QED_HEADER_BYTES + 96; i += 8)
@@ -827,8 +835,9 @@ test_sync_fails (void)
   mem_file_free (f);
 }
 
-/* I4: an entry that can't be written isn't seen; if it was written in part the
- * old one is written back; if that fails too nothing more is written.
+/* I4: lookups don't see an entry that couldn't be written.  If it was written
+ * in part, the old entry is written back; if that fails too, nothing more is
+ * written.
  */
 struct torn {
   bool tear;                    /* write a half of the next entry */
@@ -889,9 +898,9 @@ test_link_fails (void)
   mem_file_free (f);
 }
 
-/* A full filesystem has no block for what is a hole: neither for data nor for
- * entries in a fresh table.  Nothing is lost, nothing leaks however often it
- * is tried, and all works again when there is space.
+/* A full filesystem has no block for a hole, neither for data nor for entries
+ * in a fresh table.  Nothing is lost, nothing leaks however often the write is
+ * tried, and writes succeed again when there is space.
  */
 struct full {
   struct mem_file *f;
@@ -985,13 +994,13 @@ test_unsound (void)
   check_content (img, 600 * CS, 90 * CS, 1);
   CHECK_EQ (qed_close (img), 0);
 
-  /* I6: known to be corrupt, so not marked as clean. */
+  /* I6: an image that is known to be corrupt isn't marked as clean. */
   CHECK_EQ (features (f), QED_F_NEED_CHECK);
   mem_file_free (f);
 }
 
-/* I9, from one session to the next: what an entry past the end of the file
- * points to is never given to another one.
+/* I9, from one session to the next: space past the end of the file to which an
+ * entry points is never allocated to another entry.
  */
 static void
 test_past_the_end (void)
@@ -1017,7 +1026,7 @@ test_past_the_end (void)
   check_content (img, 100 * CS, 2 * CS, 0);
   close_clean (img, f, 41);
 
-  /* Too far to be jumped over: it is where the file may not grow to. */
+  /* Too far to skip: the file may not grow up to there. */
   model_create (&m, f, QED_MAX_CLUSTER_SIZE, 16, UINT64_C (1) << 62);
   model_set (&m, 100, far);
   img = open_writable (f, &no_thread);
