@@ -67,7 +67,7 @@ must_fail (void)
   return 1;
 }
 
-/* N bytes more, or less. */
+/* Count N more bytes, or fewer if N is negative. */
 static void
 add (int64_t n)
 {
@@ -96,7 +96,7 @@ uncount (void *p)
     add (-(int64_t) malloc_usable_size (p));
 }
 
-/* What the linker makes of malloc etc. in the objects that it wraps. */
+/* The names that the linker gives to malloc etc. in the objects it wraps. */
 
 extern void *__real_malloc (size_t size);
 extern void *__real_calloc (size_t n, size_t size);

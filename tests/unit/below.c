@@ -39,7 +39,7 @@ below_init (struct below *b, enum below_kind kind, uint64_t size,
   case BELOW_HOLES: new_raw (b, size); break;
   case BELOW_SHORT: new_raw (b, short_size); break;
   case BELOW_CHAIN:
-    /* The one in the middle ends in the midst of a cluster too. */
+    /* The image in the middle ends within a cluster too. */
     new_raw (b, short_size);
     new_image (b, 8192, (short_size + size) / 2 / 512 * 512);
     new_image (b, 4096, size);
@@ -48,7 +48,7 @@ below_init (struct below *b, enum below_kind kind, uint64_t size,
   }
 }
 
-/* Holes of whole clusters, data of whole ones, and of both, by sectors. */
+/* Clusters of 4 KiB that are holes, data, or a mix of both by sectors. */
 static void
 fill_with_holes (struct model *m, uint64_t offset, uint64_t length)
 {
@@ -65,7 +65,7 @@ fill_with_holes (struct model *m, uint64_t offset, uint64_t length)
   }
 }
 
-/* Data, zeros, and clusters through which what is below is seen. */
+/* Data clusters, zero clusters, and unallocated ones. */
 static void
 fill_image (struct model *m, uint64_t offset, uint64_t length)
 {

@@ -46,7 +46,9 @@ struct mem_storage {
 
 /* ---- contents: called with the lock held ---- */
 
-/* An allocation that alloc.h lets fail is to be one of the library's. */
+/* Allocate again if alloc.h makes it fail: that is for the library's own
+ * allocations.
+ */
 static void *
 allocate (size_t size)
 {
@@ -219,7 +221,9 @@ store (_Atomic uint64_t *counter, uint64_t n)
   atomic_store_explicit (counter, n, memory_order_relaxed);
 }
 
-/* How every operation begins.  Returns the bytes to transfer at most. */
+/* Begin an operation: count it and apply the faults.  Returns the number of
+ * bytes to transfer at most, or -1 if it fails.
+ */
 static ssize_t
 enter (struct mem_file *f, enum mem_op op, uint64_t offset, size_t count)
 {

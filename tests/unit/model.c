@@ -204,8 +204,8 @@ model_data (struct model *m, uint64_t cluster)
 {
   uint64_t offset;
 
-  /* Not after it, or the first data of a table would never be contiguous
-   * with what comes next.
+  /* Append the table before the data, or the first data cluster of a table
+   * would never be contiguous with the next one.
    */
   if (model_get_l1 (m, cluster / model_entries (m)) == 0)
     model_set (m, cluster, 0);
@@ -457,7 +457,9 @@ model_map (const struct model *m, uint64_t offset, uint64_t length,
   run->length = end - offset < length ? (uint64_t) (end - offset) : length;
 }
 
-/* Of what is below, where the rest is zeros: at most COUNT bytes. */
+/* How many bytes, COUNT at most, the backing file has at OFFSET; the others
+ * are zeros.
+ */
 static uint64_t
 length_below (const struct model *m, uint64_t offset, uint64_t count)
 {
@@ -589,7 +591,7 @@ compare_pread (struct qed_image *img, const struct model *m, uint64_t offset,
   free (want);
 }
 
-/* What qed_extents has to say about a byte. */
+/* The type that qed_extents must report for a byte. */
 static bool
 model_zero (const struct model *m, uint64_t offset)
 {
@@ -613,7 +615,7 @@ model_zero (const struct model *m, uint64_t offset)
   }
 }
 
-/* Nothing changes within a chunk of a file, unless one below ends there. */
+/* The type is the same within a chunk, unless a backing file ends there. */
 static uint64_t
 next_change (const struct model *m, uint64_t offset)
 {

@@ -93,7 +93,9 @@ get64 (const uint8_t *p)
   return v;
 }
 
-/* Entries are few and small numbers; guests here write nothing like it. */
+/* Is the data of a write table entries?  It is if it is short and has only
+ * small numbers: the guests of the tests write no such data.
+ */
 static bool
 are_entries (const uint8_t *data, size_t length, uint64_t size)
 {
@@ -174,8 +176,8 @@ storage (struct qed_storage *st)
   return (struct recorder_storage *) st;
 }
 
-/* Operation I is about to return.  Between taking effect and this a sync of
- * another thread may begin, which need not cover it.
+/* Operation I is about to return.  A sync of another thread that began after
+ * the operation took effect but before now need not cover it.
  */
 static void
 returning (struct recorder *r, size_t i)
@@ -505,7 +507,7 @@ collect_sectors (struct recorder *r)
   qsort (r->sectors, r->n_sectors, sizeof *r->sectors, compare_sectors);
 }
 
-/* Do to sector NUMBER in PAGE what an event did.  False: nothing. */
+/* Apply an event to sector NUMBER in PAGE.  False: it didn't touch it. */
 static bool
 apply (const struct event *e, uint64_t number, uint8_t *page)
 {

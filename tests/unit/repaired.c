@@ -61,7 +61,7 @@ free_before (struct before *b)
   snapshot_free (&b->content);
 }
 
-/* Nothing but what has to be may have changed. */
+/* Only fields that a repair must change may have changed. */
 static const char *
 check_header (const struct before *b, const struct model *m)
 {
@@ -113,7 +113,7 @@ check_repaired (const struct before *b, struct mem_file *f)
   return check_end (b, f, REPAIRED);
 }
 
-/* Is all as before, but for the header? */
+/* Is the file unchanged except for the header? */
 static bool
 is_untouched (const struct before *b, struct mem_file *f)
 {
