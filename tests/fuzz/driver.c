@@ -2,14 +2,14 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Run a fuzz target without libFuzzer, always in the same way:
+/* Run a fuzz target without libFuzzer, with the same inputs every time:
  *
  *     test-fuzz-TARGET [FILE|DIRECTORY ...]
  *
- * Each file is an input.  With directories, FUZZ_RUNS (default 10000)
- * mutations of the inputs follow.  When one fails, it is left in the file
- * fuzz-failed.input, which can be given as FILE, here or to libFuzzer's
- * program.  Without arguments: the directory "corpus".
+ * Each file is an input.  After directories, FUZZ_RUNS (default 10000)
+ * mutations of the inputs follow.  An input that fails is left in the file
+ * fuzz-failed.input, to be given as FILE to this program or to libFuzzer's.
+ * Without arguments the inputs are those in the directory "corpus".
  */
 
 #include <config.h>
@@ -33,7 +33,7 @@ static struct input {
 } inputs[MAX_INPUTS];
 static size_t nr_inputs;
 
-/* What runs now, for the signal handler. */
+/* The current input, for the signal handler. */
 static const uint8_t *current;
 static size_t current_size;
 
@@ -55,7 +55,9 @@ save_current (int sig)
 static void
 run (const uint8_t *data, size_t size)
 {
-  /* In memory of just that size, so that tools see reads beyond it. */
+  /* Run a copy in memory of exactly that size, so that sanitizers and valgrind
+   * see reads past its end.
+   */
   uint8_t *copy = malloc (size ? size : 1);
 
   CHECK (copy != NULL);

@@ -2,13 +2,13 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The fuzz target: any file as an image (I9).  It is opened, mapped and read
- * in part, with the smallest cache, by itself and on top of a raw file, and
- * all that comes out is compared with the model (tests/unit/model.h), which
- * reads the same bytes in a naive way.  Then it is opened for writing, in one
- * way or the other, which checks and repairs it if it asks for that, and
- * written.  A few thousand storage operations at most are made for
- * one input, however large the disk is that it describes.
+/* The fuzz target of reading and writing: any file as an image (I9).  The
+ * target opens the image with the smallest cache, by itself and as an overlay
+ * on a raw file, maps and reads parts of it, and compares the results with the
+ * model (tests/unit/model.h).  Then it opens the image for writing, in one of
+ * the two ways, which checks and repairs it if NEED_CHECK is set, and writes.
+ * An input costs a few thousand storage operations at most, however large a
+ * disk it describes.
  */
 
 #include <config.h>
@@ -30,7 +30,7 @@ min (uint64_t a, uint64_t b)
   return a < b ? a : b;
 }
 
-/* An image that isn't opened: for a reason, and leaving nothing behind. */
+/* An image that doesn't open: there is an error message, and nothing leaks. */
 static void
 check_refused (struct qed_storage *st, int err)
 {
@@ -41,7 +41,7 @@ check_refused (struct qed_storage *st, int err)
   CHECK_EQ (strncmp (qed_get_error (), MEM_NAME ": ",
                      strlen (MEM_NAME ": ")), 0);
 
-  /* A backing file is all that may be fine about its header. */
+  /* The header may be valid if the image has a backing file. */
   if (qed_read_header (st, &h, &backing) == 0) {
     CHECK (backing != NULL);
     CHECK_OP (strlen (backing), <=, QED_MAX_BACKING_FILENAME);
@@ -62,8 +62,7 @@ read_around (struct qed_image *img, const struct model *m, uint64_t offset,
 }
 
 /* The first runs of the disk from OFFSET on.  Only some of them are followed
- * however far they go, because going through the L1 table of a large disk
- * takes time.
+ * to their end, because walking the L1 table of a large disk takes time.
  */
 static void
 check_runs (struct qed_image *img, const struct model *m, uint64_t offset)
@@ -86,7 +85,7 @@ check_runs (struct qed_image *img, const struct model *m, uint64_t offset)
       CHECK_OP (run.length, <=, m->file_size - run.file_offset);
     }
 
-    /* The model has seen its beginning: its end too, and across it. */
+    /* The begin of the run has been compared: also its end, and across it. */
     compare_map (img, m, offset + run.length - 1, 1, 1);
     if (i < 20)
       read_around (img, m, offset + run.length, i % 2 ? 512 : 5000);
@@ -180,8 +179,8 @@ check_image (struct qed_image *img, const struct model *m, struct rng *rng)
   CHECK_EQ (qed_prefetch (img, offset, min (size - offset, 1 << 24)), 0);
 }
 
-/* The range that was written has byte C, or after a TRIM zeros or what it had
- * before, and what is around it is as before.
+/* The range that was written has byte C, or after a TRIM zeros or its old
+ * content, and the bytes around it haven't changed.
  */
 static void
 check_written (const uint8_t *before, const uint8_t *after, uint64_t size,
@@ -262,7 +261,7 @@ check_writing (struct mem_file *f, struct model *m, struct rng *rng,
   CHECK (model_open (m, f));
 }
 
-/* Something to be on top of: short, with a hole in it. */
+/* A backing file: short, with a hole in it. */
 static struct mem_file *
 make_below (struct model *m, struct rng *rng)
 {
@@ -276,7 +275,7 @@ make_below (struct model *m, struct rng *rng)
   return f;
 }
 
-/* On top of that, and then written. */
+/* The image as an overlay on that file: read, then written. */
 static void
 check_overlay (struct mem_file *f, struct model *m, struct rng *rng)
 {

@@ -3,13 +3,14 @@
  */
 
 /* The fuzz target of check and repair: any file as an image (I9).  What
- * qed_check finds is compared with the naive check of tests/unit/damage.h.
+ * qed_check finds is compared with the simple check of tests/unit/damage.h.
  * A repair is refused, or the check finds nothing afterwards, a second repair
- * changes nothing, and a guest reads what it has read before.
+ * changes nothing, and a guest reads the same content as before.
  *
- * The cost of a check depends on the size of the input only, not on what it
- * describes.  That of a repair depends on how often it refers to one place,
- * so those that a few bytes make very large are left out.
+ * The cost of a check depends only on the size of the input, not on the disk
+ * that it describes.  The cost of a repair grows with the number of entries
+ * that refer to one cluster, so the target skips inputs with which a few bytes
+ * make it very large.
  */
 
 #include <config.h>
@@ -33,7 +34,9 @@ check (struct mem_file *f)
   return ret;
 }
 
-/* An image that isn't checked: for a reason; nor is it repaired. */
+/* An image that can't be checked: there is an error message, and it isn't
+ * repaired either.
+ */
 static void
 check_refused (struct mem_file *f, bool valid, int err)
 {
@@ -44,7 +47,7 @@ check_refused (struct mem_file *f, bool valid, int err)
   CHECK_EQ (changes (f), 0);
 }
 
-/* As many as a repair may make at most? */
+/* Does a repair make no more copies than we allow? */
 static bool
 is_small (struct mem_file *f, size_t size)
 {

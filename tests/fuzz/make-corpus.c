@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Write the seeds: small images of all kinds that an image can be of, into
- * the directory given.
+/* Write the seeds of the fuzz targets, small images of every kind, to the
+ * directory that the argument names.
  */
 
 #include <config.h>
@@ -197,7 +197,7 @@ headers (struct mem_file *f)
   }
 }
 
-/* The unit tests' random images, as far as they are small. */
+/* Random images as in the unit tests, if they are small. */
 static void
 random_images (struct mem_file *f)
 {
