@@ -22,7 +22,7 @@
  *
  * In an overlay an unallocated cluster reads as the backing file does, and
  * fresh space doesn't.  So lookups see the new link, but it stays pending
- * (table.c) until a commit:
+ * (link.c) until a commit:
  *
  *     sync      the clusters that links point to are durable
  *     write the entries
