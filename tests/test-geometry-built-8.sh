@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Images of every cluster size with tables of 8 clusters, built without
-# QEMU, each with a disk of its geometry's largest size.
+# nbdkit reads images of every cluster size with tables of 8 clusters.  Each
+# has its geometry's largest disk.  They are built without QEMU.
 
 source ./functions.sh nbd
 

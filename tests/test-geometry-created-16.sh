@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# qed-img create makes what QEMU does for every cluster size with tables of
-# 16 clusters, and images that work where QEMU refuses.
+# qed-img create makes images of every cluster size with tables of 16 clusters.
+# They equal those of qemu-img create, and work where QEMU refuses the
+# geometry.
 
 source ./functions.sh nbd qemu
 

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Images that QEMU writes, of every cluster size that it can with tables of
-# 8 clusters, against the model and "qemu-img convert".
+# nbdkit reads images that QEMU wrote, of every cluster size that QEMU supports
+# with tables of 8 clusters.  The content equals the model and the output of
+# "qemu-img convert".
 
 source ./functions.sh nbd qemu
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What isn't an image: exit code 1, a message, and nothing on stdout.
+# qed-img info refuses a file that is no QED image.  It exits with code 1 and a
+# message, and prints nothing on stdout.
 
 source ./functions.sh nbd
 

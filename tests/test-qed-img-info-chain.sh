@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# --backing-chain: each image in its turn, as qemu-img prints them; a chain
-# that is broken or goes round is an error that names both ends.
+# info --backing-chain prints each image of the chain as qemu-img does.  A
+# missing layer or a loop is an error.  The message names the image and its
+# backing file.
 
 source ./functions.sh qemu
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The lines of qemu-img info, and what qemu-img doesn't tell.
+# qed-img info prints the lines of qemu-img info, and the fields of the header
+# that qemu-img leaves out.
 
 source ./functions.sh nbd qemu
 
@@ -23,7 +24,7 @@ for f in plain.qed small.qed raw.qed qed.qed sub/up.qed ./sub/../plain.qed \
         diff -u a -
 done
 
-# All that can be in a header.
+# A header in which each field has an unusual value.
 "$PYTHON" - <<'END'
 import qedimg
 img = qedimg.Image(1 << 20, 8192, 2, header_size=3, l1_at=7,

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# qed-img info takes no locks, changes nothing and disturbs nobody.
+# qed-img info takes no locks and does not change the image.  It works while
+# QEMU or nbdkit has the image open for writing.
 
 source ./functions.sh qemu
 

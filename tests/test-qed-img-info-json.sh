@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The JSON of qemu-img info: the same keys, the same values; format-specific
-# is more than QEMU tells of QED.
+# The JSON of qed-img info has the keys and values of qemu-img info.  In
+# addition, format-specific has the fields of the QED header.
 
 source ./functions.sh nbd qemu
 
@@ -56,7 +56,7 @@ assert info["dirty-flag"] is True
 assert info["format-specific"]["data"]["features"] == 2
 assert info["format-specific"]["data"]["autoclear-features"] == (1 << 64) - 1
 
-# Names which are no UTF-8 still make JSON.
+# A name that is not UTF-8 still gives valid JSON.
 img.save(b"\xff\x01.qed")
 out, _ = qedtest.qed_img("info", "--output=json", b"\xff\x01.qed")
 assert json.loads(out)["filename"] == "\ufffd\x01.qed"

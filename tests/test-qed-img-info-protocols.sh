@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Names in a header that look like a protocol's: the file of that name if
-# there is one, beside the image, else nothing that is followed.
+# A backing file's name may look like a protocol.  qed-img opens the file of
+# that name beside the image if there is one.  It follows no URI.
 
 source ./functions.sh qemu
 
@@ -29,13 +29,14 @@ qed-img info --backing-chain imgs/file.qed >out
 grep -x 'backing file: pre:fix.raw (actual path: imgs/pre:fix.raw)' out
 grep -x 'image: imgs/pre:fix.raw' out
 qed-img map imgs/file.qed
-# In the current directory it's another file.
+# The name is relative to the image, so a file in the current directory is not
+# the backing file.
 mv imgs/pre:fix.raw .
 fails 1 'pre:fix.raw: there is no such file' \
       qed-img info --backing-chain imgs/file.qed
 
-# Who makes an image has to say what is meant, because QEMU takes it for a
-# protocol.
+# create refuses such a name, because QEMU would take it for a protocol.  The
+# name must start with "./".
 fails 1 'must name a file: if it is one write ./' \
       qed-img create -b pre:fix.raw -F raw x.qed
 qed-img create -b ./pre:fix.raw -F raw x.qed

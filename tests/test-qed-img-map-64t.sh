@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A chain of sparse disks of 64T is mapped at once, and a million entries come
-# as they are found, in little memory.
+# A chain of sparse 64 TiB disks is mapped as quickly as one of small disks.  A
+# million entries are printed as they are found, in little memory.
 
 source ./functions.sh qemu nbd
 

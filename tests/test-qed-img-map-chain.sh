@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Which backing files are looked at, and who else may have them open.  The
-# advice is about options of qed-img's.
+# qed-img map follows backing files by the same rules as the plugin, and takes
+# their locks.  A message advises only options that qed-img has.
 
 source ./functions.sh nbd qemu
 
@@ -38,7 +38,7 @@ fails 1 'magic of format qcow2.*convert.*qed-img rebase -u -b NAME -F raw' \
 fails 1 'No such file' qed-img map imgs/missing.qed
 absent ' backing(-dir|-uri|-format)?=' fails.log
 
-# Who writes it isn't disturbed, unless that is wanted.
+# An image that another program writes is mapped only with -U.
 start_qemu_nbd -f qed $PWD/imgs/base-raw.qed
 fails 1 'imgs/base-raw.qed: locked.*, or add -U to read it anyway$' \
       qed-img map imgs/base-raw.qed

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Of random chains map says what qemu-img says, to the byte: what is merged,
-# where layers end, holes, zero clusters, ranges; in directories, too.
+# qed-img map prints exactly what qemu-img map does.  The chains are random:
+# the layers have different sizes, clusters and directories, with holes, zero
+# clusters and merged ranges.
 
 source ./functions.sh nbd qemu
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The options -s and -l, and disks that have nothing there.
+# -s and -l limit the range that map prints.  A range beyond the end of the
+# disk and an empty disk are no errors.
 
 source ./functions.sh qemu
 

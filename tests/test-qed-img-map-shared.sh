@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What two ranges have is marked: data clusters in both of them, an L2 table
-# in the second one, which isn't listed again.
+# qed-img map marks what two ranges of the disk share.  A shared data cluster
+# is marked in both ranges.  A shared L2 table is marked in the second range,
+# and its entries are listed only once.
 
 source ./functions.sh nbd
 
@@ -44,7 +45,7 @@ LC_ALL=C.UTF-8 qed-img map --totals x.qed >out
 grep -E '^ +512 MiB +25.0% +shared with another range in x.qed$' out
 grep -F '================' out
 
-# Reading isn't affected: both ranges have the content.
+# Reads are not affected: both ranges have the content.
 start_nbdkit -r qed x.qed
 nbdsh -u "$uri" -c '
 a = h.pread (65536, 0x30000)
@@ -52,7 +53,7 @@ assert any (a) and a == h.pread (65536, 0x640000)
 assert a == h.pread (65536, (1 << 30) + 0x30000)'
 stop_nbdkit
 
-# A salvage says that it doesn't list damages of the table twice.
+# salvage=true lists the damage of a shared table only once, and says so.
 nbdkit -U - qed x.qed salvage=true --run true 2>err
 grep "x.qed: $((512 << 20)) bytes of the disk are mapped by an L2 table that is \
 another range's too: " err

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# On a terminal there is a summary after the table; elsewhere there isn't.
+# On a terminal qed-img map prints a summary after the table.  Elsewhere it
+# does not.
 
 source ./functions.sh nbd
 
@@ -52,14 +53,14 @@ cat table - >want <<'END'
 END
 diff -u want out
 
-# The part that was asked for; a cell may be less than a byte.
+# A summary of a part of the disk.  A cell may be less than a byte.
 LC_ALL=C on_terminal map -s 1M -l 10 x.qed
 grep -x '      10 B 100.0%  from offset 0x100000' out
 grep -x '      10 B 100.0%  data in x.qed' out
 grep -c '^\[[.#]*\] x.qed$' out
 LC_ALL=C on_terminal map -s 7M -l 2M x.qed
 grep -x '\[\.\{32\}##\.\{30\}\] x.qed' out
-# Nothing to sum up.
+# A range beyond the end of the disk has no summary.
 LC_ALL=C on_terminal map -s 1G x.qed
 test "$(wc -l <out)" = 1
 
@@ -75,6 +76,6 @@ grep -F -x '[####....-...............................!...................-..-] b
      out
 grep "    64 KiB   0.1%  can't be read in bad.qed" out
 
-# JSON is for programs.
+# The JSON has no summary, even on a terminal.
 on_terminal map --output=json x.qed
 qed-img map --output=json x.qed | cmp - out

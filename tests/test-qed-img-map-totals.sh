@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# map --totals: the sums, and a bar for each layer that has data, are those of
-# the extents that map lists; as JSON, too; and nothing else is printed.
+# map --totals prints only the sums of the extents that map lists, and a bar
+# for each layer that has data.  The JSON has the same sums.
 
 source ./functions.sh nbd
 
@@ -122,14 +122,14 @@ def check(seed):
 rows = [check(seed) for seed in qedtest.some(range(40))]
 assert 1 in rows and (3 in rows or len(rows) < 40)
 
-# Nothing to sum up.
+# A range beyond the end of the disk is empty.
 out, _ = qedtest.qed_img("map", "--totals", "-s", "1G", "0.qed")
 assert out == "       0 B 100.0%  from offset 0x40000000\n", out
 out, _ = qedtest.qed_img("map", "--totals", "--output=json", "-s", "1G",
                          "0.qed")
 assert json.loads(out) == {"start": 1 << 30, "length": 0, "absent": 0,
                            "layers": []}
-# No name commands a terminal.
+# Control characters of a name are escaped.
 name = "a\x1b\u202eb.qed"
 img = qedimg.Image(1 << 20)
 img.data(0)
@@ -141,6 +141,6 @@ assert "\u202e" not in out
 assert json.loads(out)["layers"][0]["filename"] == name
 END
 
-# Where there is no terminal a table stays a table.
+# Without a terminal and without --totals, map prints no sums.
 qed-img map $d/0.qed >$d/out || :
 absent 100.0% $d/out

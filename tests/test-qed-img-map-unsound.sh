@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Ranges that can't be read are told, all others are printed nevertheless, and
-# the exit code says that something is wrong.  No name commands a terminal.
+# qed-img map reports ranges that cannot be read, prints all others, and exits
+# with code 1.  Control characters of a name are escaped.
 
 source ./functions.sh nbd
 
@@ -52,7 +52,7 @@ def check(path, depth, size):
     out, err = qedtest.qed_img("map", path, status=1)
     assert len(out.splitlines()) == 3, out
     assert err.splitlines() == lines
-    # Elsewhere nothing is wrong.
+    # A range without damage gives exit code 0.
     qedtest.qed_img("map", "-l", "128k", path)
 
 check("x.qed", 0, 4 << 30)

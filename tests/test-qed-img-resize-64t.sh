@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A disk of 64 TiB takes as little time and memory as a small one, to grow, to
-# rebase and to shrink, on top of nothing or of as large a hole.
+# Growing, rebasing and shrinking a sparse disk of 64 TiB takes as little time
+# and memory as a small disk.  This holds with and without a sparse backing
+# file of that size.
 
 source ./functions.sh nbd
 
@@ -29,7 +30,7 @@ assert h.pread (4, 16 << 40) == bytes (4)" -r
     qed-img check x.qed
     test $(stat -c %s x.qed) -eq 327680
 done
-# What is below is copied, which is one cluster.
+# A rebase copies the backing file's data, which is one cluster.
 qed-img create -q -b huge.qed -F qed x.qed
 qed-img rebase -b '' x.qed
 on_disk x.qed "

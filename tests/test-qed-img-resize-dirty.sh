@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image that wasn't closed is checked before it's resized; one that can't be
-# repaired without loss isn't resized.  Afterwards it's clean.
+# resize checks and repairs an image that was not closed cleanly, and leaves it
+# clean.  It refuses an image that cannot be repaired without loss.
 
 source ./functions.sh nbd qemu
 

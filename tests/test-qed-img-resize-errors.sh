@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What can't be resized: exit code 1, a message that names the file, what is
-# wrong and what to do; and the file is as before.
+# A resize that is refused exits with code 1 and leaves the file unchanged.
+# The message names the file, the problem and what to do.
 
 source ./functions.sh nbd qemu
 
@@ -30,11 +30,11 @@ bad "x.qed: size .*: must be at most 70368744177664 with the image's \
 cluster_size 65536 and table_size 4, which can't be changed: make a larger \
 image with qed-img create -o cluster_size=64k,table_size=8 and copy the \
 disk\$" x.qed 65T
-# There is no such geometry.
+# No geometry allows this size, so the message has no advice.
 bad "x.qed: size .*: must be at most 70368744177664 with the image's \
 cluster_size 65536 and table_size 4\$" x.qed 8E
 
-# No sizes.
+# Arguments that are no sizes.
 for s in '' x 1x 1.b + - +-1 0x10 ' 1' 16E; do
     bad "x.qed: size '.*': is not a size: expected digits" --shrink x.qed "$s"
 done
@@ -51,7 +51,7 @@ bad "resize: -f: format 'raw'" -f raw x.qed 2M
 bad "resize: option '--frob' is unknown" --frob x.qed 2M
 bad "resize: option '-1' is unknown" x.qed -1M --shrink
 
-# No images.
+# Files that are no images.
 bad 'none.qed: .*No such file' none.qed 1M
 echo hello >y
 bad 'y: header: .*this is not a QED image' y 1M

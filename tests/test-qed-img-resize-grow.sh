@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A larger disk: the same image as qemu-img resize makes, and zeros at the end.
+# resize to a larger size makes the same image as qemu-img resize.  The new
+# space reads as zeros.
 
 source ./functions.sh nbd qemu
 
@@ -30,7 +31,7 @@ assert h.pread (9, h.get_size () - 9) == bytes (6) + b'end'"
     qemu-img check -q ours.qed
 done
 
-# A size that ends inside a sector takes all of it.  (qemu-img refuses it.)
+# A size is rounded up to a whole sector.  (qemu-img refuses it.)
 qed-img create -q y.qed 1M
 test -z "$(qed-img resize -q y.qed 1048577)"
 qed-img info y.qed | grep '(1049088 bytes)'
@@ -39,7 +40,7 @@ qed-img info y.qed | grep '(1049600 bytes)'
 qed-img resize -q -f qed y.qed 1049600
 qed-img info y.qed | grep '(1049600 bytes)'
 
-# Up to the last byte that there can be.
+# The largest disk of a geometry, and the largest disk of the format.
 qed-img create -q -o cluster_size=4k,table_size=1 z.qed 1M
 qed-img resize -q z.qed 1G
 on_disk z.qed "h.pwrite (b'end', (1 << 30) - 3)"

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image in use, by nbdkit or QEMU, for reading or writing, is neither
-# resized nor rebased, and not a byte of it changes.
+# resize and rebase refuse an image that nbdkit or QEMU has open, for reading
+# or for writing.  The image does not change.
 
 source ./functions.sh nbd qemu
 
@@ -36,7 +36,7 @@ nbdsh -u "$uri" -c 'h.pread (512, 0)'
 held
 stop_nbdkit
 
-# Nor is it when its backing file is being written.
+# An image whose backing file is being written is refused, too.
 qed-img create -q base.qed 1M
 qed-img create -q -b base.qed -F qed y.qed
 start_qemu_nbd -f qed $d/base.qed
@@ -46,7 +46,7 @@ fails 1 'y.qed: backing file: .*base.qed: .*another process has' \
       qed-img rebase -b '' y.qed
 fails 1 'x.qed: backing file: .*base.qed: .*another process has' \
       qed-img rebase -b base.qed -F qed x.qed
-# But its name can be changed.
+# rebase -u reads no backing file, so it can change the name.
 qed-img rebase -u -b base.qed -F qed y.qed
 stop_qemu_nbd
 qed-img resize x.qed 2M

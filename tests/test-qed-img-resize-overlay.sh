@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What an overlay grows by reads as zeros, also where its backing file goes on.
-# (qemu-img refuses those.)
+# The space by which an overlay grows reads as zeros, even where the backing
+# file has data.  (qemu-img refuses such a resize.)
 
 source ./functions.sh nbd qemu
 
@@ -43,7 +43,8 @@ grow_and_check base.qed qed cluster_size=64k 2049.5k 25M
 grow_and_check base.qed qed cluster_size=1M 9M 25M
 grow_and_check base.qed qed cluster_size=64k 12M 25M
 
-# What was cut off doesn't come back, neither from the image nor from below.
+# After a shrink and a growth neither the image's old data nor the backing
+# file's data reappears.
 qed-img resize -q --shrink x.qed 2M
 qed-img resize -q x.qed 25M
 truncate -s 2M old.raw
@@ -51,13 +52,14 @@ truncate -s 25M old.raw
 qemu-img convert -f qed -O raw x.qed new.raw
 cmp old.raw new.raw
 
-# A hole below takes no zero clusters: it is a small file that grows by 1T.
+# A hole in the backing file needs no zero clusters, so the image stays small
+# although it grows by 2 TiB.
 truncate -s 2T base.raw
 qed-img create -q -b base.raw -F raw z.qed 1M
 qed-img resize -q z.qed 2T
 test $(stat -c %s z.qed) -lt 2000000
 
-# Below may lie what needs a permission.
+# A backing file in another directory needs --backing-dir.
 mkdir dir
 mv base.raw dir
 qed-img create -q -b $d/dir/base.raw -F raw dir/y.qed 1M

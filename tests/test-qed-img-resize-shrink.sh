@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A smaller disk, with --shrink only: its start stays, the space is given back,
-# and what was cut off doesn't come back, however the disk grows again.
+# resize makes a disk smaller only with --shrink.  The start of the disk keeps
+# its content, and the file gives the space back.  The data that was cut off
+# does not reappear when the disk grows again.
 
 source ./functions.sh nbd qemu
 
@@ -11,7 +12,7 @@ cd $d
 for o in cluster_size=64k cluster_size=4k,table_size=2 \
          $(some cluster_size=1M,table_size=2); do
     qemu-img create -q -f qed -o $o x.qed 20M
-    # In an order in which clusters have to move.
+    # In this order, the shrink must move clusters to shorten the file.
     for i in 9 17 3 1 12; do
         qemu-io -f qed -c "write -P $i ${i}M 1M" x.qed
     done
@@ -32,11 +33,12 @@ for o in cluster_size=64k cluster_size=4k,table_size=2 \
     cmp want.raw got.raw
     qed-img check x.qed
     qemu-img check -q x.qed
-    # 1M at 12M and 17M; 9M .. 10000.5k is still there.
+    # The clusters of 12M and 17M are free, 1 MiB each.  Those from 9M to
+    # 10000.5k stay.
     test $(stat -c %s x.qed) -le $((size - 2097152))
     cp x.qed y.qed
 
-    # Grown by us and by QEMU.
+    # Grow it with qed-img, and with QEMU.
     truncate -s 20M want.raw
     qed-img resize -q x.qed 20M
     qemu-img resize -q y.qed 20M
@@ -45,7 +47,8 @@ for o in cluster_size=64k cluster_size=4k,table_size=2 \
         cmp want.raw got.raw
     done
 
-    # Down to one sector.  An option may follow, a size with - must be last.
+    # Shrink it to one sector.  An option may follow the file name, but a size
+    # that starts with - must be last.
     qed-img resize x.qed --shrink -20971008
     qed-img resize --shrink -- y.qed -20971008
     for i in x y; do
@@ -55,7 +58,8 @@ for o in cluster_size=64k cluster_size=4k,table_size=2 \
     done
 done
 
-# With the same size it gives back what an interrupted one left.
+# With the disk's own size, --shrink frees the clusters that an interrupted
+# shrink has left behind.
 "$PYTHON" - <<'END'
 import qedimg
 i = qedimg.Image(1 << 20, cluster_size=4096, table_size=1)

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image on which a QEMU was killed: NEED_CHECK is set.  Reading it needs
-# no check and does not change it.
+# A killed QEMU leaves NEED_CHECK set.  nbdkit -r reads such an image without a
+# check and does not change it.
 
 source ./functions.sh nbd qemu
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Unknown compat and autoclear bits don't matter to a reader, neither does
-# NEED_CHECK, and NO_PROBE means nothing without a backing file.  Nor do the
-# fields of a backing file's name.
+# A reader ignores NEED_CHECK and unknown compat and autoclear bits.  In an
+# image without a backing file it also ignores NO_PROBE and the fields of the
+# backing file's name.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# More than one header cluster, filled with something foreign: up to just
-# under the format's limit of 4 GiB.
+# A header may have many clusters, up to just below 4 GiB, with unknown content
+# after its fields.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The L1 table may stand anywhere after the header: after a gap, between
-# tables and data, at the end of the file.
+# The L1 table may be anywhere after the header: after a gap, between tables
+# and data, or at the end of the file.
 
 source ./functions.sh nbd
 

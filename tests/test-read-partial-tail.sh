@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A file whose length is no multiple of the cluster size is legal; what is
-# after the last whole cluster isn't part of the image, so entries that
-# point there are unsound.
+# The length of a file need not be a multiple of the cluster size.  The bytes
+# after the last whole cluster are not part of the image, so an entry that
+# points to them is unsound.
 
 source ./functions.sh nbd
 

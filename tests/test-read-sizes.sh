@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Disks of all sorts of sizes, written at both ends by QEMU: all that QEMU
-# reads, nbdkit does.
+# Disks of many sizes that QEMU wrote read the same as in QEMU, from the first
+# byte to the last.  A read beyond the end gives EINVAL.
 
 source ./functions.sh nbd qemu
 
@@ -29,13 +29,13 @@ assert h.pread(512, 0) == bytearray(b"\2" * 512)
 if size > 512:
     assert h.pread(512, size - 512) == bytearray(b"\1" * 512)
 
-# Nothing beyond the end.
+# A request that ends beyond the disk.
 for offset, n in ((size, 1), (size - 1, 2), (size - 512, 1024),
                   (size + (1 << 40), 512), ((1 << 63) - 512, 512)):
     qedtest.expect_error("EINVAL", h.pread, n, offset)
     qedtest.expect_error("EINVAL", h.cache, n, offset)
 END
-    # All of it: fast, because both sides tell where nothing is.
+    # Compare the whole disk.  This is fast because both sides report holes.
     qemu-img compare -f qed -F raw $f "$uri"
     stop_nbdkit
     rm $f

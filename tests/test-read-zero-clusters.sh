@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Zero clusters: in the midst of data, whole L2 tables of them, as the disk's
-# last (partial) cluster.
+# Zero clusters read as zeros: between data clusters, in whole L2 tables, and
+# in the last cluster, which is partial.
 
 source ./functions.sh nbd
 
