@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# make_tree DIR: files of many sizes, sparse ones, links, odd names.
+# make_tree DIR fills DIR with files of many sizes, a sparse file, links and
+# odd names.
 make_tree ()
 {
     mkdir -p "$1/sub/deep/er"

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The backing server fails some requests while others succeed.  No space is
-# lost by that: the next requests use it, or nbdkit gives it back at the end.
+# The backing server fails some requests while others succeed.  No space leaks:
+# the next requests use it, or nbdkit frees it at the end.
 
 source ./functions.sh nbd libnbd
 requires nbdkit eval --version
@@ -38,8 +38,8 @@ with qedtest.Server(
             for i in range(6):
                 open("bad", "w").close()
                 at = i * 4 * MiB + 900
-                # A cluster of 1 MiB is copied in parts, some of which were
-                # written by then.
+                # A copy-up of a 1 MiB cluster has several parts.  Some of them
+                # are written before the error.
                 qedtest.expect_error("EIO", h.pwrite, b"?" * 700,
                                      at + MiB // 2 + 1000)
                 qedtest.expect_error("EIO", h.pwrite, b"?" * 700, at + MiB - 900

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Each field of the header at and around its limits: accepted, or refused
-# with a message that says which field of which file has what value and
-# breaks what rule.
+# Each header field is tested at and around its limits.  The image is accepted
+# or refused.  A refusal's message names the file, the field, its value and the
+# rule that it breaks.
 
 source ./functions.sh nbd
 
@@ -18,8 +18,8 @@ K, M, G = 1 << 10, 1 << 20, 1 << 30
 TOP = 1 << 64
 CS = 65536
 
-# (what, value, rule): the rule is a part of the message, or None if the
-# image is to be accepted; more fields that go with the value.
+# (field, value, rule, geometry): the rule is a part of the message, or None if
+# the image must be accepted.  The geometry sets more fields.
 CASES = []
 
 def case(field, value, rule, **geometry):
@@ -45,7 +45,7 @@ for bit in (3, 4, 7, 8, 31, 32, 63):
     case("features", 1 << bit, "only 0x7 are known")
 case("features", TOP - 1, "only 0x7 are known")
 case("features", 0xc, "only 0x7 are known")
-# Even if nothing else is right: an unknown feature may change other rules.
+# An unknown feature is reported first, because it may change other rules.
 case("features", 8, "only 0x7 are known", override={"table_size": 3})
 case("features", 2, None)
 case("features", 4, None)
@@ -102,6 +102,6 @@ for field, value, rule, geometry in qedtest.some(CASES, 30):
         log = qedtest.refused(
             re.escape(f"error: {path}: header: {field} {shown}: ")
             + ".*" + re.escape(rule), "qed", path)
-        # One message is enough.
+        # There is exactly one message.
         assert log.count("error: ") == 1, log
 END

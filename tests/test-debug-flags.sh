@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# -D qed.io=1 traces requests, -D qed.table=1 the reading of table slices.
+# -D qed.io=1 traces requests.  -D qed.table=1 traces reads of table slices.
 
 source ./functions.sh nbd
 
@@ -24,7 +24,7 @@ nbdsh -u "$uri" -c "$requests"
 stop_nbdkit
 before=$(grep -c 65536 $log)
 
-# In addition to what nbdkit itself has to say about requests.
+# These lines come in addition to nbdkit's own.
 start_nbdkit -v -D qed.io=1 qed $d/x.qed
 nbdsh -u "$uri" -c "$requests"
 stop_nbdkit
@@ -46,11 +46,11 @@ test "$(grep -c 'debug: qed: flush' $log)" -ge 2
 start_nbdkit -v -D qed.table=1 qed $d/x.qed
 nbdsh -u "$uri" -c "$requests"
 stop_nbdkit
-# Two L2 slices; the second read of the first was a hit.
+# Two L2 slices are read.  The second read of the first one was a hit.
 test "$(grep -c -E 'slice .*L2' $log)" -eq 2
 test "$(grep -c -E 'slice .*L1' $log)" -eq 1
 
-# And without them there is silence.
+# Without -v and the flags there is no output.
 start_nbdkit qed $d/x.qed
 nbdsh -u "$uri" -c "$requests"
 stop_nbdkit

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The commands of README and man page that copy a disk into a new image take
-# the size from the disk, whatever it is.
+# The README and the man page copy a disk into a new image.  Their commands
+# take the size from the disk, whatever it is.
 
 source ./functions.sh nbdcopy nbdinfo qemu-img qemu-nbd
 
@@ -11,7 +11,8 @@ cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 ln -s "$abs_top_builddir/tools" tools
 
-# into README-TEXT MAN-TEXT: the disk to copy is sdb, disk.raw or disk.qcow2.
+# into README-TEXT MAN-TEXT: run the commands after these texts.  The disk to
+# copy is sdb, disk.raw or disk.qcow2.
 into ()
 {
     for block in "$(doc_block README "$1")" \

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The commands of README and man page that mount the filesystem in a disk, with
-# partitions or without, do it as fast as they can be typed.
+# The README and the man page mount the filesystem in a disk, with and without
+# partitions.  Their commands work without a pause between them.
 
 source ./functions.sh nbd mke2fs sfdisk loop fuse
 
@@ -30,13 +30,14 @@ losetup -d $dev
 cleanup_fn tidy
 tidy ()
 {
-    # nbdfuse may be on its way.
+    # nbdfuse may still be starting.
     if [ -d disk ]; then wait_for 10 mountpoint -q disk || :; fi
     if mountpoint -q mnt; then umount mnt; fi
     if mountpoint -q disk; then fusermount3 -u disk; fi
 }
 
-# mounts KIND MOUNT UNMOUNT: twice, since the first may leave something.
+# mounts KIND MOUNT UNMOUNT: run the commands twice, because the first run may
+# leave something behind.
 mounts ()
 {
     ln -sf $1.qed disk.qed

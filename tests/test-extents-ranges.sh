@@ -2,9 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Block status of any range, down to a byte, with and without REQ_ONE: each
-# answer starts where it was asked for; with REQ_ONE it is a single extent,
-# inside the request.
+# Block status of any range starts at the offset of the request, to the byte.
+# With REQ_ONE the answer is a single extent inside the request.
 
 source ./functions.sh nbd
 
@@ -42,7 +41,7 @@ with qedtest.Server("qed", path) as s:
         one = qedtest.block_status(h, start, n, req_one=True)
         assert len(one) == 1 and one[0].start == start
         assert one[0].end <= start + n
-        # REQ_ONE may stop early, but says the same.
+        # An answer to REQ_ONE may be shorter, but is correct.
         qedtest.check_extents(h, model, start, one[0].end, one)
         many = qedtest.block_status(h, start, n)
         assert many[0].start == start

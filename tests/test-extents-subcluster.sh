@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Holes of the image file inside data clusters are holes of the disk, at the
-# file's granularity, wherever in the file the cluster is.
+# A hole in the image file inside a data cluster is a hole of the disk.  Its
+# boundaries are as exact as the file's, wherever the cluster is.
 
 source ./functions.sh nbd punch-hole
 
@@ -35,7 +35,7 @@ with qedtest.Server("qed", path) as s:
             (448, 960, 3), (960, 992, 0), (992, 1024, 3)]
     assert got == [Extent(a * K, b * K, f) for a, b, f in want], got
     qedtest.check_all(h, model)
-    # From inside of a hole, and of data.
+    # A request that starts inside a hole and ends inside data.
     assert qedtest.extents(h, 80 * K + 1, 90 * K + 3) == [
         Extent(80 * K + 1, 88 * K, 3), Extent(88 * K, 90 * K + 3, 0)]
 END

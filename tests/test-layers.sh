@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The files of the library only call those of lower layers: in the list of
-# lib/README, from which this test takes the order, no file uses a symbol of a
-# later one, and each file is in the list once.
+# A library file calls only files of lower layers.  lib/README lists the
+# layers: no file uses a symbol of a file later in the list.  Each file is in
+# the list once.
 
 source ./functions.sh nm
 
@@ -12,17 +12,18 @@ order=$(sed -n '/^# layers begin/,/^# layers end/p' "$abs_top_srcdir/lib/README"
           sed '/^#/d; s/^    //; s/   *.*//')
 [ -n "$order" ]
 
-# Each file of the library is in the list, and the list has no other.
+# The list and the library have the same files.
 diff <(tr -s ' ' '\n' <<<"$order" | sort) \
      <(cd "$abs_top_srcdir/lib" && ls ./*.c | sed 's,^./,,; s/\.c$//' | sort)
 
-# Lines of FILE SYMBOL: what each defines, and what it uses.
+# symbols OPTION: print FILE SYMBOL for each symbol that a file defines or
+# uses.
 symbols ()
 {
   local f
 
   for f in $order; do
-    # Without libnbd one of them isn't compiled.
+    # Without libnbd, one of the files is not compiled.
     [ -e "../lib/.libs/libqed_la-$f.o" ] || continue
     nm "$@" "../lib/.libs/libqed_la-$f.o" | sed -n "s/.* \(qed_[a-z0-9_]*\)$/$f \1/p"
   done

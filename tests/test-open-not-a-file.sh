@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Things that can't be an image: each is refused, at once (a FIFO must not
-# block), before nbdkit forks, with a message that names it and says what it
-# is.
+# A name that cannot be an image, such as a directory or a FIFO, is refused at
+# once, before nbdkit forks.  Opening a FIFO does not block.  The message names
+# the file and says what it is.
 
 source ./functions.sh nbd
 

@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Counts, ranges, JSON and exit code against a model, for images with damages
-# and leaks at random.  The image isn't changed.  To look further:
+# The counts, ranges, JSON and exit code of a check equal those of a model.
+# The images are random, with damage and leaks.  They do not change.  To look
+# further:
 #
 #     make check TESTS=test-qed-img-check-counts.sh QED_SEED=1000 \
 #         QED_ROUNDS=500

@@ -2,9 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# After -r all nothing is wrong: what could be read reads the same, who had the
-# cluster of another has a copy, and what could not be read is unallocated.
-# Images with damages and leaks at random.  To look further:
+# After -r all no damage is left.  Content that could be read is the same, each
+# owner of a shared cluster has its own copy, and entries that could not be
+# followed are unallocated.  The images are random, with damage and leaks.  To
+# look further:
 #
 #     make check TESTS=test-qed-img-check-repair-all.sh QED_SEED=1000 \
 #         QED_ROUNDS=500
@@ -27,7 +28,7 @@ for seed in range(seed, seed + rounds):
     args = ["--output=json"] if seed % 2 else []
     out, err, ranges, beyond = qedcheck.check(path, "-r", "all", *args)
 
-    # It says what it costs.
+    # The repair reports the damaged ranges.
     want = {k: qedcheck.merged(r) for k, r in c.damages.items()
             if r or c.beyond[k]}
     assert ranges == want, (ranges, want)
@@ -41,8 +42,8 @@ for seed in range(seed, seed + rounds):
         assert out.count("No errors were found") == 1, out
         fixed = (int(out.split(" corruptions\n")[0].split()[-1])
                  if " corruptions\n" in out else 0)
-    # Tables that overlapped have entries of their own then, and data that
-    # seemed to be leaked.
+    # A repair copies overlapping tables.  It fixes the entries of a copy as
+    # well, and these may use clusters that seemed to be leaked.
     if c.damages[qedcheck.SHARED_TABLE] or c.beyond[qedcheck.SHARED_TABLE]:
         assert fixed >= c.corruptions, (fixed, c.corruptions)
     else:
@@ -51,7 +52,8 @@ for seed in range(seed, seed + rounds):
     qedcheck.expect_clean(path)
 
     now = qedcheck.content(path)
-    # Whatever could be read reads the same, also what is inside of a table.
+    # Content that could be read is the same, even if its cluster was inside a
+    # table.
     for k in set(before) | set(now):
         if before.get(k) == UNSOUND:
             assert k not in now, k

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# When qed-img create returns, the image is on stable storage, and so is its
-# name: the file is synced before it gets the name and the directory after.
+# When qed-img create returns, the image and its name are on stable storage.
+# The file is synced before it gets the name, and the directory after that.
 
 source ./functions.sh strace
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What can't be created: exit code 1, a message that starts with the file and
-# names what is wrong, and nothing is left in the directory.
+# A create that is refused exits with code 1 and leaves no file in the
+# directory.  The message starts with the file's name and says what is wrong.
 
 source ./functions.sh nbd
 
@@ -29,10 +29,10 @@ for v in 4294967296 8G 16E; do
     bad "x.qed: cluster_size '$v'" -o cluster_size=$v x.qed 1M
     bad "x.qed: table_size '$v'" -o table_size=$v x.qed 1M
 done
-# Not 2^32 times as much.
+# A value above 2^32 is not truncated to 32 bits.
 bad "x.qed: cluster_size" -o cluster_size=4294971392 x.qed 1M
 
-# One sector too many.
+# A size is refused one sector above the limit.
 bad 'x.qed: .*image_size 70368744178176: must be at most 70368744177664' \
     x.qed 70368744177665
 bad 'x.qed: .*image_size 1073742336: must be at most 1073741824' \

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An error in the middle of creating: nothing is left, and a file that was
-# there before is as it was.
+# A create that fails halfway leaves no new file and does not change an old
+# one.
 
 source ./functions.sh nbd
 
@@ -16,9 +16,9 @@ img.save(qedtest.TMP + "/dir/old.qed")
 END
 state_of $d/dir/* >$d/before
 
-# A limit on the length of files stands for whatever a system may refuse.
-# Under valgrind and sanitizers, this would hit other files as well.  The
-# signal that comes with it must not kill qed-img.
+# The limit on file lengths stands for any error of the system.  qed-img runs
+# without valgrind, whose own files it would hit.  The signal that comes with
+# the error must not kill qed-img.
 limited ()
 (
     ulimit -f 100
@@ -31,7 +31,7 @@ for f in new.qed old.qed; do
     cmp $d/before $d/after
 done
 
-# A filesystem that is full.
+# The filesystem is full.
 if [ "$(id -u)" -eq 0 ] && mkdir $d/small &&
    mount -t tmpfs -o size=64k none $d/small; then
     cleanup_fn umount $d/small

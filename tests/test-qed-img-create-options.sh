@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# qed-img create writes the header that qemu-img create does for the same
+# qed-img create writes the same header as qemu-img create with the same
 # options, and a file of the same length.
 
 source ./functions.sh qemu
@@ -13,9 +13,9 @@ same ()
     qemu-img create -f qed "${@/FILE/$d/a.qed}" >$d/a.out
     qed-img create -f qed "${@/FILE/$d/b.qed}" >$d/b.out
     cmp $d/a.qed $d/b.qed
-    # And says the same about it.
+    # The output is the same, too.
     sed 's/a\.qed/b.qed/' $d/a.out | diff -u - $d/b.out
-    # -q: nothing.
+    # With -q there is no output.
     rm $d/b.qed
     qed-img create -q "${@/FILE/$d/b.qed}" >$d/b.out 2>&1
     test ! -s $d/b.out
@@ -34,7 +34,8 @@ for o in $(some cluster_size=4096 cluster_size=4k cluster_size=64K \
     same FILE -o $o 3M
 done
 same -o cluster_size=8k -o table_size=2 FILE 10M
-# What changes nothing: qemu-img says what the file system is told.
+# Options that change nothing in the image.  qemu-img prints them, so only the
+# files are compared.
 qed-img create -q $d/b.qed 3M
 for o in preallocation=off nocow=off nocow=off,preallocation=off; do
     qemu-img create -q -f qed -o $o $d/a.qed 3M

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Each verb has its --help, which the command line agrees with; and the man
-# page describes each option of it in the section of the verb.
+# Each verb has a --help that lists the options it accepts.  The man page
+# describes each of them in the section of the verb.
 
 source ./functions.sh
 
@@ -24,7 +24,7 @@ for v in $verbs; do
     sed -n 's/^  \(-.*\)/\1/p' $d/$v | sed 's/  .*//' | tr ', ' '\n\n' |
         grep -o -E -e '^--?[a-zA-Z][-a-z]*' | sort >$d/$v.options
     test -s $d/$v.options
-    # Those in the first line stand below it, too.
+    # The options in the usage line are in the list, too.
     head -n 1 $d/$v | grep -o -E -e '[ []--?[a-zA-Z][-a-z]*' |
         tr -d ' [' >$d/synopsis || :
     for o in $(cat $d/synopsis); do
@@ -42,7 +42,7 @@ for v in $verbs; do
         grep -F -e "B<$o" $d/section ||
             fail "qed-img.pod doesn't describe $v $o"
     done
-    # All that the verb takes is in its help, and the other way round.
+    # The verb accepts exactly the options in its help.
     listed=" $(paste -s -d ' ' $d/$v.options) "
     set +x
     for o in $({ printf -- '-%s\n' {a..g} {i..z}; cat $d/*.options; } |

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# On another backing file the disk is what it was, and what qemu-img rebase
-# makes of it.
+# A rebase onto another backing file keeps the content of the disk.  The result
+# equals that of qemu-img rebase.
 
 source ./functions.sh nbd qemu
 
@@ -49,7 +49,7 @@ check ()                        # OLD NEW OPTIONS SIZE
     qemu-img check -q x.qed
     if qemu-img rebase -b "$2" ${2:+-F $format} qemu.qed; then
         qemu-img compare -f qed -F qed x.qed qemu.qed
-        # No larger than theirs.
+        # The file is no larger than QEMU's.
         test $(stat -c %s x.qed) -le $(stat -c %s qemu.qed)
     fi
     sha256sum -c --quiet before
@@ -61,18 +61,18 @@ for c in $(some long.raw:short.raw a.raw: :b.raw a.raw:b.qed); do
     check "${c%:*}" "${c#*:}" cluster_size=4k,table_size=2 3000k
 done
 
-# A file of a name that means something else elsewhere.
+# A file may be called "none", which the plugin takes as no backing file.
 cp a.raw none
 check b.raw none cluster_size=64k 3M
 
-# What is the same isn't copied.
+# Data that both backing files have is not copied.
 qed-img create -q -b a.raw -F raw x.qed
 cp a.raw same.raw
 size=$(stat -c %s x.qed)
 qed-img rebase -b same.raw -F raw x.qed
 test $(stat -c %s x.qed) -eq $size
 
-# Without -F the format is looked for, and written down.
+# Without -F, rebase detects the format and writes it into the header.
 qed-img rebase -b a.qed x.qed 2>err
 test ! -s err
 test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
@@ -82,7 +82,7 @@ test $(od -An -tu8 -j16 -N8 x.qed) -eq 5
 qed-img rebase -q -b a.raw x.qed 2>err
 test ! -s err
 
-# A name is relative to the image, not to where we are.
+# A name is relative to the image, not to the current directory.
 mkdir dir
 qed-img create -q dir/x.qed 8M
 qed-img rebase -b ../a.raw -F raw dir/x.qed

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# What an image can't be rebased onto: exit code 1, a message, no change.
+# A rebase that is refused exits with code 1 and a message, and changes
+# nothing.
 
 source ./functions.sh nbd qemu
 
@@ -31,7 +32,7 @@ bad 'above.qed: backing file: x.qed: is the file x.qed again: .*loop' \
 bad 'above.qed: backing file: .*x.qed again: .*loop' -b above2.qed -F qed x.qed
 bad 'x.qed: backing file: .*x.qed again: .*loop' -u -b x.qed x.qed
 
-# No files, no formats, nothing to be followed.
+# Names of no usable file, wrong formats, and protocols.
 bad 'x.qed: backing file: none: .*No such file' -b none x.qed
 bad 'x.qed: backing file: none: .*No such file' -b none -F raw x.qed
 bad 'x.qed: backing file: .*must be a regular file' -b .. -F raw x.qed
@@ -43,7 +44,7 @@ bad 'x.qed: backing file: nbd://h/x: .*protocol' -b nbd://h/x -F raw x.qed
 qed-img rebase -b y.qcow2 -F raw x.qed
 qed-img rebase -b base.raw -F raw x.qed
 
-# Tables that are another range's, in the image or in a new backing file.
+# L2 tables that overlap, in the image or in a new backing file.
 "$PYTHON" - <<'END'
 import qedimg
 
@@ -55,13 +56,14 @@ bad 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' -b '' twice.qed
 bad 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' \
     -b twice.qed -F qed x.qed
 
-# The old backing file has to be there too, where it may be read.
+# A rebase reads the old backing file, so the file must exist and be allowed.
 mkdir $d/far
 truncate -s 1M $d/far/old.raw
 qed-img rebase -u -b $d/far/old.raw -F raw x.qed
 bad "x.qed: backing file: .*backing-dir=$d/far" -b base.raw -F raw x.qed
 qed-img rebase --backing-dir=$d/far -b base.raw -F raw x.qed
-# What the command line names may be anywhere; not so what that names.
+# The new backing file may be anywhere, as the user names it.  Its own backing
+# file may not.
 qed-img rebase -b $d/far/old.raw -F raw x.qed
 qed-img rebase -u -b base.raw -F raw x.qed
 mkdir $d/far/further
@@ -81,8 +83,8 @@ bad 'rebase: -F needs a backing file' -b '' -F raw x.qed
 bad "rebase: -f: format 'raw'" -f raw -b base.raw x.qed
 bad 'y.qcow2: .*this is not a QED image' -b base.raw -F raw y.qcow2
 
-# An image that wasn't closed is checked first, and isn't touched if that finds
-# what can't be repaired without loss.
+# An image that was not closed cleanly is checked first.  If it cannot be
+# repaired without loss, it does not change.
 "$PYTHON" - <<'END'
 import qedimg
 for name, twice in ("dirty.qed", False), ("twice.qed", True):

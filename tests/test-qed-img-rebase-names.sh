@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The backing file's name has to fit into the header clusters, and leave alone
-# what else is there.
+# The backing file's name must fit into the header clusters.  A rebase keeps
+# all other bytes there.
 
 source ./functions.sh qemu
 
@@ -12,7 +12,8 @@ name ()
 {
     printf "%0$1d" 0
 }
-# Read by QEMU, which refuses a long name that there is no file of.
+# named LENGTH: QEMU reads a name of this length.  It refuses a long name if
+# the file does not exist.
 named ()
 {
     qemu-img info x.qed | grep -x "backing file: $(name $1)"
@@ -41,7 +42,8 @@ fails 1 'x.qed: .*4096 bytes: must have 1 to 4095' \
 qed-img create -q y.qed 1M
 qed-img rebase -u -b $(name 4095) -F raw y.qed
 
-# The old name is in the way; a long one with a short one in between.
+# A long name does not fit beside an old one of 3000 bytes.  It fits after a
+# short one.
 new
 qed-img rebase -u -b $(name 3000) -F raw x.qed
 cp x.qed y.qed
@@ -51,7 +53,7 @@ cmp x.qed y.qed
 qed-img rebase -u -b $(name 3) -F raw x.qed
 qed-img rebase -u -b $(name 3001) -F raw x.qed
 
-# Somebody's bytes.
+# Unknown bytes after the header fields are kept.
 new
 printf mine | dd of=x.qed bs=1 seek=70 conv=notrunc
 printf mine | dd of=x.qed bs=1 seek=2000 conv=notrunc
@@ -68,7 +70,8 @@ qed-img rebase -u -b $(name 2092) -F raw x.qed
 qed-img rebase -u -b '' x.qed
 test "$(tail -c +65 x.qed | head -c 4032 | tr -d '\0')" = minemine
 
-# With a bit of compat_features they may all be somebody's.
+# With an unknown bit in compat_features any byte may belong to an extension,
+# so a rebase is refused.
 new
 printf '\1' | dd of=x.qed bs=1 seek=31 conv=notrunc
 cp x.qed y.qed

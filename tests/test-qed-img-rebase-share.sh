@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# With -U a rebase reads backing files, old and new, that somebody writes; but
-# not an image that is itself in use.  Without it the message says so.
+# With -U a rebase reads old and new backing files that another program writes.
+# It still refuses an image that is in use itself.  Without -U the message
+# names that option.
 
 source ./functions.sh nbd qemu
 
@@ -30,7 +31,7 @@ for server in start_nbdkit start_qemu_nbd; do
         make
         if [ $server = start_nbdkit ]; then
             start_nbdkit qed $file.qed
-            # Who may write has the locks from now on.
+            # From now on the server has a writing client, and so the locks.
             nbdsh -u "$uri" -c 'assert not h.is_read_only ()'
         else
             start_qemu_nbd -f qed $PWD/$file.qed
@@ -62,7 +63,7 @@ for server in start_nbdkit start_qemu_nbd; do
     stop${server#start}
     state_of x.qed | cmp - before
 
-    # -U doesn't keep FILE unlocked: a writer is noticed as well.
+    # -U concerns only the backing files.  The image itself is still locked.
     if [ $server = start_nbdkit ]; then
         start_nbdkit qed x.qed
         nbdsh -u "$uri" -c 'assert not h.is_read_only ()'

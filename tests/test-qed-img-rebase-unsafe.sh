@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# rebase -u changes the name and nothing else: as qemu-img does.
+# rebase -u changes only the name of the backing file, as qemu-img does.
 
 source ./functions.sh nbd qemu
 
@@ -17,7 +17,8 @@ for old in "" "-b a.raw -F raw" "-b a.qed -F qed"; do
         cp x.qed qemu.qed
         qemu-img rebase -u -b ${new% *} -F ${new#* } qemu.qed
         qed-img rebase -u -b ${new% *} -F ${new#* } x.qed
-        # It may be at another place in the header.
+        # The name may be at another offset of the header, so QEMU's output is
+        # compared.
         qemu-img info qemu.qed | grep -v -e '^image:' -e '^disk size' >want
         qemu-img info x.qed | grep -v -e '^image:' -e '^disk size' >got
         cmp want got
@@ -32,14 +33,15 @@ for old in "" "-b a.raw -F raw" "-b a.qed -F qed"; do
     done
 done
 
-# Of the old name nothing is left.
+# No byte of the old name is left.
 name=secret-$(printf '%0600d' 0)
 qed-img rebase -u -b $name -F raw x.qed
 grep -q secret x.qed
 qed-img rebase -u -b short -F raw x.qed
 absent 'secret|00000000' x.qed
 
-# Without -F: the format of the file that is there, else no format, and a note.
+# Without -F, rebase detects the format if the file exists.  Otherwise it sets
+# no format and prints a note.
 qed-img rebase -u -b a.qed x.qed 2>err
 test ! -s err
 test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
@@ -50,7 +52,7 @@ qed-img rebase -u -b nowhere.raw x.qed 2>err
 grep 'x.qed: backing file: nowhere.raw: does not exist, .*-F' err
 test $(od -An -tu8 -j16 -N8 x.qed) -eq 1
 
-# From a name that is gone.
+# The old backing file does not exist.
 qed-img rebase -u -b a.raw -F raw x.qed
 on_disk x.qed "
 assert h.pread (102400, 0) == b'\\5' * 102400

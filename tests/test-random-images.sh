@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Images made up at random: geometry, places, sound and unsound entries,
-# holes in the file.  Each is compared with the model byte for byte; and what
-# extents call zeros must be zeros.  To look further:
+# Random images: geometry, layout, sound and unsound entries, and holes in the
+# file.  The content equals the model's, byte for byte.  What the extents call
+# zero reads as zeros.  To look further:
 #
 #     make check TESTS=test-random-images.sh QED_SEED=1000 QED_ROUNDS=500
 
@@ -57,7 +57,7 @@ for seed in range(seed, seed + rounds):
                      r.choice((*interesting, img.l1_at * cs)))
     img.tail = r.randbytes(r.choice((0, 0, 1, cs - 1)))
     img.save(path)
-    # Anywhere: what happens to tables happens to the model, too.
+    # Punch holes anywhere, even in tables: the model reads the same file.
     for _ in range(r.choice((0, 5))):
         qedtest.punch_hole(path, r.randrange(64, img.file_size()),
                            int(2 ** r.uniform(12, 18)))

@@ -2,9 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# salvage=true: what is damaged reads as zeros and is no data, everything else
-# as ever, and each range is said once, in disk order, with the file that is
-# damaged.  Images and chains are made up at random.  To look further:
+# With salvage=true damaged ranges read as zeros and are not reported as data.
+# All other data reads as before.  Each range is reported once, in the order of
+# the disk, with the file that is damaged.  The images and chains are random.
+# To look further:
 #
 #     make check TESTS=test-salvage-content.sh QED_SEED=1000 QED_ROUNDS=500
 
@@ -91,7 +92,7 @@ def check(seed):
             n = min(1 << 20, model.size - at)
             qedtest.check_bytes(f.read(n), model.read(at, n), at)
     os.unlink("copy.raw")
-    # The same asked for in any pieces; and no data where there is damage.
+    # Reads of random pieces give the same.  A damaged range is no data.
     with qedtest.Server("-r", "qed", path, "salvage=1", "cache-size=64k") as s:
         h = s.connect()
         for _ in range(50):
@@ -104,7 +105,7 @@ def check(seed):
                 if e.start < offset + n and offset < e.end:
                     assert e.flags & qedtest.ZERO_FLAG, (e, offset, n)
     assert qedtest.run("sha256sum", path) == before
-    # Without it the copy fails if there is anything.
+    # Without salvage a copy fails if there is damage.
     p = subprocess.run(["nbdkit", "-t", "1", "-r", "-U", "-", "qed", path,
                         "--run", 'nbdcopy "$uri" null:'],
                        stdin=subprocess.DEVNULL, capture_output=True,

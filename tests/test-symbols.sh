@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The plugin exports its entry point and its debug flags, nothing else.
+# The plugin exports only its entry point and its debug flags.
 
 source ./functions.sh nm
 

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Names may contain characters which command a terminal, or change the order
-# or the lines in which the text around them is shown.  None of them gets out:
-# text has them masked or escaped, JSON has them as \u and so keeps the name.
+# A name may contain characters that control a terminal or reorder the text
+# around them.  None reaches the output.  Text masks or escapes them.  JSON
+# writes them as \u, which keeps the name.
 
 source ./functions.sh nbd
 
@@ -16,7 +16,7 @@ import qedimg, qedtest
 
 CONTROLS = ("\x01\x1b\x7f\x80\x85\x9b\x9f\u061c\u200e\u200f\u2028\u2029\u202a"
             "\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Their neighbours in Unicode are text.
+# The neighbours of these characters in Unicode are printed as they are.
 TEXT = "\xa0\u061b\u061d\u200d\u2010\u2027\u202f\u2065\U0001f600"
 
 def clean(text):
@@ -49,7 +49,7 @@ for name in names:
     out = clean(qedtest.qed_img("check", "--output=json", name)[0])
     assert json.loads(out)["filename"] == name, out
 
-# The name that an image has for its backing file, in all that tells it.
+# The name of the backing file, in every output that shows it.
 back = f"b{CONTROLS}{TEXT}.raw"
 with open(back, "wb") as f:
     f.write(b"x" * 65536)
@@ -65,7 +65,8 @@ clean(qedtest.qed_img("create", "-q", "y.qed", "1M")[0])
 out = clean(qedtest.qed_img("create", "-b", back, "-F", "raw", "y.qed")[0])
 assert shown in out, out
 
-# In messages of the library each byte is a question mark.
+# Messages of the library have a question mark for each byte of such a
+# character.
 img = qedimg.Image(1 << 20, backing="m" + back)
 img.save("x.qed")
 shown = "".join("?" * len(c.encode()) for c in CONTROLS) + TEXT + ".raw: "
@@ -76,7 +77,7 @@ p = subprocess.run(["nbdkit", "-U", "-", "qed", "x.qed", "--run", "true"],
                    capture_output=True, timeout=60)
 assert p.returncode == 1
 assert "mb" + shown in clean(p.stderr), p.stderr
-# So are those of the plugin, which has some of its own, and debug messages.
+# So have the plugin's own messages, and debug messages.
 img = qedimg.Image(1 << 20)
 img.entry(3, 12345)
 img.save(back)
@@ -97,7 +98,7 @@ for key in "check", "backing":
                        capture_output=True, timeout=60)
     assert p.returncode == 1
     clean(p.stderr)
-# And in those about the command line.
+# Messages about the command line, too.
 err = clean(qedtest.qed_img("info", "--output=" + CONTROLS, "x.qed",
                             status=1)[1])
 assert escaped("\u202e") in err, err

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The ./nbdkit of the build directory runs the plugin that was just built
-# under its short name, and everything else as it is.
+# The ./nbdkit of the build directory runs the new plugin under its short name.
+# It runs other plugins unchanged.
 
 source ./functions.sh nbd
 
@@ -19,7 +19,7 @@ nbdinfo --size "nbd+unix:///?socket=$d/a.sock" | grep -x 1048576
 kill $(cat $d/a.pid)
 nbdkit -U - memory 5M --run 'echo qed; nbdinfo --size "$uri"' >$d/out
 printf 'qed\n5242880\n' | cmp - $d/out
-# Other nbdkits find nothing.
+# A file may have the plugin's name.
 cd $d
 cp x.qed qed
 nbdkit -U - qed qed --run 'nbdinfo --size "$uri"' | grep -x 1048576

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Places on the disk and in the file that 32 bits can't count.
+# Writes work at offsets of the disk and of the file beyond 32 bits.
 
 source ./functions.sh nbd qemu
 
@@ -36,7 +36,7 @@ for cs, ts, size in ((65536, 4, (3 << 40) + 512),
                 h.zero(65000, p + 100)
                 disk.zero(65000, p + 100)
         qedtest.check_disk(h, disk)
-        # The longest requests there are.
+        # The longest requests that NBD allows.
         if size > 1 << 33:
             h.trim((1 << 32) - 1, size - (1 << 33) + 1)
             h.zero((1 << 32) - 1, (1 << 31) + 1)

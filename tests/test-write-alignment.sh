@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Writes at every alignment and of many lengths, in geometries small and
-# large, around all borders that there are: of sectors, clusters, L2 slices,
-# L2 tables, the disk.
+# Writes of many lengths work at every alignment.  They are tested around the
+# boundaries of sectors, clusters, L2 slices, L2 tables and the disk, in small
+# and large geometries.
 
 source ./functions.sh nbd qemu
 
@@ -19,7 +19,7 @@ for cs, ts in qedtest.some(((4096, 1), (4096, 2), (4096, 16), (8192, 2),
                             (1 << 22, 2)), 3):
     n = ts * cs // 8
     span = n * cs
-    # Two tables and a bit, or as much as there can be.
+    # Slightly more than two tables, or the largest disk of the geometry.
     size = min(2 * span + 3 * cs + 512, qedimg.max_size(cs, ts))
     qedimg.Image(size, cs, ts).save(path)
     disk = qedtest.Disk(size)

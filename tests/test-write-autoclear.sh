@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Unknown autoclear bits are cleared when the first client comes that may
-# write, whether it does or not.  Everything else in the header clusters is
-# kept.  With -r nothing changes.
+# The first client that may write clears unknown autoclear bits, even if it
+# does not write.  The other bytes of the header clusters are kept.  With -r
+# the file does not change.
 
 source ./functions.sh nbd
 

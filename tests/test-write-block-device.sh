@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image in a block device, which can't grow: what is allocated can be
-# written, anything else is out of space, and that costs nothing.
+# A block device cannot grow.  Allocated clusters of an image in it can be
+# written.  Other writes give ENOSPC, and leak nothing.
 
 source ./functions.sh nbd qemu loop
 

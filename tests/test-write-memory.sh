@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A disk of 1 TiB that is written all over takes little more memory than
-# cache-size.  (I7)
+# Writing all over a disk of 1 TiB takes little more memory than cache-size.
+# (I7)
 
 source ./functions.sh nbd
 skip_if_instrumented "the size of memory"

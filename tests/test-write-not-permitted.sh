@@ -2,13 +2,13 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image that may be read but not written becomes a read-only export,
-# and a debug message says why.
+# An image without permission to write becomes a read-only export.  A debug
+# message gives the reason.
 
 source ./functions.sh nbd
 
 if [ "$(id -u)" -eq 0 ]; then
-    # As somebody else, who can reach the plugin.
+    # Another user, which must have access to the plugin.
     requires_program setpriv
     if ! setpriv --reuid 65534 --clear-groups test -x "$abs_top_builddir/nbdkit"
     then

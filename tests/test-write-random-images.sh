@@ -2,8 +2,7 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Images made up at random, geometry and places, are written at random.  To
-# look further:
+# Random writes into images of random geometry and layout.  To look further:
 #
 #     make check TESTS=test-write-random-images.sh QED_SEED=1000 QED_ROUNDS=500
 
@@ -26,7 +25,7 @@ for seed in range(seed, seed + rounds):
     img = qedimg.Image(size, cs, ts, r.choice((1, 1, 2, 5)),
                        l1_at=r.choice((None, 7, 40)), seed=seed,
                        features=r.choice((0, qedimg.F_NEED_CHECK)))
-    # Where something happens, be there anything or not.
+    # Places to write at, allocated or not.
     last = (size - 1) // cs
     places = sorted({0, last, *(r.randrange(last + 1) for _ in range(5)),
                      *(min(last, k * img.n - r.randrange(2)) for k in (1, 2))})
@@ -45,7 +44,8 @@ for seed in range(seed, seed + rounds):
                 b = r.randbytes(r.randrange(1, cs))
                 img.data(k, b)
                 disk.write(b, k * cs)
-    # The file ends with a cluster in use, or has to be cut.
+    # The file ends with a cluster in use, or with NEED_CHECK and bytes that
+    # the repair must cut off.
     img.data(last, b"last")
     disk.write(b"last", last * cs)
     if img.header["features"]:

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image on a filesystem that is mounted read-only becomes a read-only
-# export, until the filesystem can be written.
+# An image on a read-only filesystem becomes a read-only export, until the
+# filesystem is mounted for writing.
 
 source ./functions.sh nbd mount
 
@@ -25,8 +25,8 @@ grep -E "debug: .*$d/mnt/x.qed: .*Read-only file system" $log
 absent ' error: ' $log
 stop_nbdkit
 
-# It's looked at for each connection that comes.  What is repaired then isn't
-# seen any more, although it was read before.
+# Each new connection checks whether the file can be written.  Its repair
+# clears the unsound entry, even if an earlier connection has read it.
 start_nbdkit -v qed $d/mnt/x.qed
 nbdsh -u "$uri" -c '
 assert h.is_read_only ()

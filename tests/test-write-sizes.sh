@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Requests up to the largest that NBD servers take, 64 MiB, which span
-# tens of L2 tables: into unallocated space, over what is there, over both.
+# Writes of up to 64 MiB, the most that nbdkit accepts, cross tens of L2
+# tables.  They go to unallocated clusters, to allocated ones, and to both.
 
 source ./functions.sh nbd qemu
 
@@ -24,7 +24,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
         for offset, length in ((1234567, 64 * MiB), (40 * MiB + 1, 64 * MiB),
                                (5, 64 * MiB - 1), (32 * MiB, 32 * MiB),
                                (size - 17 * MiB - 3, 17 * MiB + 3)):
-            # Not the same bytes each time.
+            # Each write has different bytes.
             b = memoryview(block)[offset % 4093:]
             b = bytes(b[:length]) + block[:max(0, length - len(b))]
             h.pwrite(b, offset)
