@@ -42,7 +42,8 @@ for features in 0, NO_PROBE:
     qedtest.refused(f"{t}/x.qed: backing file: {t}/base.raw: header: ",
                     "qed", "x.qed", "backing=base.raw", "backing-format=qed")
 
-# It's for the image that is served, not for those below it.
+# The parameter is about the backing file of the image that is served, not of
+# layers further down.
 qedimg.Image(512, backing="base.qed", features=NO_PROBE).save("mid.qed")
 qedimg.Image(512, backing="mid.qed").save("x.qed")
 serves("QED", "backing-format=qed")

@@ -18,7 +18,7 @@ qemu-img create -q -f qed -b base.raw -F raw d.qed
 lock='Failed to get "?(write|consistent read)"? lock|Failed to get shared'
 in_use='locked: another process has the image open'
 
-# Two overlays over one base, twice; one of them writable.
+# Two pairs of overlays share a base.  In the second pair one is writable.
 start_nbdkit -n a qed a.qed
 nbdsh -u "$uri" -c 'h.pwrite (b"a" * 512, 0); h.flush ()'
 start_nbdkit -n b -r qed b.qed
@@ -31,7 +31,7 @@ import os
 want = open (os.environ["d"] + "/base.raw", "rb").read (512)
 assert h.pread (512, 0) == want
 '
-# QEMU doesn't get them for writing, but for reading.
+# QEMU can open the base for reading but not for writing.
 fails 1 "$lock" qemu-io -f qed -c 'write 0 512' base.qed
 qemu-io -r -f qed -c 'read -P 5 0 512' base.qed >out
 absent failed out
@@ -50,7 +50,8 @@ start_nbdkit -n base qed base.qed
 nbdsh -u "$uri" -c 'h.pwrite (b"\5" * 512, 0)'
 stop_nbdkit base
 
-# QEMU writes to the base: we are refused; and so for a layer further down.
+# While QEMU writes the base, nbdkit refuses the overlay.  The same holds for a
+# layer further down.
 qemu-img create -q -f qed -b a.qed -F qed top.qed
 start_qemu_nbd -f qed base.qed
 refused "$d/b.qed: backing file: $d/base.qed: $in_use" qed b.qed
@@ -61,19 +62,19 @@ stop_nbdkit
 start_nbdkit -r qed b.qed backing=none
 stop_nbdkit
 stop_qemu_nbd
-# A raw base may be written by others: QEMU itself only shares the reading.
+# Other programs may write a raw base: QEMU itself only shares its reading.
 start_qemu_nbd -f raw base.raw
 start_nbdkit -r qed c.qed
 stop_nbdkit
 stop_qemu_nbd
-# We write to the base: QEMU and we are refused as overlays.
+# While nbdkit writes the base, QEMU and nbdkit refuse its overlays.
 start_nbdkit -n base qed base.qed
 nbdsh -u "$uri" -c 'h.pwrite (b"\5" * 512, 0)'
 fails 1 "$lock" qemu-io -f qed -c 'read 0 512' b.qed
 refused "$d/b.qed: backing file: $d/base.qed: $in_use" qed b.qed
 stop_nbdkit base
 
-# Locks of those who need a file unchanged by nobody but them.
+# Locks of a program that needs a file which no other program changes.
 "$PYTHON" - <<'END'
 import fcntl, os, struct
 import qedtest

@@ -56,7 +56,7 @@ serves("base.raw", "sub/deep/base.raw", b"l" * 20, "link/x.qed")
 os.symlink("sub/real.qed", "alias.qed")
 serves("base.raw", "base.raw", b"a" * 20, "alias.qed")
 
-# An image in a directory below, an absolute name, and one that comes back.
+# An image in a subdirectory, an absolute name, and a name that leads back.
 def layer(path, name):
     qedimg.Image(1 << 20, backing=name).save(path)
 layer("top.qed", "sub/mid.qed")

@@ -33,7 +33,7 @@ check_refused "nbd+unix:///wrong?socket=$d/base.sock" '.'
 check_refused "nbds+unix:///?socket=$d/base.sock" '.'
 stop_nbdkit base
 
-# Not everybody may use each socket.
+# A socket that the user may not use.
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
     start_nbdkit -n base memory 1M
     chmod 600 $d/base.sock

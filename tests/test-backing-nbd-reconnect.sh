@@ -43,14 +43,14 @@ read_fails
 grep -F "error: $base_uri: read at 65536: the connection to the server is lost" \
      $xlog
 
-# What doesn't come from there is served nevertheless.
+# Data that the image itself has is served nevertheless.
 nbdsh -u "nbd+unix:///?socket=$d/x.sock" -c 'h.pread(1 << 20, 3 << 20)'
 
 start_nbdkit -n base pattern 2M
 wait_for 30 read_one
 read_one
 
-# Another size.
+# The export has another size.
 kill_base
 read_fails
 start_nbdkit -n base pattern 3M
@@ -60,7 +60,8 @@ kill_base
 start_nbdkit -n base pattern 2M
 wait_for 30 read_one
 
-# Nobody is asked more than once a second, whatever the clients want.
+# The plugin tries to connect at most once a second, however many requests the
+# clients send.
 kill_base
 read_fails
 : >$xlog

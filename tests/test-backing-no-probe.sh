@@ -26,7 +26,7 @@ same_as_qemu $d/x.qed
 nbdkit -r -U - qed $d/x.qed --run 'nbdcopy "$uri" - | head -c 65536' |
     cmp - <(head -c 65536 /dev/zero | tr '\0' '\7')
 
-# The bit is about the image's own backing file, not about those below it.
+# The bit is about the image's own backing file, not about layers further down.
 rm -f $d/y.qed
 qemu-img create -q -f qed -b x.qed -F qed $d/y.qed 1M
 same_as_qemu $d/y.qed

@@ -44,7 +44,7 @@ for name, what in qedtest.some(cases):
     log = qedtest.refused(f"{t}/x.qed: .*{what}", "qed", "x.qed")
     if name:
         assert f"{t}/x.qed: backing file: {path}: " in log, log
-    # The same for a layer below, and for a name of the user's.
+    # The same for a lower layer, and for a name from the user.
     qedimg.Image(1 << 20, backing="x.qed").save("y.qed")
     qedtest.refused(f"{t}/x.qed: .*{what}", "qed", "y.qed")
     if name:

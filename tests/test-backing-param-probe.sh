@@ -37,7 +37,7 @@ for args in [], ["backing-format=auto"], ["backing-format=qed"]:
     with qedtest.Server("qed", "o.qed", "backing=m.qed", *args) as s:
         h = s.connect()
         assert h.pread(1 << 20, 0) == want.encode()
-        # What is around the write is copied up.
+        # The copy-up fills the rest of the cluster.
         h.pwrite(b"!" * 512, 8192)
         h.flush()
         expected = bytearray(want.encode())
@@ -45,13 +45,14 @@ for args in [], ["backing-format=auto"], ["backing-format=qed"]:
         assert h.pread(1 << 20, 0) == expected
     with open("o.qed", "rb") as f:
         assert b"QED\0" not in f.read()[4:]
-    # Durably so, and the header names b1.raw again.
+    # The copied data is durable.  Without backing= the header's b1.raw is the
+    # backing file again.
     with qedtest.Server("-r", "qed", "o.qed", "backing=none") as s:
         assert s.connect().pread(65536, 0) == expected[:65536]
     with qedtest.Server("-r", "qed", "o.qed") as s:
         assert s.connect().pread(4, 65536) == b"\0" * 4
 
-# The container, if it is asked for.
+# backing-format=raw reads the bytes of the QED file itself.
 with qedtest.Server("-r", "qed", "o.qed", "backing=m.qed",
                     "backing-format=raw") as s:
     assert s.connect().pread(4, 65536 * 2) == b"\0" * 4
@@ -63,8 +64,8 @@ with qedtest.Server("-r", "qed", "o.qed", "backing=m.qed",
 with qedtest.Server("-r", "qed", "o.qed", "backing=plain.img") as s:
     assert s.connect().pread(13, 0) == b"nothing known"
 
-# Another format is refused, as if the header named it; also b1.raw itself, as
-# long as it is the user who names it.
+# Another format is refused, as if the header named it.  This holds for b1.raw
+# itself, too, if the user names it.
 for name in "base.qcow2", "b1.raw":
     fill(name, b"QFI\xfb\0\0\0\3")
     qedtest.refused(f"{t}/o.qed: backing file: {t}/{name}: has the magic of "

@@ -18,8 +18,8 @@ for path in ("imgs/base.raw", "base.raw", "other/base.raw", "none", "a:b",
     with open(path, "wb") as f:
         f.write(path.encode())
 
-# An image with a backing file, one whose backing file is missing, one that
-# names what is never followed, and one without.
+# An image with a backing file, one whose backing file is missing, one with a
+# URI as its backing file, and one without.
 images = ["imgs/x.qed", "imgs/missing.qed", "imgs/evil.qed", "imgs/plain.qed"]
 for path, name in zip(images, ("base.raw", "missing", "nbd://x", None)):
     qedimg.Image(512, backing=name).save(path)
@@ -40,7 +40,7 @@ for image in qedtest.some(images, 1):
     serves("other/base.raw", image, "backing=base.raw", cwd="other")
     serves("base.raw", image, "backing=../base.raw", cwd="other")
     serves("other/base.raw", image, f"backing={t}/other/base.raw")
-    # Zeros; and files of such names.
+    # backing=none gives zeros.  A file may be called "none", too.
     serves("", image, "backing=none")
     serves("none", image, "backing=./none")
     serves("none", image, f"backing={t}/none")

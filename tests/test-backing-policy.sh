@@ -64,7 +64,7 @@ refused(t + "/imgs2/base.raw")
 image("../other/imgs/base.raw")
 refused(t + "/other/imgs/base.raw")
 
-# By links of the kernel's, and its files.
+# Through links in /proc, and the files there.
 image("/proc/self/root" + t + "/secret")
 refused(t + "/secret")
 image("/proc/self/environ")
@@ -78,13 +78,13 @@ with open("secret") as f:
         image(f"/proc/{os.getpid()}/fd/{f.fileno()}")
         refused(t + "/secret")
 
-# Who says how it is to be read doesn't say that it may be.
+# A format from the user does not allow the file.
 for format in "raw", "qed", "qcow2":
     image("../secret")
     refused(t + "/secret", "imgs/x.qed", None, "backing-format=" + format,
             allow=False)
 
-# What comes back inside is fine.
+# A path that leaves the directory and comes back is allowed.
 for name in qedtest.some(["base.raw", t + "/imgs/base.raw", "sub/base.raw",
                           "../imgs/base.raw", "sub/../base.raw",
                           "elsewhere/../imgs/base.raw",
@@ -125,11 +125,11 @@ allowed("other/latest.qed")
 image(t + "/imgs/sub/base.raw", "imgs/sub/low.qed")
 allowed("other/latest.qed")
 
-# Nothing of this binds the user.
+# These rules do not bind the user.
 image("base.raw")
 for name in "secret", "../" + os.path.basename(t) + "/secret", t + "/secret":
     allowed("imgs/x.qed", "backing=" + name)
-# ... but what the user names is bound by it.
+# An image that the user names is bound by them.
 image(t + "/secret", "imgs2/evil.qed")
 refused(t + "/secret", "imgs/x.qed", "imgs2/evil.qed",
         "backing=imgs2/evil.qed")

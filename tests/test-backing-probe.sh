@@ -19,7 +19,8 @@ for format in $(some qcow qcow2 vmdk vdi vhdx vpc luks parallels); do
             qed $d/x.qed
     refused "backing-format=$format," qed $d/x.qed backing-format=auto
     refused "backing-format=$format," qed $d/x.qed backing=$d/base
-    # Below that the parameter doesn't reach, so the message says otherwise.
+    # The parameter does not reach a lower layer, so the message does not
+    # advise it.
     qemu-img create -q -u -f qed -b x.qed -F qed $d/y.qed 4M
     refused "$d/x.qed: backing file: $d/base: .*$format.*convert it" \
             qed $d/y.qed backing-format=qed

@@ -17,7 +17,7 @@ t = qedtest.TMP
 other = os.environ["other"]
 open("base.raw", "w").close()
 
-# Nobody may connect to this.
+# No program may connect to this socket.
 s = socket.socket()
 s.bind(("127.0.0.1", 0))
 s.listen()

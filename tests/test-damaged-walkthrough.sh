@@ -106,7 +106,7 @@ while IFS= read -r line; do
         '$ qed-img check copy.qed >'*)
             run 2 "${command:2}" ;;
         '$ cat damages.txt'*)
-            # What is shown there is what there is, but for the numbers.
+            # The page shows this output, except for the numbers.
             sed -n '/^ \$ cat damages/,/^So /p' section | sed '1d;$d' |
                 tr '\n' ' ' | sed 's/  */ /g; s/0x[0-9a-f]\+/N/g; s/[0-9.]\+/N/g' >want
             tr '\n' ' ' <damages.txt | sed 's/  */ /g; s/0x[0-9a-f]\+/N/g; s/[0-9.]\+/N/g' >got

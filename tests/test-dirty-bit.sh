@@ -64,7 +64,7 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 1)), 1):
         assert not dirty()
         qedimg.References(path).check_clean()
 
-    # What is allocated is changed in place.
+    # Allocated clusters are written in place.
     length = os.path.getsize(path)
     with qedtest.Server("qed", path) as s:
         h = s.connect()

@@ -85,7 +85,7 @@ def fill(name):
         qedtest.run("mke2fs", "-q", "-t", "ext2", raw)
         qedtest.run("debugfs", "-w", "-R", f"write {TMP}/zeros file", raw)
     elif name == "luks":
-        # QEMU refuses what is too short for it to measure its own speed.
+        # QEMU refuses an iter-time that is too short to measure its speed.
         for ms in (10, 100, 1000):
             p = subprocess.run(["qemu-img", "create", "-q", "-f", "luks",
                                 "--object", "secret,id=s,data=secret",

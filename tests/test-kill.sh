@@ -43,7 +43,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
         refs.check_consistent()
         kills += refs.need_check()
         qedtest.qemu_check(path)
-        # Without repair, as somebody with -r sees it.
+        # Without a repair, as with -r.
         with qedtest.Server("-r", "qed", path) as s:
             h = s.connect()
             for b, offset in flying:

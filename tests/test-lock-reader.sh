@@ -47,7 +47,8 @@ held
 kill $pid
 wait_for 30 gone $pid
 
-# Nobody has it now.  With lock=false nobody notices.
+# No program has the image open now.  With lock=false the plugin takes no
+# locks, so QEMU can write the image.
 start_nbdkit qed $d/x.qed lock=false
 qemu-io -f qed -c 'write -P 8 0 64k' $d/x.qed
 stop_nbdkit

@@ -40,7 +40,7 @@ locked ()
     fails 1 "$lock" qemu-img resize -f qed $d/x.qed 20M
     fails 1 "$lock" qemu-img check -f qed $d/x.qed
     fails 1 "$lock" qemu-img create -f qed $d/x.qed 1M
-    # Who knows what it's doing may look.
+    # qemu-img -U ignores the locks.
     qemu-img info -U $d/x.qed
     refused "$d/x.qed: .*$busy" qed $d/x.qed
     refused "$d/x.qed: .*$busy" -r qed $d/x.qed
@@ -64,7 +64,8 @@ start_qemu_nbd -f qed $d/x.qed
 refused "$d/x.qed: .*another process has the image open" qed $d/x.qed
 stop_qemu_nbd
 
-# Two nbdkits.  Which of them writes is decided by who gets the client.
+# While two nbdkits have the image open, neither accepts a writing client.
+# After one ends, the other does.
 start_nbdkit -n one qed $d/x.qed
 start_nbdkit -n two qed $d/x.qed
 not_connected one
@@ -94,12 +95,12 @@ locked
 kill $pid
 wait_for 30 gone $pid
 
-# It's free again.
+# The image is unlocked again.
 qemu-img check -f qed $d/x.qed
 qemu-io -f qed -c 'read -P 9 0 64k' -c 'read -P 8 1M 1' $d/x.qed >$d/out
 absent failed $d/out
 
-# Nobody notices lock=false.
+# With lock=false the plugin neither takes nor checks locks.
 start_qemu_nbd -r -f qed $d/x.qed
 start_nbdkit -n one qed $d/x.qed lock=false
 connect one

@@ -7,7 +7,7 @@
 source ./functions.sh nbd
 
 if [ "$(id -u)" -eq 0 ]; then
-    # As somebody else, who can reach the plugin but not the image.
+    # Another user, which must have access to the plugin but not to the image.
     requires_program setpriv
     if ! setpriv --reuid 65534 --clear-groups test -x "$abs_top_builddir/nbdkit"
     then

@@ -13,7 +13,7 @@ on_disk disk.qed 'h.pwrite (bytearray (range (256)) * 1000, 1 << 20)'
 
 is ()
 {
-    # A name that says nothing: what is in the file counts.
+    # The content decides, not the file's name.
     mv "$2" file
     local re="file: header: has the magic of format $1[:,] .*$3"
     refused "$d/$re" qed file

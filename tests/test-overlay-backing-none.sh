@@ -23,7 +23,7 @@ def writes(r, path, disk, *args):
             n = int(2 ** r.uniform(0, 17))
             qedtest.random_op(r, h, disk, r.randrange(disk.size // 2 - n), n)
         qedtest.check_disk(h, disk)
-    # As it is in the image, with the same below it.
+    # Read the image with the same backing file.
     qedtest.check_image(path, disk, qemu=False)
     qedtest.qemu_check(path)
     with qedtest.Server("-r", "qed", path, *args) as s:
@@ -48,7 +48,8 @@ for kind in qedtest.some(("full", "chain"), 1):
         o.image(cs, 4).save(o.path)
         disk = qedtest.Disk(size, below)
         writes(r, o.path, disk, "backing=" + name)
-        # And what it is again with the header's.  What was zeroed stays so.
+        # With the header's backing file the untouched part reads as that file.
+        # Zeroed clusters stay zero.
         with qedtest.Server("qed", o.path, "backing=" + name) as s:
             s.connect().zero(3 * cs, size - 5 * cs)
         model = qedimg.Model(o.path)

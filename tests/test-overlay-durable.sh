@@ -86,7 +86,7 @@ with qedtest.Server("qed", path) as s:
     h = s.connect()
     for c in range(next(clusters)):
         got = bytes(h.pread(cs, c * cs))
-        # Of the last ones the links may be lost.
+        # The entries of the last clusters may be lost.
         assert got in (disk.read(c * cs, cs), disk.below.read(c * cs, cs)), c
         if linked(path, [c]):
             qedtest.check_bytes(got, disk.read(c * cs, cs), c * cs)

@@ -84,7 +84,7 @@ for kind, cs in qedtest.some((("full", 4096), ("full", 65536),
         refs.check_consistent()
         marked += refs.need_check()
         qedtest.qemu_check(o.path)
-        # Without repair, as somebody with -r sees it.
+        # Without a repair, as with -r.
         with qedtest.Server("-r", "qed", o.path) as s:
             lost += settle(s.connect(), disk, safe, flying, cs)
         o.check_below()

@@ -43,7 +43,7 @@ for kind, cs in qedtest.some((("full", 65536), ("chain", 4096),
                              ("--flush", "--synchronous")), 1):
         o.image(cs, 2).save(o.path)
         with qedtest.Server("qed", o.path) as s:
-            # What is empty it zeroes, because the destination isn't.
+            # nbdcopy zeroes the holes, because the destination is not empty.
             qedtest.run("nbdcopy", *how, raw, s.uri)
             qedtest.check_raw(s.connect(), raw)
         o.disk.write(source.read(0, size), 0)

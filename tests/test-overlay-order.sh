@@ -72,8 +72,8 @@ trace ()
 cat >$d/look.py <<'END'
 import os, re, sys
 
-# [(mark, [(call, bytes, offset)])]: what is done to the overlay; and the
-# bytes read from what is below.
+# steps: the calls that change or sync the overlay after each mark, as (call,
+# bytes, offset).  below: the reads of the backing file, as (bytes, offset).
 d = os.environ["d"]
 steps = [("open", [])]
 below = {}
@@ -122,12 +122,13 @@ assert steps["open"] == []
 first = steps["first"]
 assert first[:2] == [HEADER, SYNC], first
 assert HEADER not in first[2:]
-# With a new L2 table, which is linked before, as it has no entries yet.
+# A new L2 table is linked first, because it has no entries yet.
 first = kinds("first")[2:].lstrip("e")
 assert first == "dses", first
 assert below["first"] and sum(n for n, _ in below["first"]) <= 65536
 
-# The cluster as a whole, with one call; nothing read that is overwritten.
+# One call writes the whole cluster.  The overwritten part is not read from the
+# backing file.
 [(call, n, at)] = [c for c in steps["partial"] if c[0] == "write"]
 assert (n, at % 65536) == (65536, 0)
 assert sorted(below["partial"]) == [(1000, 65536 * 3),
@@ -138,19 +139,20 @@ assert kinds("flush") == "ses"
 assert steps["nothing"] == []
 assert kinds("several") == "d" * 10
 assert kinds("flush all") == "ses"
-# Whole clusters need nothing from below.
+# A write of whole clusters reads nothing from the backing file.
 assert kinds("run") == "d" and "run" not in below
 assert kinds("fua") == "dses"
 assert steps["in place"][0][:2] == ("write", 1000)
 assert len(steps["in place"]) == 1
-# Zero clusters are linked at once, and what is written into them, too.
+# The entry of a zero cluster is written at once, and so is the entry of a
+# write into one.
 assert kinds("zero") == "e" and "zero" not in below
 assert "s" not in kinds("into zero") and "into zero" not in below
 assert [c[1] for c in steps["into zero"] if c[0] == "write"][0] == 10
-# Nothing to read, nor to write, beyond the end of what is below.
+# Beyond the end of the backing file there is no copy-up.
 assert [c[1] for c in steps["beyond"] if c[0] == "write"] == [10]
 assert "beyond" not in below
-# Neither where there is a hole.
+# Nor is there a copy-up in a hole.
 assert [c[1] for c in steps["hole"] if c[0] == "write"] == [10]
 assert "hole" not in below
 [(call, n, at)] = [c for c in steps["half"] if c[0] == "write"]

@@ -16,7 +16,8 @@ FAST, NO_HOLE = nbd.CMD_FLAG_FAST_ZERO, nbd.CMD_FLAG_NO_HOLE
 cs = 65536
 size = 16 * MiB
 r = random.Random(4)
-# Data in the first half, nothing in the second, which is longer than the file.
+# The backing file has data up to 8 MiB, and a hole up to its end at 12 MiB.
+# The disk has 16 MiB.
 base = qedtest.Disk(12 * MiB)
 base.write(r.randbytes(8 * MiB), 0)
 base.save(qedtest.TMP + "/base.raw")
@@ -55,14 +56,15 @@ for flags in (FAST, FAST | NO_HOLE):
         for k in (28, 30, 32):
             slow(3 * cs + 512, k * cs)
             slow(3 * cs + 512, (k + 2) * cs - 512)
-        # Of zero clusters, and where nothing is below.
+        # Zero clusters, and unallocated clusters that read as zeros.
         fast(100, 100)
         fast(cs, 3 * cs + 7)
         fast(1000, 9 * MiB + 5)
         fast(3 * cs, 14 * MiB + 5)
     qedtest.check_image(path, disk)
 
-# As it was found: 4 KiB clusters, the first of which has data.
+# The case in which the bug was found: 4 KiB clusters, the first of which has
+# data.
 os.unlink(path)
 qedimg.Image(size, 4096, 1, backing="base.raw",
              features=qedimg.F_BACKING_FORMAT_NO_PROBE).save(path)

@@ -17,7 +17,7 @@ key ()
 print(json.load(sys.stdin).get(sys.argv[1]))' "$1"
 }
 
-# check_use STATUS LEAKS: what is reserved, in human and JSON output.
+# check_use STATUS LEAKS: check the reserved space, in human and JSON output.
 check_use ()
 {
     local end reserved bytes
@@ -46,7 +46,7 @@ like an error." ends.out
     test ! -s ends.out
 }
 
-# not_reserved LEAKS [-U]: nobody has it open for writing.
+# not_reserved LEAKS [-U]: check an image that no program has open for writing.
 not_reserved ()
 {
     ends 3 qed-img check $2 x.qed

@@ -58,7 +58,7 @@ nbdsh -u "$uri" -c 'assert not h.is_read_only ()'
 refused_to_readers
 stop_nbdkit
 
-# Nobody has it now.
+# No program has the image open now.
 qed-img check -r leaks $d/x.qed
 qed-img check -r all $d/x.qed
 qemu-img check -f qed $d/x.qed

@@ -9,7 +9,7 @@ source ./functions.sh nbd
 
 as=
 if [ "$(id -u)" -eq 0 ]; then
-    # As somebody else, who can reach qed-img.
+    # Another user, which must have access to qed-img.
     requires_program setpriv
     as="setpriv --reuid 65534 --clear-groups"
     if ! $as test -x "$abs_top_builddir/tools/qed-img"; then

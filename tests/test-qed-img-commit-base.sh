@@ -65,7 +65,7 @@ def check(kind, sizes, clusters):
     assert base[:len(want)] == want, "base"
     if kind == "qed":
         qedimg.References("l0").check_clean()
-    # What is beyond the end of the disk stays.
+    # The base keeps its data beyond the end of the disk.
     shutil.copy("l0", "ours")
     shutil.copy("base.copy", "l0")
     assert base[len(want):] == content("l0", kind)[len(want):], "rest"
@@ -92,7 +92,7 @@ for case in qedtest.some(cases, 3):
     check(*case)
 END
 
-# The file right below with -b: the image isn't emptied either.
+# With -b the image is not emptied, even if FILE is its own backing file.
 truncate -s 1M base.raw
 qed-img create -q -b base.raw -F raw x.qed
 qemu-io -f qed -c 'write -P 5 64k 64k' x.qed >/dev/null

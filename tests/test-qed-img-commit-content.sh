@@ -64,8 +64,8 @@ def check(kind, base_size, size, cluster_size):
     shutil.copy("x.qed", "x.copy")
 
     if kind != "raw" and size > base_size:
-        # QEMU refuses to let it grow on top of what is longer, and else lets
-        # appear what was in the rest of its last cluster.
+        # QEMU refuses to grow the image over a longer backing file.  Otherwise
+        # it exposes the old data in the rest of the last cluster.
         want = before, before
     else:
         qedtest.run("qemu-img", "commit", "-q", "-f", "qed", "x.qed")

@@ -70,13 +70,14 @@ unchanged "commit: .*'raw'" -f raw x.qed
 qed-img commit --backing-dir=. other/far.qed
 qed-img commit far.qed
 
-# It can't be made as large.
+# The backing file cannot grow to the size of the disk.
 fails 1 'tiny.qed: size 2147483648: must be at most 1073741824' \
       qed-img commit large.qed
 qemu-img check -q tiny.qed || test $? = 1
 
-# In use: the image; its backing file, be it only for reading, unless that is
-# raw; but what is below that may be.
+# A commit is refused if another program has the image or a QED backing file
+# open, even for reading.  It is refused if another program writes a raw
+# backing file.  Layers further down may be in use.
 start_qemu_nbd -f qed $PWD/x.qed
 unchanged 'x.qed: locked' x.qed
 stop_qemu_nbd
@@ -88,10 +89,10 @@ stop_qemu_nbd
 start_qemu_nbd -f raw $PWD/base.raw
 unchanged 'base.raw: locked' x.qed
 stop_qemu_nbd
-# They stay locked to the end.
+# The files are unlocked again.
 qed-img commit x.qed
 
-# Who may not write.
+# A backing file without permission to write.
 if [ "$(id -u)" != 0 ]; then
     "$PYTHON" -c 'import qedimg
 img = qedimg.Image(1 << 20, backing="base.raw")

@@ -62,7 +62,7 @@ while read -r verb rest; do
     done
 done <verbs
 
-# A file that is packed.  Where nobody may mount anything the rest was tested.
+# A packed file.  Without permission to mount, the test ends here.
 if [ ! -w /dev/fuse ] || ! command -v nbdfuse fusermount3 xz; then exit 0; fi
 requires_filter xz
 mv new.qed disk.qed

@@ -58,7 +58,7 @@ for cs, ts in qedtest.some(((4096, 1), (4096, 16), (65536, 4)), 1):
         qedtest.expect_error("EIO", h.pread, 512, 6 * cs)
         qedtest.check_range(h, disk, 0, 6 * cs)
     with qedtest.Server("qed", path) as s:
-        # Nobody is here who could write.
+        # No client is connected that could write.
         pass
     assert open(path, "rb").read() == before
 

@@ -4,7 +4,7 @@
 
 # salvage=true on a chain: damage in a lower layer is reported with that
 # layer's file, unless a layer above hides it.  Damage in an upper layer hides
-# those below: the disk reads as zeros there.
+# the layers below: the disk reads as zeros there.
 
 source ./functions.sh nbd nbdcopy
 

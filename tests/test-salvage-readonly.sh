@@ -36,7 +36,7 @@ h.flush ()
 done
 state_of x.qed | diff before -
 
-# Two at once: nobody has it open for writing.
+# Two servers share the image, because neither writes it.
 start_nbdkit qed x.qed salvage=true
 nbdkit -U - qed x.qed salvage=true --run 'nbdinfo --size "$uri"'
 stop_nbdkit

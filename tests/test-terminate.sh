@@ -46,7 +46,7 @@ for sig in (signal.SIGTERM, signal.SIGINT):
             del h
             status = s.process.wait(60)
             assert status == 0, s.log()
-        # Of the others each sector is old or new.
+        # In unfinished writes each sector is old or new.
         model = qedimg.Model(path)
         for cookie, b, offset in flying:
             if cookie not in done:

@@ -32,10 +32,10 @@ for how in "in place", "regrow", "flush", "fua", "extend", "close":
         os.truncate(path, cut)
         h.pwrite(b"old", 0)
         if how == "regrow":
-            # The last cluster, which would make it as long as it was.
+            # A write to the last cluster would restore the old length.
             qedtest.expect_error("EIO", h.pwrite, b"x", 5 * cs + 1)
         elif how == "extend":
-            # By more than there was ahead.
+            # Extend the file beyond the space that was reserved.
             for i in range(1100):
                 try:
                     h.pwrite(b"x", (16 + i) * cs)
@@ -50,7 +50,7 @@ for how in "in place", "regrow", "flush", "fua", "extend", "close":
         elif how != "close":
             qedtest.expect_error("EIO", h.flush)
         if how != "close":
-            # It is an error that stays.
+            # The error is permanent.
             qedtest.expect_error("EIO", h.pwrite, b"x", 0)
             qedtest.expect_error("EIO", h.flush)
             assert h.pread(3, 0) == b"old"

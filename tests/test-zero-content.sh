@@ -75,7 +75,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
                 b = r.randbytes(length)
                 h.pwrite(b, offset)
                 disk.write(b, offset)
-        # All of it, which must not allocate a thing.
+        # Zeroing the whole disk must not allocate clusters.
         h.zero(size, 0)
         disk.zero(size, 0)
         qedtest.check_disk(h, disk)

@@ -32,7 +32,7 @@ qedtest.check_disk(h, disk)
 h.zero(MiB, 2 * MiB)
 disk.zero(MiB, 2 * MiB)
 h.shutdown()
-# It stays served until the client has gone.
+# The server runs until the client disconnects.
 with open(sys.argv[2], "wb") as f:
     f.write(disk.read(0, disk.size))
 END
