@@ -31,11 +31,11 @@ image $base
 refused "$d/x.qed: backing file: $base: .*backing-dir=/dev" qed $d/x.qed
 same $d/x.qed backing-dir=/dev
 same $d/x.qed backing=$base
-# A link in the directory doesn't help.
+# A symbolic link in the directory to the device is refused.
 ln -s $base $d/link
 image link
 refused "$d/x.qed: backing file: $d/link: is the file $base, not" qed $d/x.qed
-# A node there is a file there.
+# A device node in the directory is allowed.
 if mknod $d/node b $(stat -L -c '0x%t 0x%T' $base) && head -c 1 $d/node; then
     image node
     same $d/x.qed
@@ -50,7 +50,7 @@ refused "$dev: backing file: $base: .*device.*backing-dir=/dev" qed $dev
 same $dev backing-dir=/dev
 same $dev backing=$base
 
-# It is the same device by whatever node.
+# Two nodes of one device are the same file.
 if mknod $d/self b $(stat -L -c '0x%t 0x%T' $dev) && head -c 1 $d/self; then
     refused "$dev: backing file: $d/self: is the file $dev again" \
             qed $dev backing=$d/self

@@ -46,7 +46,7 @@ image("../ab/base.raw")
 refused("backing-dir=a")
 allowed("ab", "backing-dir=ab")
 
-# Several; the image's own directory stays allowed.
+# With several directories the image's own stays allowed.
 image("../b/base.raw")
 refused("backing-dir=a", "backing-dir=ab")
 allowed("b", "backing-dir=a", "backing-dir=ab", "backing-dir=b")
@@ -55,7 +55,7 @@ allowed("a b", "backing-dir=a b", "backing=a b/base.raw")
 image("base.raw")
 allowed("imgs", "backing-dir=b")
 
-# The file decides.
+# The place of the file counts, not that of a link to it.
 image("../link/sub/base.raw")
 allowed("a/sub", "backing-dir=a")
 os.symlink("../b/base.raw", "a/link")
@@ -82,7 +82,8 @@ for d, what in (("missing", "No such file"), ("", ""),
                     "backing-dir=" + d)
 END
 
-# They are looked at in the foreground, and mean the same afterwards.
+# The directories are opened in the foreground, so a relative name still means
+# the same in the background.
 cd $d
 nbdkit -U $d/sock -P $d/pid -r qed imgs/x.qed backing-dir=ab backing-dir=./b
 wait_for 30 test -s $d/pid

@@ -32,8 +32,8 @@ for features in 0, NO_PROBE:
     serves("QED", "backing-format=raw")
     # The last one counts.
     serves("QED", "backing-format=qed", "backing-format=raw")
-    # The header's bit isn't for a file that the user names, though it be the
-    # same.
+    # The header's bit does not apply to a file that the user names, even if
+    # the header names the same file.
     serves("ins", f"backing={t}/base.qed")
     serves("QED", "backing=base.qed", "backing-format=raw")
     serves("ins", "backing=base.qed", "backing-format=qed")

@@ -22,7 +22,7 @@ def serves(name, base, want, image="x.qed"):
     img.save(image)
     with open(base, "wb") as f:
         f.write(want)
-    # From here, and from elsewhere.
+    # From this directory, and from another one.
     for cwd in (".", "/"):
         args = ["nbdkit", "-r", "-U", "-", "qed",
                 "file=" + (os.path.abspath(image) if cwd == "/" else image),
@@ -50,8 +50,9 @@ for i, name in enumerate(qedtest.some(names, 15)):
 os.makedirs("nbd:/localhost")
 serves("nbd://localhost/x", "nbd:/localhost/x", b"u" * 20)
 
-# The image's directory as it is named, through a symbolic link; and through
-# one to the image itself it's the link's, as in QEMU.
+# A relative name starts at the directory as it is named, even through a
+# symbolic link.  For a link to the image it starts at the link's directory, as
+# in QEMU.
 serves("base.raw", "sub/deep/base.raw", b"l" * 20, "link/x.qed")
 os.symlink("sub/real.qed", "alias.qed")
 serves("base.raw", "base.raw", b"a" * 20, "alias.qed")

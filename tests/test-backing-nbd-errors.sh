@@ -17,7 +17,8 @@ check_refused "nbd+unix:///?socket=$d/absent" 'No such file or directory'
 touch $d/file
 check_refused "nbd+unix:///?socket=$d/file" 'Connection refused'
 check_refused "nbd+unix:///" '.'
-# The connection may have to be made again, and then from another directory.
+# A URI must not depend on the current directory, because nbdkit may connect
+# again from another one.
 check_refused "nbd+unix:///?socket=base.sock" \
               "the name after socket= must begin with '/'"
 check_refused "nbds+unix:///?socket=$d/base.sock&tls-psk-file=keys" \

@@ -29,7 +29,7 @@ truncate -s 2G $d/base.raw
 cmp $d/copy $d/base.raw
 stop_nbdkit x
 stop_nbdkit base
-# Less was read by the two copies than a hundredth of it.
+# The two copies read less than a hundredth of the disk.
 "$PYTHON" - <<'END'
 import re
 import qedtest
@@ -39,7 +39,8 @@ n = sum(int(m[1], 16) for m in
 assert 0 < n < 10 << 20, n
 END
 
-# A server that can't tell, and one that fails to.
+# A server without block status, a connection without structured replies, and a
+# server whose block status fails.
 for filter in '--filter=noextents' '--no-sr'; do
     start_nbdkit -n base $filter data data="$data" size=1M
     rm -f $d/x.qed

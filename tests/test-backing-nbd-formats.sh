@@ -28,11 +28,11 @@ for format in raw qcow2 vmdk vdi vhdx; do
     nbdsh -u "$uri" -c 'h.pwrite(b"x", 1050000)' -c 'h.flush()' \
           -c 'assert h.pread(3, 1049999) == b"\2x\2"'
     stop_nbdkit x
-    # Not one byte was written to it.
+    # The file has not changed.
     state_of "$file" | diff -u $d/before -
 done
 
-# What a header names, too, with the format from the user.
+# A file that the header names, with the format from the user.
 mv "$d/a file:qcow2" $d/q.img
 "$PYTHON" - <<'END'
 import qedimg, qedtest

@@ -29,7 +29,7 @@ start_nbdkit -n x qed $d/x.qed backing-uri=true
 nbdsh -u "$uri" -c 'assert h.pread(8, 1000) == (1000).to_bytes(8, "big")'
 stop_nbdkit x
 
-# Under an image that the user named, too.
+# The same for a lower layer.
 qed-img create $d/top.qed 1M
 start_nbdkit -n x qed $d/top.qed backing=$d/x.qed backing-uri=true
 nbdsh -u "$uri" -c 'assert h.pread(8, 1000) == (1000).to_bytes(8, "big")'

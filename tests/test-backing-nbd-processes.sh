@@ -103,7 +103,7 @@ done
 refused 'as vdi' "${arguments[@]}" backing-format=vdi
 wait_for 30 none_left
 
-# Several readers at once, and the death of what serves them.
+# Several clients read at once while their backing servers are killed.
 start_nbdkit -n x "${arguments[@]}"
 "$PYTHON" - "$uri" "$(cat $d/x.pid)" <<'END'
 import os
@@ -130,7 +130,7 @@ children = processes.processes(pid)
 assert 1 <= len(children) <= 4, children
 for _ in range(3):
     for p in processes.processes():
-        # What libnbd ends it with: it must not be blocked.
+        # libnbd ends a server with this signal, so it must not be blocked.
         os.kill(p, signal.SIGTERM)
     qedtest.wait_until(lambda: not processes.processes())
     qedtest.expect_error("EIO", h.pread, 1, 0)

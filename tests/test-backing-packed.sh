@@ -46,7 +46,7 @@ END
     fails 1 "$has .*-F raw says" qed-img rebase -b $base z.qed
     fails 1 "$has .*-F raw says" qed-img rebase -u -b $base z.qed
 
-    # It can be one all the same.
+    # The user may still read such a file as raw.
     { cat $base; head -c 1M /dev/zero; } | head -c 1M >want
     nbdkit -r -U - qed x.qed backing-format=raw --run 'nbdcopy "$uri" got'
     cmp want got

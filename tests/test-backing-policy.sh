@@ -41,7 +41,7 @@ def refused(file, path="imgs/x.qed", of=None, *args, allow=True):
         allowed(path, *args, "backing-dir=" + os.path.dirname(file))
     return log
 
-# Outside, by all ways.
+# Names that lead outside.
 for name in qedtest.some([t + "/secret", "../secret", "sub/../../secret",
                           "./../secret", "//" + t + "/imgs/../secret"]):
     image(name)
@@ -107,14 +107,14 @@ image("../other/mid.qed")
 refused(t + "/imgs/base.raw", "imgs/x.qed", f"imgs/../other/mid.qed",
         f"backing-dir={t}/other")
 
-# A link elsewhere, which leads back to an image, opens nothing there; not even
-# if it's the name of the directory that is a link.
+# A link outside the directory that leads back to an image allows no file
+# there.  Nor does it if the directory's own name is a link.
 image("base.raw", "imgs/mid.qed")
 os.symlink("../imgs/mid.qed", "other/latest.qed")
 image("../other/latest.qed")
 refused(t + "/other/base.raw", "imgs/x.qed", "imgs/../other/latest.qed",
         allow=False)
-# Inside it does, and so does it where the user says so.
+# A link inside the directory allows the file, and so does backing-dir=.
 os.unlink("other/latest.qed")
 os.symlink("sub/low.qed", "imgs/latest.qed")
 image("base.raw", "imgs/sub/low.qed")

@@ -13,8 +13,8 @@ qemu-img create -q -f qed -b base.raw -F raw low.qed 3M
 qemu-io -f qed -c 'write -P 1 0 64k' -c 'write -z 1M 64k' low.qed >/dev/null
 "$PYTHON" - <<'END'
 import qedimg, qedtest
-# Marked, with autoclear bits, an unsound entry and a partial last cluster: all
-# that one would like to put in order.
+# An image with everything that a writer would repair: NEED_CHECK, autoclear
+# bits, an unsound entry and a partial last cluster.
 img = qedimg.Image(4 << 20, features=qedimg.F_NEED_CHECK, autoclear_features=5,
                    backing="low.qed")
 img.data(3)
@@ -82,7 +82,8 @@ state_of $below >after-below
 cmp before-below after-below
 qed-img info x.qed
 
-# From a filesystem that can't be written, or files that may not.
+# The backing files need no permission to write, and may be on a read-only
+# filesystem.
 chmod 444 $below
 start_nbdkit qed x.qed
 nbdsh -u "$uri" -c 'h.pwrite (b"w" * 70000, 1000)'

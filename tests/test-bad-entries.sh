@@ -34,7 +34,8 @@ def entries(img):
     yield from ((c * cs, l1) for c in
                 range(img.l1_at, img.l1_at + img.table_size))
     yield from ((table + c * cs, own) for c in range(img.table_size))
-    # The partial cluster; further out; where adding to it overflows.
+    # In the partial cluster, further out, and where an addition would
+    # overflow.
     yield from ((v // cs * cs, past) for v in (
         end, end + cs, 2 * end, 1 << 31, 1 << 32, (1 << 32) + end,
         1 << 40, 1 << 62, (1 << 63) - cs, 1 << 63, (1 << 63) + end,
@@ -46,8 +47,8 @@ for cs, ts, header_size in ((4096, 1, 3), (4096, 16, 1), (65536, 4, 2),
     sound = (0, 1, 3, img.n - 1, img.n, 2 * img.n, 3 * img.n)
     for c in sound:
         img.data(c)
-    # Neighbours of each other, and of data: places that don't matter to
-    # a reader, which can't know that they are in use twice.
+    # Bad entries beside each other and beside data.  Entries that share a
+    # cluster with data are read, because a reader cannot know of it.
     bad = {}
     for i, (entry, why) in enumerate(entries(img)):
         c = 4 + i + i // 3
@@ -74,8 +75,8 @@ for cs, ts, header_size in ((4096, 1, 3), (4096, 16, 1), (65536, 4, 2),
             line = (f"{path}: offset {c * cs} of the disk: "
                     f"L2 entry 0x{entry:x} {why}: the image is corrupt")
             assert line in log, line
-        # Prefetching leaves it to the reader to hear about them.
+        # A prefetch reports no errors.  The read does.
         h.cache(max(bad) * cs, 0)
-        # The server is as good as before.
+        # The server still works.
         qedtest.check_content(h, model)
 END

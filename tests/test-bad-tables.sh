@@ -20,16 +20,17 @@ def entries(img):
     header = "points into the header clusters"
     past = "points past the end of the file"
     l1 = "points into the L1 table"
-    # 1 has no meaning here, as it has in L2.
+    # The value 1 has no special meaning in L1, unlike in L2.
     yield from ((v, unaligned) for v in (
         1, 2, 8, 512, cs - 1, cs + 1, end - 512, TOP - 1, TOP - cs + 1))
     yield from ((c * cs, header) for c in
                 range(1, img.header["header_size"]))
-    # Itself; and in part, from both sides.
+    # The L1 table itself, and tables that overlap its start or end.
     yield from (((img.l1_at + c) * cs, l1) for c in
                 range(1 - img.table_size, img.table_size)
                 if img.l1_at + c >= img.header["header_size"])
-    # The last clusters of the file are no whole table; the partial cluster.
+    # Too close to the end of the file for a whole table, and in the partial
+    # cluster.
     yield from ((end - c * cs, past) for c in range(img.table_size))
     yield from ((v // cs * cs, past) for v in (
         end + cs, 1 << 32, (1 << 32) + end, 1 << 62, (1 << 63) - cs,
@@ -69,7 +70,7 @@ for cs, ts, header_size in ((4096, 1, 3), (4096, 2, 2), (4096, 16, 1),
             line = (f"{path}: offset {i * span} of the disk: "
                     f"L1 entry 0x{entry:x} {why}: the image is corrupt")
             assert line in log, line
-        # Prefetching leaves it to the reader to hear about them.
+        # A prefetch reports no errors.  The read does.
         for i in bad:
             h.cache(cs, i * span)
         qedtest.check_content(h, model)

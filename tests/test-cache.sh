@@ -79,7 +79,7 @@ with qedtest.Server("qed", path) as s:
                 break
             time.sleep(0.05)
         assert got >= want, (offset, n, len(want - got))
-        # It may have its reasons to read a little more.
+        # The kernel may read a little more.
         assert len(got - want) * mmap.PAGESIZE <= 2 * MiB, (offset, n)
     qedtest.check_content(h, model)
 END

@@ -21,10 +21,10 @@ cat >try.sh <<'END'
 source "$1"
 source "$2/qed-img"
 source "$2/nbdkit-qed"
-# Only readline's: it isn't here.
+# compopt works only inside readline, so record its arguments.
 compopt () { compopt+=" $*"; }
 
-# complete LINE: print what it could go on with, as bash would ask for it.
+# complete LINE: print the completions that bash would offer.
 complete_line ()
 {
     local words=${1//=/ = } function compopt=
@@ -76,7 +76,7 @@ completes 'qed-img commit -t w' 'writeback writethrough'
 completes 'qed-img resize --preallocation=' 'off'
 completes 'qed-img frobnicate -' ''
 for v in $verbs; do
-    # What can be typed after a dash is in the help, and the other way round.
+    # The completions of a dash are exactly the options in the help.
     qed-img $v --help >help
     bash try.sh "$lib" "$abs_top_srcdir/completion" "qed-img $v -" >got 2>err
     test ! -s err

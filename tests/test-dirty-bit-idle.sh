@@ -25,14 +25,14 @@ def write(byte, offset):
     start = time.monotonic()
     h.pwrite(byte * 5000, offset)
     disk.write(byte * 5000, offset)
-    # Unless the machine is so busy that this looked like idleness:
+    # A busy machine may delay this, so that the image counts as idle.
     assert not clean() or time.monotonic() - start > 4
 
 with qedtest.Server("qed", path) as s:
     h = s.connect()
     write(b"1", 7 * MiB - 1000)
 
-    # Reading doesn't keep it busy, nor does writing in place.
+    # Reads and in-place writes do not delay the clearing of the mark.
     def idle():
         h.pread(5000, 0)
         h.pwrite(b"2", 7 * MiB)

@@ -38,9 +38,9 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 1)), 1):
 
     allocating = (lambda: write(b"a", 10, 5 * MiB),
                   lambda: write(b"b", 3 * cs, 4 * MiB - 5),
-                  # Of a zero cluster.
+                  # Into a zero cluster.
                   lambda: write(b"c", 512, 30 * cs),
-                  # In a new L2 table, where they are small.
+                  # In a new L2 table.
                   lambda: write(b"d", 512, size - 512, nbd.CMD_FLAG_FUA))
     for allocate in allocating:
         with qedtest.Server("qed", path) as s:
@@ -57,8 +57,8 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 1)), 1):
             set_by_first = dirty()
             allocate()
             h.flush()
-            # On a machine so busy that this looked like idleness it says
-            # nothing.
+            # On a busy machine the image may count as idle by now, so the mark
+            # says nothing.
             if time.monotonic() - start < 4:
                 assert set_by_first and dirty()
         assert not dirty()

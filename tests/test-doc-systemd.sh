@@ -18,7 +18,7 @@ sed "s|$program|$(command -v true)|" -i qed-disk.service
 systemd-analyze verify --man=no ./qed-disk.socket ./qed-disk.service 2>&1 |
     tee verify.out
 absent 'qed-disk' verify.out
-# Does it say so when there is something?
+# The tool reports an error that is there.
 sed -i.bak 's/SocketMode/SocketMod/' qed-disk.socket
 systemd-analyze verify --man=no ./qed-disk.socket 2>&1 |
     grep "Unknown key.*SocketMod'"

@@ -22,8 +22,8 @@ for name in qedtest.some(NAMES, 4):
     print(name)
     full = os.fsencode(qedtest.TMP) + b"/" + name
     img.save(full)
-    # All can be named with the key; and a path that starts with / always
-    # works without it, and so does any that has no =.
+    # file= takes any name.  Without it, so does a path that starts with / or
+    # has no =.
     args = [b"file=" + full, full, b"file=" + name]
     if b"=" not in name and not name.startswith(b"-"):
         args.append(name)
@@ -31,7 +31,8 @@ for name in qedtest.some(NAMES, 4):
     for arg in args:
         with qedtest.Server("qed", arg) as s:
             assert s.connect().pread(5, 3 * 65536) == b"three"
-    # In messages, too, which say where the file is, but for what would confuse a terminal or a log.
+    # Messages name the file, too, without the characters that would confuse a
+    # terminal or a log.
     with open(full, "wb") as f:
         f.write(b"x" * 65536)
     p = subprocess.run([b"nbdkit", b"-U", b"sock", b"qed", b"file=" + name],

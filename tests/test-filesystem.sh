@@ -20,7 +20,7 @@ for options in cluster_size=4k,table_size=2 cluster_size=64k,table_size=4 \
     nbdkit -U - qed $d/fs.qed --run "nbdcopy \"\$uri\" $d/copy.raw"
     cmp $d/fs.raw $d/copy.raw
     e2fsck -fn $d/copy.raw
-    # Not much larger than the data is, though the disk is.
+    # The copy is sparse: it is not much larger than the data.
     test $(stat -c %b $d/copy.raw) -le \
          $(($(stat -c %b $d/fs.qed) + 2048))
     qemu-img compare -f raw -F qed $d/copy.raw $d/fs.qed

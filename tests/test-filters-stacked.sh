@@ -14,7 +14,7 @@ import os, random, struct
 import qedimg, qedtest
 MiB = 1 << 20
 
-# A disk with an MBR and two partitions; the second is what we're after.
+# A disk with an MBR and two partitions.  The test uses the second.
 r = random.Random(7)
 raw = qedtest.TMP + "/disk.raw"
 part = bytearray(20 * MiB)
@@ -37,7 +37,7 @@ qedtest.run("qemu-img", "convert", "-f", "raw", "-O", "qed",
             "-o", "cluster_size=16k,table_size=2", raw, path)
 before = open(path, "rb").read()
 
-# What the stack makes of it: 4 MiB to 15 MiB of the partition, and zeros up
+# The disk behind the filters: 4 MiB to 15 MiB of the partition, and zeros up
 # to a multiple of 4 MiB.
 want = part[4 * MiB:15 * MiB] + bytes(1 * MiB)
 stack = ["--filter=" + f for f in (

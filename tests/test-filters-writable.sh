@@ -129,7 +129,7 @@ def by_filter(name, params):
     with qedtest.Server(*args) as s:
         h = s.connect()
         assert not h.is_read_only(), name
-        # Of luks and ext2 the disk isn't zeros.
+        # With the luks and ext2 filters the disk is not empty.
         size = min(h.get_size(), LAST)
         disk = qedtest.Disk(size)
         disk.write(b"".join(h.pread(MiB, i) if i + MiB <= size

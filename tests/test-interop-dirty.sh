@@ -28,7 +28,7 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 2)), 1):
                 disk.write(b, offset)
             s.kill()
         assert qedimg.References(path).need_check()
-        # QEMU checks it when it opens it.
+        # QEMU checks the image when it opens it.
         at = (10 + i) * MiB + 512
         p = subprocess.run(["qemu-io", "-f", "qed", "-c",
                             f"write -P 7 {at} 70144", "-c", "flush",

@@ -21,7 +21,7 @@ def build(name, size, tables):
     at = img.alloc()
     for i in range(tables):
         for j in range(0, img.n, img.n // 2048 + 1):
-            # All the same data cluster: a reader doesn't mind.
+            # All entries share one data cluster.  A reader accepts that.
             img.entry(i * img.n + j, at * CS)
     return img.save(f"{qedtest.TMP}/{name}.qed")
 

@@ -42,7 +42,7 @@ for options in $(some cluster_size=4k,table_size=1 \
         "$PYTHON" -c '
 import qedimg, sys
 qedimg.References (sys.argv[1]).check_clean ()' $d/x.qed
-        # It looks at the source in units of the export's preferred size.
+        # nbdcopy finds holes in units of the export's preferred size.
         test $(stat -c %b $d/x.qed) -le $((used + 150 * 2 * 128))
         if [ $options = cluster_size=64k,table_size=4 ]; then
             qemu-img compare -f raw -F qed $d/source.raw $d/x.qed

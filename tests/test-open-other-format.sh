@@ -43,7 +43,7 @@ is luks x 'qemu-img convert -f luks '
 { printf 'Bochs Virtual HD Image'; head -c 4096 /dev/zero; } >x
 is bochs x 'qemu-img convert -f bochs '
 
-# packed FORMAT COMMAND [FILTER]: made of stdin
+# packed FORMAT COMMAND [FILTER]: test a packed file, read from stdin.
 packed ()
 {
     local advice="unpack it first with $2"
@@ -60,7 +60,7 @@ zstd -q -c disk.qed | packed zstd 'zstd -d'
 zip -q - disk.qed | packed zip unzip
 tar -cf - disk.qed | packed tar 'tar -xf' tar
 tar -cf - --format=posix disk.qed | packed tar 'tar -xf' tar
-# Not all machines have these.
+# These programs may be missing.
 if command -v 7z; then
     7z a x.7z disk.qed
     packed 7z '7z x' <x.7z
@@ -74,5 +74,5 @@ is xz x 'xz -dk'
 printf 'x' | gzip -c >x
 is gzip x 'gunzip -k'
 
-# Nothing of it was changed.
+# The file has not changed.
 gunzip -c file | cmp - <(printf x)

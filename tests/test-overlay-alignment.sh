@@ -34,7 +34,7 @@ for kind, (cs, ts, size) in qedtest.some(itertools.product(
             qedtest.check_range(h, disk, max(0, offset - cs),
                                 min(offset + n + cs, disk.size))
 
-        # Where things end.
+        # At the ends of the backing file and of the disk.
         for end in min(disk.below.size, disk.size), disk.size:
             for before, n in (1, 1), (513, 512), (cs, 1), (700, 1400):
                 write(end - before, n)

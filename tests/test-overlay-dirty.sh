@@ -27,8 +27,7 @@ for kind in qedtest.some(("full", "short", "chain"), 1):
     for c in range(6, 60, 5):
         img.zero(c)
         disk.zero(cs, c * cs)
-    # Clusters that nothing points to, and some that nothing can; and the rest
-    # of a cluster at the end.
+    # Leaked clusters, unsound entries, and a partial last cluster.
     img.alloc(7)
     img.entry(62, 1 << 40)
     img.entry(63, (img.end + 20) * cs)
@@ -44,7 +43,7 @@ for kind in qedtest.some(("full", "short", "chain"), 1):
             disk.write(b, at)
         qedtest.check_disk(h, disk)
         s.kill()
-    # Some of the links of these are lost.
+    # The kill may lose some of these entries.
     with qedtest.Server("qed", o.path) as s:
         h = s.connect()
         disk.write(h.pread(disk.size, 0), 0)

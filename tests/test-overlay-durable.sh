@@ -30,7 +30,7 @@ for kind in qedtest.some(("full", "short", "chain"), 1):
         h.pwrite(b, offset, flags)
         disk.write(b, offset)
 
-    # By flush, of this connection and of another.
+    # A flush makes entries durable, on this connection or another.
     with qedtest.Server("qed", path) as s:
         h = s.connect()
         write(h, 1000, 7)
@@ -40,7 +40,7 @@ for kind in qedtest.some(("full", "short", "chain"), 1):
     with qedtest.Server("-r", "qed", path) as s:
         qedtest.check_disk(s.connect(), disk)
 
-    # By FUA: what it wrote, into one cluster and into some.
+    # FUA makes its own write durable, in one cluster and in several.
     for n in (512, 3 * cs):
         with qedtest.Server("qed", path) as s:
             h = s.connect()
@@ -59,8 +59,9 @@ for kind in qedtest.some(("full", "short", "chain"), 1):
 
     o.check_below()
 
-# By time.  It's a second, but the machine may be busy.  Meanwhile clusters are
-# allocated, or it would be done because the image is marked as clean.
+# Entries become durable after a second, or later on a busy machine.  Meanwhile
+# the test allocates clusters.  Otherwise an idle image would be marked as
+# clean, which commits the entries, too.
 cs = 4096
 o = qedtest.Overlay(r, "full", 8 * MiB, cs, 1)
 path, disk = o.path, o.disk

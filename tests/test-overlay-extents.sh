@@ -90,7 +90,7 @@ for cs in qedtest.some((4096, 65536), 1):
             check(h, disk, may_be_data, max(0, ends[0] - cs),
                   min(size, ends[1] + cs))
             if i % 20 == 19:
-                # With links that wait, and without.
+                # With entries that are not written yet, and without.
                 check_all()
                 h.flush()
                 check_all()
@@ -130,7 +130,7 @@ with qedtest.Server("qed", path) as s:
         places = sorted([*places, at])
         got = [e for e in qedtest.extents(h) if e.flags == 0]
         assert got == [(p, p + BLOCK, 0) for p in places], (got, places)
-        # From long before it.
+        # A read that starts long before it.
         n = min(20 * MiB, at)
         assert bytes(h.pread(n + BLOCK, at - n))[n:] == b
     h.flush()

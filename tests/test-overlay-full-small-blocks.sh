@@ -32,7 +32,8 @@ qedimg.Image(size, cs, 1, backing=base).save(path)
 
 with qedtest.Server("qed", path, "backing-dir=" + qedtest.TMP) as s:
     h = s.connect()
-    # An entry that is written at once, in the first of the slice's blocks.
+    # A zero cluster's entry is written at once.  It is in the first block of
+    # the slice.
     h.zero(cs, 0)
     disk.zero(cs, 0)
     h.flush()

@@ -27,7 +27,8 @@ def by_nbdkit(r, o):
 def by_qemu_io(r, o):
     commands = []
     for _ in range(12):
-        # Not into zero clusters in part: it gets that wrong.
+        # QEMU must write whole clusters, because it gets partial writes to
+        # zero clusters wrong.
         offset, n = (v // 65536 * 65536 for v in place(r, o.disk.size - 65536))
         n += 65536
         byte = r.randrange(256)

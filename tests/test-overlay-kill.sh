@@ -59,7 +59,7 @@ for kind, cs in qedtest.some((("full", 4096), ("full", 65536),
                 what = qedtest.random_op(r, h, disk, offset, n)
                 if what == "fua":
                     safe.write(disk.read(offset, n), offset)
-                    # With it the rest of its clusters.
+                    # FUA makes the rest of the cluster durable, too.
                     for at in range(offset // cs * cs, offset + n, cs):
                         length = min(cs, size - at)
                         safe.write(disk.read(at, length), at)

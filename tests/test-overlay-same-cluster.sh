@@ -19,7 +19,8 @@ for kind, cs in qedtest.some((("full", 65536), ("chain", 65536),
     with qedtest.Server("qed", o.path) as s:
         handles = [s.connect() for _ in range(4)]
         for c in range(60):
-            # Every 16th of the cluster, and the borders to the next.
+            # One write in each sixteenth of the cluster, and one in the next
+            # cluster.
             step = cs // 16
             pieces = [c * cs + i * step + 100 for i in range(17)]
             r.shuffle(pieces)

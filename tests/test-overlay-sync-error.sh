@@ -13,7 +13,7 @@ import sys
 import nbd, qedtest
 
 h = qedtest.connect(sys.argv[1])
-# With FUA, so that it isn't the background's commit that comes first.
+# FUA makes this request commit first, not the background thread.
 qedtest.expect_error("EIO", h.pwrite, b"1" * 1000, 5, nbd.CMD_FLAG_FUA)
 for call in ((h.flush,), (h.pwrite, b"3", 7), (h.pwrite, b"4", 5 << 20),
              (h.pwrite, b"5", 9, nbd.CMD_FLAG_FUA), (h.zero, 512, 0),

@@ -27,7 +27,7 @@ for kind, cs, sig in qedtest.some((("full", 65536, signal.SIGTERM),
         assert s.process.wait(60) == 0, s.log()
     o.check()
 
-# As captive nbdkit does it.
+# A captive nbdkit ends with its command.
 o = qedtest.Overlay(random.Random(3), "full", 3 * MiB)
 client = (sys.executable + ' -m nbd -u "$uri" -c '
           + "'h.pwrite (b\"x\" * 99999, 7)'")

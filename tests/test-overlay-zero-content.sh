@@ -80,7 +80,7 @@ for kind, (cs, ts) in qedtest.some(((k, g) for k in qedtest.Overlay.KINDS
     model.close()
     for c in unallocated:
         assert kinds[c] == qedimg.UNALLOCATED, c
-    # Of a zero cluster that was zeroed again in part nothing else may come.
+    # Zeroing a part of a zero cluster leaves it a zero cluster.
     for c in zeroed:
         assert kinds[c] == qedimg.ZERO, c
 END

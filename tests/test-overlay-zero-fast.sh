@@ -49,7 +49,7 @@ for flags in (FAST, FAST | NO_HOLE):
         slow(1, 20 * cs)
         slow(cs - 1, 20 * cs + 1)
         slow(2 * cs, 21 * cs + 100)
-        # Also where there is data, or are whole clusters, before and behind.
+        # The same with data or whole clusters before and after the range.
         for k in (30, 32, 34):
             h.pwrite(b"data" * 512, k * cs + 512)
             disk.write(b"data" * 512, k * cs + 512)

@@ -47,14 +47,14 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 16)), 1):
         h = s.connect()
         pos = start
         while pos < end:
-            # As large as a request can be that ends with a cluster.
+            # The longest request that ends at a cluster boundary.
             n = min(end - pos, (1 << 32) - cs - pos % cs)
             h.zero(n, pos, r.choice((0, nbd.CMD_FLAG_NO_HOLE)))
             pos += n
         check(h)
         got = qedtest.extents(h, start // cs * cs + cs, end // cs * cs)
         assert [e.flags for e in got] == [3], got
-        # Into the middle of it.
+        # Write into the middle.
         h.pwrite(b"x" * 1000, 5 * GiB)
         assert h.pread(3000, 5 * GiB - 1000) == \
             bytes(1000) + b"x" * 1000 + bytes(1000)
@@ -69,7 +69,7 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 16)), 1):
     for c in (start // cs + 1, end // cs - 1, 3 * GiB // cs):
         assert model.lookup(c)[0] == qedimg.ZERO, c
     model.close()
-    # The tables for it, and a few clusters.
+    # The file grows by the tables and a few clusters.
     tables = -(-size // (ts * cs // 8 * cs)) * ts * cs
     assert os.path.getsize(path) <= before + tables + 8 * cs
 END

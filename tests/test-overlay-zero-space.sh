@@ -30,7 +30,7 @@ for cs, ts in qedtest.some(((4096, 4), (65536, 4)), 1):
             h.flush()
             full = du()
             assert full >= 8 * MiB
-            # All of it, while links wait: more than was written before.
+            # Zero all of it while entries are not written yet.
             h.pwrite(b[:100], 12 * MiB + 7)
             o.disk.write(b[:100], 12 * MiB + 7)
             free(8 * MiB, 3 * MiB)

@@ -89,7 +89,7 @@ start_nbdkit -r qed x.qed
 not_reserved $leaks -U
 stop_nbdkit
 
-# QEMU too, and a leak in the middle.
+# QEMU has the image open, and there is a leak in the middle.
 qemu-img create -q -f qed x.qed 1G
 qemu-io -f qed -c 'write -P 1 0 64k' x.qed >/dev/null
 truncate -s +192k x.qed

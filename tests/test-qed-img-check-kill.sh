@@ -43,7 +43,7 @@ for k in qedtest.some(range(12)):
     shutil.copy(start, path)
     p = subprocess.Popen(command())
     time.sleep(t * k / 12)
-    # A second time in what the first one has left.
+    # Kill a second repair of what the first one has left.
     for again in range(2):
         p.kill()
         killed += p.wait() == -signal.SIGKILL

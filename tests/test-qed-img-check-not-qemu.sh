@@ -38,7 +38,7 @@ for cs, ts in ((4 << 20, 4), (64 << 20, 1), (64 << 20, 16)):
     c = qedcheck.expect(path)
     assert (c.corruptions, c.leaks) == (1, 2)
 
-# It takes about one cluster of 4095 for a leak.
+# qemu-img reports about one cluster in 4095 as leaked.
 img = qedimg.Image(1 << 30, 4096, 16)
 for i in range(4):
     img.table(i)

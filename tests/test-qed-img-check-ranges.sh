@@ -39,7 +39,7 @@ for args in ([], ["--output=json"]):
         f"{entries[100] * 4096:#x} on\n" in text, text
     assert f": {len(entries)}\n" in text, text
 
-    # More than are kept.
+    # More ranges than the list keeps.
     entries = range(1, 65536, 2)
     text, got, _ = ranges(entries, *args)
     assert got == [(c * 4096, c * 4096 + 4096) for c in entries[:100]], got

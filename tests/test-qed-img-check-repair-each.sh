@@ -46,13 +46,13 @@ def out_of_range(img, disk):
     return [5, 6, img.n + 1, 2 * img.n, 2 * img.n + 9]
 
 def past_the_end(img, disk):
-    # What the file would grow over.
+    # Entries that point to clusters which the growing file will reach.
     for k in range(40):
         img.entry(20 + k, (img.end + k) * img.cluster_size)
     return [20, 21, 59, 70]
 
 def in_table(img, disk):
-    # The table's bytes that it reads now are nothing to rely on.
+    # The cluster reads the table's bytes, and zeros after the repair.
     img.entry(8, img.table(1) * img.cluster_size)
     disk.write(bytes(img.cluster_size), 8 * img.cluster_size)
     return [8]

@@ -54,7 +54,7 @@ def check(kind, base_size, size, cluster_size):
         if which == 0:
             img.data(c)
         elif which == 1:
-            # A hole but for its end.
+            # Only the end of the cluster has data.
             img.data(c, {cluster_size - 100: b"x" * 100})
         elif which == 2:
             img.zero(c)

@@ -37,7 +37,7 @@ state_of mid.qed >before
 qed-img commit top.qed
 state_of mid.qed | diff -u before -
 
-# One after the other all of it comes to the bottom.
+# Two commits bring all content to the base.
 qed-img commit mid.qed
 cmp base.raw want.raw
 

@@ -25,7 +25,7 @@ qed-img create -o cluster_size=4k x.qed 2M
 serves x.qed 2097152
 test "$(stat -c %a x.qed)" = 640
 
-# A new file has those that any new file gets.
+# A new file has the default permissions.
 (umask 027; qed-img create y.qed 1M; touch z)
 test "$(stat -c %a y.qed)" = "$(stat -c %a z)"
 
@@ -46,6 +46,6 @@ fails 1 '^qed-img: x.qed: .*would be replaced' \
 state_of x.qed >$d/after
 cmp $d/before $d/after
 
-# Nothing else has appeared.
+# No other file is left behind.
 test "$(echo $(ls -A))" = "link.qed sub top.qed x.qed y.qed z"
 test "$(ls -A sub)" = target.qed

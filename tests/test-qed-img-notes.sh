@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # The man page's NOTES say what to do where qemu-img has something that qed-img
-# lacks.  Their commands work as they are.  Each option of qemu-img is an option
-# of qed-img, or the NOTES name it.
+# lacks.  Their commands work as they are.  Each option of qemu-img is an
+# option of qed-img, or the NOTES name it.
 
 source ./functions.sh nbd qemu nbdcopy
 
@@ -12,8 +12,8 @@ pod="$abs_top_srcdir/tools/qed-img.pod"
 sed -n '/^This is different from qemu-img/,/^=head1/p' $pod >$d/notes
 cd $d
 
-# try REGEX: run the commands of the notes from the first that matches on, up to
-# the next line of text.
+# try REGEX: run the commands of the notes from the first that matches on, up
+# to the next line of text.
 try ()
 {
     sed -n "/^ \\\$ .*$1/,/^\$/s/^ \\\$ //p" notes >try.sh

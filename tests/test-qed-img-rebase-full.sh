@@ -41,10 +41,10 @@ for cs, ts in (65536, 4), (4096, 1), (MiB, 1):
         assert check.returncode == 0, check
         assert "leaks" not in json.loads(check.stdout), check.stdout
         assert qedimg.References(path).leaks == 0
-        # The header says that it is in order: no bit but these two.
+        # The header has no other feature bits, so the image is clean.
         with open(path, "rb") as f:
             assert f.read(17)[16] == 1 | qedimg.F_BACKING_FORMAT_NO_PROBE
-    # What was copied is there already the next time.
+    # The next attempt does not copy the same clusters again.
     assert lengths[1:] == lengths[:1] * 3, lengths
     with qedtest.Server("-r", "qed", path, f"backing-dir={qedtest.TMP}") as s:
         qedtest.check_disk(s.connect(), disk)

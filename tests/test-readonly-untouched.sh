@@ -45,7 +45,7 @@ except nbd.Error as e:
 '
 nbdinfo --map "$uri"
 
-# It can't be written by mistake: no descriptor would allow it.
+# The plugin has no descriptor that allows writing.
 for fd in /proc/$(cat $pidfile)/fd/*; do
     if [ "$(readlink $fd)" = $d/x.qed ]; then
         grep -E '^flags:.*[04]$' ${fd/\/fd\//\/fdinfo\/}

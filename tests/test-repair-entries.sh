@@ -67,7 +67,7 @@ for cs, ts in qedtest.some(((4096, 1), (4096, 16), (65536, 4)), 1):
         assert re.search(f"{path}: .*clear.*entries", s.log())
         qedtest.check_disk(h, disk)
         qedtest.check_range(h, disk, 0, min(size, 40 * cs))
-        # All of it is as good as new.
+        # Every cluster can be written.
         for c in (0, 6, 8, n + 6, 2 * n, 4 * n):
             if c * cs + 600 <= size:
                 h.pwrite(b"x" * 600, c * cs)

@@ -31,7 +31,7 @@ def table_twice(img):
     img.l1_entry(3, img.table(0) * img.cluster_size)
 
 def tables_overlap(img):
-    # (With one cluster they would be the same.)
+    # With a table size of one cluster both tables are the same.
     step = 1 if img.table_size > 1 else 0
     img.alloc(2 * img.table_size)
     img.l1_entry(3, (img.table(1) + step) * img.cluster_size)

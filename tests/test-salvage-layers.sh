@@ -42,10 +42,10 @@ with open("copy.raw", "rb") as f:
 END
 state_of top.qed base.qed | diff before -
 
-# A part of the chain that is left out is not said.
+# Damage in a layer that backing=none leaves out is not reported.
 nbdkit -U - qed top.qed backing=none salvage=true --run true 2>err
 grep -c 'read as zeros:' err | grep -x 1
-# What isn't damaged gives nothing to say, and is read-only all the same.
+# An undamaged image gives no message, and is read-only, too.
 qed-img create -q good.qed 1M
 nbdkit -U - qed good.qed salvage=true --run 'nbdinfo --size "$uri"' 2>err
 test ! -s err

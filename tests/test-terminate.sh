@@ -56,7 +56,7 @@ for sig in (signal.SIGTERM, signal.SIGINT):
         model.close()
         qedtest.check_image(path, disk)
 
-# As captive nbdkit does it.
+# A captive nbdkit ends with its command.
 qedimg.Image(size, 65536, 4).save(path)
 client = (sys.executable + ' -m nbd -u "$uri" -c '
           + "'h.pwrite (b\"x\" * 99999, 7)'")

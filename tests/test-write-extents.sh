@@ -31,7 +31,8 @@ for cs, ts in qedtest.some(((1 << 20, 2), (65536, 4), (4096, 1)), 1):
         for i in range(len(qedtest.some(range(250), 60))):
             n = int(2 ** r.uniform(9, 19))
             offset = r.randrange(size - n)
-            # Sometimes, so that it may be remembered.
+            # Sometimes ask before the write, so that a cache may keep the old
+            # answer.
             if i % 3:
                 check(max(0, offset - 70000), min(size, offset + n + 70000))
             qedtest.random_op(r, h, disk, offset, n)
@@ -39,7 +40,7 @@ for cs, ts in qedtest.some(((1 << 20, 2), (65536, 4), (4096, 1)), 1):
             if i % 50 == 0:
                 check(0, size)
 
-        # In blocks of the host's filesystem it's exact.
+        # The extents are exact to a block of the host's filesystem.
         h.trim(size, 0)
         disk.zero(size, 0)
         assert qedtest.extents(h) == [(0, size, 3)]

@@ -30,7 +30,7 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 2)), 1):
                 assert e.errno == "ENOSPC", e
                 break
             disk.write(b, i * MiB)
-        # There is no reason to give up earlier.
+        # The writes fail only at the limit.
         assert 65 <= i < 70, i
         for k in range(i + 1, i + 50):
             qedtest.expect_error("ENOSPC", h.pwrite, b, k * MiB)
@@ -39,7 +39,7 @@ for cs, ts in qedtest.some(((65536, 4), (4096, 2)), 1):
             assert all(g in (0, x) for g, x in zip(got, b))
             disk.write(got, k * MiB)
         qedtest.check_disk(h, disk)
-        # What needs no space goes on.
+        # Writes that need no space still work.
         h.pwrite(b[5:], 3 * MiB)
         disk.write(b[5:], 3 * MiB)
         h.zero(5 * MiB, 7 * MiB + 1)

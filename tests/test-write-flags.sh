@@ -48,7 +48,7 @@ for args, writable in (((), True), (("-r",), False)):
         [e] = json.loads(qedtest.run("nbdinfo", "--json", s.uri))["exports"]
         assert e["is_read_only"] is not writable, e
 
-        # Out of range is the client's mistake, and changes nothing.
+        # A request out of range is the client's error and changes nothing.
         if writable:
             end = h.get_size()
             for call in ((h.pwrite, b"x" * 2, end - 1), (h.zero, 2, end - 1),

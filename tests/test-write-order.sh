@@ -52,7 +52,7 @@ import os, re
 d = os.environ["d"]
 steps = [("open", [])]
 for line in open(d + "/trace"):
-    # Where each begins; its end may stand in a line of its own.
+    # Match the start of each call.  Its end may be in a line of its own.
     m = re.match(r"\d+ +(\w+)\(\d+<([^>]*)>(.*)(\) += \d+| <unfinished)",
                  line)
     if m is None:
@@ -76,7 +76,7 @@ assert steps["open"] == []
 first = steps["first"]
 assert first[:2] == [HEADER, SYNC], first
 assert HEADER not in first[1:]
-# The table, and the data before the entry for it.
+# The L1 entry of the new table, the data, and then the L2 entry.
 rest = [c for c in first[2:] if c[0] == "pwrite64"]
 l1, data, entry = rest
 assert l1 == ("pwrite64", 8, 65536), l1

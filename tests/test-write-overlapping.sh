@@ -34,7 +34,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
             for h in handles:
                 start = base + r.randrange(span)
                 n = r.randrange(1, base + span - start + 1)
-                # None: zeros.
+                # None means a zero request.
                 b = r.randbytes(n) if r.random() < 0.8 else None
                 ops.append((h, start, n, b))
             cookies = [h.aio_zero(n, start) if b is None

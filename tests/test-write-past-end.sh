@@ -16,8 +16,7 @@ path = qedtest.TMP + "/p.qed"
 for cs, ts, cache in ((65536, 4, "32M"), (4096, 2, "64k")):
     n = ts * cs // 8
     size = 4 * n * cs
-    # Far from each other, so that what one does in a slice says nothing
-    # about another.
+    # In different slices, so that each is tested on its own.
     bad = [7, 700, n + 5, n + 600]
     new = [*range(2 * n + 1, 2 * n + 30), *range(3 * n + 600, 3 * n + 620)]
     for look in ("before", "after", "never"):
@@ -58,7 +57,7 @@ for cs, ts, cache in ((65536, 4, "32M"), (4096, 2, "64k")):
                 except nbd.Error as e:
                     assert e.errno == "EIO", e
                     assert "qed-img check -r all" in s.log(), s.log()
-            # Other slices, to have these read again.
+            # Read other slices, so that the cache drops these.
             for c in range(0, 4 * n, 512):
                 if c // 512 not in {b // 512 for b in bad}:
                     h.pread(1, c * cs)

@@ -40,7 +40,7 @@ ASAN_OPTIONS=detect_leaks=0 strace -f -o $d/trace -e trace=fdatasync,fsync \
 cat $d/err
 grep INJECTED $d/trace
 grep -E "error: $d/x.qed: .*Input/output error" $d/err
-# That closing isn't as it should be is said, too.
+# The failure of the close is reported, too.
 tail -1 $d/err | grep -F "$d/x.qed: "
 "$PYTHON" -c '
 import qedimg, sys

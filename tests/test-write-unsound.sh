@@ -48,14 +48,14 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
                          (h.pread, cs, at)):
                 qedtest.expect_error("EIO", *call)
             assert f"{path}: " in s.log() and "corrupt" in s.log(), s.log()
-        # In place, beside them.
+        # In-place writes to sound clusters of the same table work.
         for offset, b in ((0, b"y" * cs), (3 * cs + 1, b"z" * 100)):
             h.pwrite(b, offset)
             disk.write(b, offset)
             qedtest.check_range(h, disk, offset, offset + len(b))
         h.zero(1000, 3 * cs + 50)
         disk.zero(1000, 3 * cs + 50)
-        # In another table, also new clusters.
+        # So do writes in another table, even into new clusters.
         for c in (n, n + 1, n + 100):
             h.pwrite(b"w" * 700, c * cs + 5)
             disk.write(b"w" * 700, c * cs + 5)

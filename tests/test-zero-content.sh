@@ -19,8 +19,8 @@ flags = {"zero": 0, "no_hole": nbd.CMD_FLAG_NO_HOLE,
          "no_hole+fast": nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO,
          "trim": 0, "trim+fua": nbd.CMD_FLAG_FUA}
 for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
-    # Runs of data, zero clusters and nothing, in every order, again and
-    # again; at the end of the first L2 table, too.
+    # Repeated runs of data, zero clusters and unallocated clusters, in every
+    # order, also at the end of the first L2 table.
     kinds = [k for p in itertools.permutations("dz0") for k in p]
     n = ts * cs // 8
     size = (n + 40) * cs + 512
@@ -63,7 +63,8 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
                     h.zero(length, offset, flags[kind])
                     disk.zero(length, offset)
                 except nbd.Error as e:
-                    # Not done, or done for a part, sector by sector.
+                    # A request that failed may have zeroed some of the
+                    # sectors.
                     assert "fast" in kind and e.errno in ("ENOTSUP",
                                                           "EOPNOTSUPP"), e
                     got = h.pread(length, offset)
@@ -71,7 +72,7 @@ for cs, ts in qedtest.some(((4096, 1), (65536, 4)), 1):
                     disk.write(got, offset)
             qedtest.check_range(h, disk, start, end)
             if i % 5 == 0:
-                # Data for the next ones to find.
+                # Write data for the next requests.
                 b = r.randbytes(length)
                 h.pwrite(b, offset)
                 disk.write(b, offset)

@@ -48,7 +48,7 @@ for cs, ts in qedtest.some(((4096, 4), (65536, 4)), 1):
             fill()
             assert abs(du() - full) <= MiB, (full, du())
 
-        # A part of the data, not aligned: at least the whole blocks in it.
+        # An unaligned trim frees at least the whole blocks in it.
         h.trim(8 * MiB - 1000, 6 * MiB + 500)
         disk.zero(8 * MiB - 1000, 6 * MiB + 500)
         h.flush()
