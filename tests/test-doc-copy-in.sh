@@ -18,7 +18,7 @@ into ()
     for block in "$(doc_block README "$1")" \
                  "$(doc_block plugin/nbdkit-qed-plugin.pod "$2")"; do
         rm -f disk.qed
-        # The words go on in the next block.
+        # The device of the document is a file here.
         eval "${block//\/dev\/sdb/$d\/sdb}"
         nbdkit -r -U - qed disk.qed --run 'nbdcopy "$uri" got.raw'
         cmp disk.raw got.raw

@@ -144,8 +144,8 @@ assert kinds("run") == "d" and "run" not in below
 assert kinds("fua") == "dses"
 assert steps["in place"][0][:2] == ("write", 1000)
 assert len(steps["in place"]) == 1
-# The entry of a zero cluster is written at once, and so is the entry of a
-# write into one.
+# The entry of a zero cluster is written at once.  A write into one needs no
+# sync, and nothing from the backing file.
 assert kinds("zero") == "e" and "zero" not in below
 assert "s" not in kinds("into zero") and "into zero" not in below
 assert [c[1] for c in steps["into zero"] if c[0] == "write"][0] == 10
