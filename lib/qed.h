@@ -201,7 +201,7 @@ extern const char *qed_find_magic (const uint8_t *buf, size_t count);
  */
 extern const char *qed_packed_advice (const char *format);
 
-/* ---- storage: see storage.c ---- */
+/* ---- storage: see storage.c, storage-file.c ---- */
 
 /* An image file behind a small table of operations: the one seam for real
  * files, fault injection and recording.  An implementation embeds this
@@ -302,7 +302,7 @@ struct qed_image;
 typedef int qed_extent_fn (void *opaque, uint64_t offset, uint64_t length,
                            bool zero);
 
-/* ---- backing: see backing.c ---- */
+/* ---- backing files: see backing.c, backing-image.c ---- */
 
 /* A backing file, which unallocated clusters are read from: a raw file,
  * another image, an NBD server.  An implementation embeds this struct as its
@@ -351,7 +351,7 @@ extern struct qed_backing *qed_backing_image (struct qed_image *img);
 /* Call the close operation, which frees B.  B may be NULL. */
 extern void qed_backing_close (struct qed_backing *b);
 
-/* ---- image: see image.c ---- */
+/* ---- image: see header.c, image.c, mapping.c, read.c ---- */
 
 #define QED_DEFAULT_CACHE_SIZE ((size_t) 32 << 20)
 #define QED_MIN_CACHE_SIZE ((size_t) 64 << 10)
@@ -378,7 +378,7 @@ extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
                                            size_t cache_size);
 
-/* ---- chains: see chain.c ---- */
+/* ---- chains: see chain.c, names.c ---- */
 
 /* The longest backing chain: images and files in all (I9). */
 #define QED_MAX_CHAIN 64
@@ -501,7 +501,7 @@ extern int qed_extents (struct qed_image *img, uint64_t offset,
 extern int qed_prefetch (struct qed_image *img, uint64_t offset,
                          uint64_t length);
 
-/* ---- writing: see write.c ---- */
+/* ---- writing: see writable.c, write.c, zero.c, writer.c ---- */
 
 /* After so many milliseconds without an allocation an image that is in order
  * is marked as clean, in the background.

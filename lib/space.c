@@ -45,7 +45,7 @@
  * Before the image is marked as clean END is drawn back over what is undone
  * there, and the file is cut, durably, so that it is zeros when the file grows
  * again.  What is undone elsewhere is given back when the image is closed, by
- * moving what is behind it (repair.c).  Until then the image stays marked.
+ * moving what is behind it (reclaim.c).  Until then the image stays marked.
  */
 
 #include <config.h>

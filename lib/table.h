@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* L1 and L2 entries in a bounded cache of table slices.  See table.c. */
+/* L1 and L2 entries in a bounded cache of table slices.  See table.c and, for
+ * what changes entries, link.c.
+ */
 
 #ifndef QED_TABLE_H
 #define QED_TABLE_H
@@ -18,7 +20,7 @@ typedef _Atomic uint64_t qed_entry;
 
 /* Where in the file what entries point to may lie (I9): up to the end that the
  * file had when it was opened, or in what it was extended by since.  Between
- * the two there may be a gap that belongs to nobody (space.c).
+ * the two there may be a gap that is never allocated (space.c).
  */
 struct qed_ends {
   _Atomic uint64_t at_open;
