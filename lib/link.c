@@ -143,9 +143,11 @@ change (struct qed_table *t, struct slot *s, uint64_t index, uint64_t n,
     *how = restore_entries (t, s, index, n);
 
   pthread_mutex_lock (&t->lock);
-  if (r == 0)
+  if (r == 0) {
+    mark_groups (s, index, n);
     for (uint64_t i = 0; i < n; ++i)
       PUBLISH (&entries[i], le64toh (buf[i]));
+  }
   s->pins--;
   pthread_cond_broadcast (&t->changed);
   pthread_mutex_unlock (&t->lock);
@@ -324,6 +326,7 @@ qed_table_link_later (struct qed_table *t, uint64_t cluster, uint64_t n,
   else if (s != NULL) {
     /* Before a lookup can see them: a flush that follows it shall commit. */
     *first = !atomic_exchange (&t->any_pending, true);
+    mark_groups (s, index, n);
     for (uint64_t i = 0; i < n; ++i)
       set_pending (t, s, index + i, entry_after (t, offset, i));
     r = 0;

@@ -54,29 +54,6 @@ classify (const struct qed_image *img, uint64_t entry,
   }
 }
 
-/* How many of the N entries at E, from the second on, are FIRST too?  In
- * a sparse image mostly all of them, up to a slice of zeros, so this looks at
- * eight at a time.
- */
-static uint64_t
-count_same (const qed_entry *e, uint64_t first, uint64_t n)
-{
-  uint64_t i = 1;
-
-  while (i + 8 <= n) {
-    uint64_t differ = 0;
-
-    for (unsigned j = 0; j < 8; ++j)
-      differ |= qed_load_entry (&e[i + j]) ^ first;
-    if (differ)
-      break;
-    i += 8;
-  }
-  while (i < n && qed_load_entry (&e[i]) == first)
-    ++i;
-  return i;
-}
-
 /* The run at the start of a view with entries, in clusters, to be validated.
  * Entries may change meanwhile, so each is loaded once.
  */
@@ -91,8 +68,11 @@ scan (const struct qed_image *img, const struct qed_view *view, uint64_t max,
   run->file_offset = first;
   switch (run->type) {
   case QED_RUN_UNALLOCATED:
+    n = qed_count_unallocated (view, max);
+    break;
   case QED_RUN_ZERO:
-    n = count_same (e, first, max);
+    while (n < max && qed_load_entry (&e[n]) == QED_ENTRY_ZERO)
+      ++n;
     break;
   case QED_RUN_DATA:
     while (n < max &&
@@ -136,7 +116,7 @@ find_piece (struct qed_image *img, uint64_t cluster, uint64_t max,
       break;
     case QED_VIEW_ENTRIES:
       n = scan (img, &view, n, run);
-      empty_slice = view.whole_slice && n == view.clusters &&
+      empty_slice = view.index == 0 && n == view.clusters &&
         run->type == QED_RUN_UNALLOCATED;
       break;
     }

@@ -40,6 +40,11 @@ struct slot {
   _Atomic uint32_t next;        /* in the bucket; NONE at the end */
   atomic_bool referenced;       /* used since CLOCK's hand came by */
 
+  /* A bit for each group of QED_GROUP entries that aren't all 0.  It is set
+   * before one of them changes.
+   */
+  _Atomic uint64_t groups;
+
   uint8_t state;
   uint32_t pins;                /* by threads that change the slice */
   bool sound;                   /* all entries are: see check_slice */
@@ -98,6 +103,17 @@ static inline qed_entry *
 slot_entries (const struct qed_table *t, const struct slot *s)
 {
   return t->entries[s - t->slots];
+}
+
+/* N entries of S from INDEX on are about to be set.  Called with the lock. */
+static inline void
+mark_groups (struct slot *s, uint64_t index, uint64_t n)
+{
+  uint64_t groups = RELAXED (&s->groups);
+
+  for (uint64_t i = index / QED_GROUP; i <= (index + n - 1) / QED_GROUP; ++i)
+    groups |= UINT64_C (1) << i;
+  PUBLISH (&s->groups, groups);
 }
 
 /* The slot that the view is of: an L2 slice if there is one, else an L1 slice.

@@ -40,6 +40,9 @@
  *   - The slot's next slice is stored when seq has become even.  These are
  *     release stores, and lookups use acquire loads.  So a lookup that saw any
  *     of that slice sees that seq has changed.
+ *   - Groups of entries that are all 0 have no bit in the slot, so that a lookup
+ *     jumps over them.  The bit is set before an entry is: a group without one
+ *     was empty when the lookup began.
  *   - Seq is compared last, so an entry of the new slice is never taken for one
  *     of the old slice.
  *   - The chain may change during the walk.  A wrong turn leads to another slot,
@@ -263,6 +266,39 @@ claim (struct qed_table *t, uint64_t key)
   return NULL;
 }
 
+/* The groups of the slice in BUF that have an entry. */
+_Static_assert (QED_GROUP == 8 && QED_SLICE_ENTRIES == 64 * QED_GROUP,
+                "groups");
+static uint64_t
+find_groups (const uint64_t *buf)
+{
+  uint64_t groups = 0;
+
+  /* Written out, because compilers don't unroll such a loop. */
+  for (unsigned g = 0; g < 64; ++g, buf += 8)
+    groups |= (uint64_t) ((buf[0] | buf[1] | buf[2] | buf[3] |
+                           buf[4] | buf[5] | buf[6] | buf[7]) != 0) << g;
+  return groups;
+}
+
+/* S, which is LOADING, gets the slice in BUF, as it is in the file.  A group
+ * that has no entry, before and after, is zeros already.
+ */
+static void
+fill (const struct qed_table *t, struct slot *s, const uint64_t *buf)
+{
+  const uint64_t groups = find_groups (buf);
+  uint64_t todo = groups | RELAXED (&s->groups);
+
+  for (; todo; todo &= todo - 1) {
+    const unsigned first = (unsigned) __builtin_ctzll (todo) * QED_GROUP;
+
+    for (unsigned i = first; i < first + QED_GROUP; ++i)
+      PUBLISH (&slot_entries (t, s)[i], le64toh (buf[i]));
+  }
+  PUBLISH (&s->groups, groups);
+}
+
 /* The slice of KEY, read from the table at TABLE_OFFSET if it isn't in the
  * cache.  Drops the lock for that, and while it waits for others.
  */
@@ -293,8 +329,7 @@ load (struct qed_table *t, uint64_t key, uint64_t table_offset,
   r = qed_storage_read (t->st, buf, SLICE_BYTES,
                         table_offset + slice_in_table * SLICE_BYTES);
   if (r == 0)
-    for (size_t i = 0; i < QED_SLICE_ENTRIES; ++i)
-      PUBLISH (&slot_entries (t, s)[i], le64toh (buf[i]));
+    fill (t, s, buf);
   pthread_mutex_lock (&t->lock);
 
   if (r == 0) {
@@ -350,7 +385,8 @@ view_l2 (struct qed_table *t, const struct slot *s, uint64_t cluster,
   view->type = QED_VIEW_ENTRIES;
   view->clusters = QED_SLICE_ENTRIES - i;
   view->entries = slot_entries (t, s) + i;
-  view->whole_slice = i == 0;
+  view->index = i;
+  view->groups = &s->groups;
   view->l2_offset = ACQUIRE (&s->l2_offset);
   view->ends = &t->ends;
 }
@@ -460,6 +496,29 @@ qed_table_end (struct qed_table *t, struct qed_view *view)
   /* All loads of the slot were acquire, so this one comes after them. */
   view->locked = RELAXED (view->seq) != view->seen;
   return !view->locked;
+}
+
+uint64_t
+qed_count_unallocated (const struct qed_view *view, uint64_t max)
+{
+  const uint64_t groups = ACQUIRE (view->groups);
+  uint64_t n = 1;
+
+  while (n < max) {
+    const uint64_t i = view->index + n;
+
+    if (i % QED_GROUP == 0 && !(groups >> i / QED_GROUP & 1)) {
+      const uint64_t rest = groups >> i / QED_GROUP;
+
+      n = rest == 0 ? max :
+        n + QED_GROUP * (unsigned) __builtin_ctzll (rest);
+    }
+    else if (qed_load_entry (&view->entries[n]) != QED_ENTRY_UNALLOCATED)
+      break;
+    else
+      n++;
+  }
+  return n < max ? n : max;
 }
 
 /* The first cluster from CLUSTER on whose slice has pending links. */

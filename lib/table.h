@@ -15,6 +15,10 @@
 
 struct qed_table;
 
+#define QED_SLICE_BITS 9
+#define QED_SLICE_ENTRIES (UINT64_C (1) << QED_SLICE_BITS)
+#define QED_GROUP 8U            /* entries for a bit of a slice's groups */
+
 /* A cached entry, decoded. */
 typedef _Atomic uint64_t qed_entry;
 
@@ -69,7 +73,9 @@ struct qed_view {
    * those of any other slice, and then qed_table_end says so.
    */
   const qed_entry *entries;
-  bool whole_slice;             /* the view starts at a slice's start */
+  uint64_t index;               /* of the first one in its slice */
+  const _Atomic uint64_t *groups; /* of the slice: a bit for each 8 entries
+                                     that aren't all 0 */
 
   uint64_t l2_offset;           /* ENTRIES: of the L2 table in the file.
                                    UNSOUND: the L1 entry's value */
@@ -81,6 +87,14 @@ qed_load_entry (const qed_entry *e)
 {
   return atomic_load_explicit (e, memory_order_acquire);
 }
+
+/* The entries at the start of a view, the first of which is 0, that are 0, MAX
+ * at most.  Most slices of a sparse image are nearly empty, so groups without an
+ * entry are jumped over.  A group that gets its first entry meanwhile was empty
+ * when this call began (I1).
+ */
+extern uint64_t qed_count_unallocated (const struct qed_view *view,
+                                       uint64_t max);
 
 /* A cache for the tables of an image with this geometry in a file whose
  * length, rounded down to a cluster, is FILE_END.  It takes at most
@@ -178,8 +192,5 @@ extern bool qed_table_pending (const struct qed_table *t);
  */
 extern void qed_table_begin_commit (struct qed_table *t);
 extern int qed_table_commit (struct qed_table *t);
-
-#define QED_SLICE_BITS 9
-#define QED_SLICE_ENTRIES (UINT64_C (1) << QED_SLICE_BITS)
 
 #endif /* QED_TABLE_H */
