@@ -89,9 +89,9 @@ qed_load_entry (const qed_entry *e)
 }
 
 /* The entries at the start of a view, the first of which is 0, that are 0, MAX
- * at most.  Most slices of a sparse image are nearly empty, so groups without an
- * entry are jumped over.  A group that gets its first entry meanwhile was empty
- * when this call began (I1).
+ * at most.  Most slices of a sparse image are nearly empty, so groups without
+ * an entry are jumped over.  A group that gets its first entry meanwhile was
+ * empty when this call began (I1).
  */
 extern uint64_t qed_count_unallocated (const struct qed_view *view,
                                        uint64_t max);
@@ -186,9 +186,9 @@ extern int qed_table_link_later (struct qed_table *t, uint64_t cluster,
 extern bool qed_table_pending (const struct qed_table *t);
 
 /* A commit: the links that are pending now, and none that follow, are those
- * that the next call of qed_table_commit writes.  In between what they point to
- * has to be made durable.  Only one commit at a time, and none after one that
- * failed.
+ * that the next call of qed_table_commit writes.  In between what they point
+ * to has to be made durable.  Only one commit at a time, and none after one
+ * that failed.
  */
 extern void qed_table_begin_commit (struct qed_table *t);
 extern int qed_table_commit (struct qed_table *t);
