@@ -242,7 +242,9 @@ touch (struct slot *s)
 static struct slot *
 claim (struct qed_table *t, uint64_t key)
 {
-  /* The first round clears the marks, so the second finds what there is. */
+  /* The first round clears the marks.  Hits may set them again meanwhile, so the
+   * second doesn't look at them: a wait for a slot must end.
+   */
   for (uint64_t tries = 0; tries < 2 * (uint64_t) t->nr_slots; ++tries) {
     struct slot *s = &t->slots[t->hand];
 
@@ -251,7 +253,7 @@ claim (struct qed_table *t, uint64_t key)
         s->pending[0] || s->pending[1])
       continue;
     if (s->state == VALID) {
-      if (RELAXED (&s->referenced)) {
+      if (tries < t->nr_slots && RELAXED (&s->referenced)) {
         atomic_store_explicit (&s->referenced, false, memory_order_relaxed);
         continue;
       }

@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "below.h"
 #include "harness.h"
@@ -39,6 +40,7 @@
 #define TAKE_US 1500000         /* after all was written */
 #define STAY 50                 /* lookups in one slice */
 #define MAX_RANGE 8
+#define MISSES 100000
 
 struct lookups {
   struct mem_file *file;
@@ -251,6 +253,66 @@ hammer (enum below_kind kind)
   free (l);
 }
 
+struct hitter {
+  struct qed_table *t;
+  atomic_bool stop;
+};
+
+/* Look at the first slice all the time. */
+static void *
+hit (void *arg)
+{
+  struct hitter *h = arg;
+
+  while (!atomic_load (&h->stop)) {
+    struct qed_view view = { .locked = false };
+
+    do
+      CHECK_EQ (qed_table_find (h->t, 0, &view), 0);
+    while (!qed_table_end (h->t, &view));
+  }
+  return NULL;
+}
+
+/* A slice that is used all the time doesn't keep another one out: a miss gets
+ * the only slot, however often hits set its mark.  If it didn't it would wait
+ * for ever.
+ */
+static void
+test_hits_beside_misses (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct hitter h = { .stop = false };
+  struct qed_storage *st;
+  struct qed_geometry g;
+  pthread_t thread;
+  struct model m;
+
+  model_create (&m, f, CLUSTER, 1, (uint64_t) CLUSTERS * CLUSTER);
+  for (uint64_t i = 0; i < FIXED_SLICES; i++)
+    model_data (&m, i * SLICE);
+  qed_geometry_init (&g, &m.h);
+  st = mem_open (f);
+  h.t = qed_table_new (st, &g, mem_size (f), 1);
+  CHECK (h.t != NULL);
+  CHECK_EQ (pthread_create (&thread, NULL, hit, &h), 0);
+  alarm (120); /* instead of for ever */
+  for (uint64_t i = 0; i < MISSES; i++) {
+    struct qed_view view = { .locked = false };
+
+    do
+      CHECK_EQ (qed_table_find (h.t, (1 + i % (FIXED_SLICES - 1)) * SLICE,
+                                &view), 0);
+    while (!qed_table_end (h.t, &view));
+  }
+  atomic_store (&h.stop, true);
+  pthread_join (thread, NULL);
+  alarm (0);
+  qed_table_free (h.t);
+  qed_storage_close (st);
+  mem_file_free (f);
+}
+
 /* Entries that are linked at once. */
 static void
 test_links (void)
@@ -309,6 +371,7 @@ test_evicted (void)
 
 HARNESS_MAIN (
   TEST (test_evicted),
+  TEST (test_hits_beside_misses),
   TEST (test_links),
   TEST (test_pending_links),
 )
