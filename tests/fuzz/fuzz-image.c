@@ -22,7 +22,7 @@
 #define MAX_EXTENTS 200
 #define MAX_READ 20000
 #define AROUND 700              /* bytes before and after a write looked at */
-#define MAX_BELOW 200000
+#define MAX_BACKING 200000
 
 static uint64_t
 min (uint64_t a, uint64_t b)
@@ -236,15 +236,15 @@ write_once (struct qed_image *img, const struct model *m, struct rng *rng,
 
 static void
 check_writing (struct mem_file *f, struct model *m, struct rng *rng,
-               struct mem_file *below)
+               struct mem_file *backing)
 {
   const struct qed_write_options opts = { 0 };
   bool dirty = m->h.features & QED_F_NEED_CHECK;
-  uint64_t hash = mem_hash (f), below_hash = mem_hash (below);
+  uint64_t hash = mem_hash (f), backing_hash = mem_hash (backing);
   bool overlay = m->h.features & QED_F_BACKING_FILE || rng_below (rng, 2);
   struct qed_image *img =
     qed_open_overlay (mem_open (f),
-                      overlay ? qed_backing_raw (mem_open (below)) : NULL,
+                      overlay ? qed_backing_raw (mem_open (backing)) : NULL,
                       QED_MIN_CACHE_SIZE);
 
   CHECK (img != NULL);
@@ -257,17 +257,17 @@ check_writing (struct mem_file *f, struct model *m, struct rng *rng,
     for (int i = 0; i < 24; i++)
       write_once (img, m, rng, dirty);
   CHECK_EQ (qed_close (img), 0);
-  CHECK_EQ (mem_hash (below), below_hash);
+  CHECK_EQ (mem_hash (backing), backing_hash);
   CHECK (model_open (m, f));
 }
 
 /* A backing file: short, with a hole in it. */
 static struct mem_file *
-make_below (struct model *m, struct rng *rng)
+make_backing (struct model *m, struct rng *rng)
 {
   struct mem_file *f = mem_file_new ();
 
-  mem_truncate (f, rng_below (rng, MAX_BELOW));
+  mem_truncate (f, rng_below (rng, MAX_BACKING));
   model_raw (m, f);
   model_pattern (m, 0, mem_size (f) / 4);
   model_pattern (m, mem_size (f) / 2, mem_size (f) / 2);
@@ -280,21 +280,21 @@ static void
 check_overlay (struct mem_file *f, struct model *m, struct rng *rng)
 {
   struct model raw;
-  struct mem_file *below = make_below (&raw, rng);
-  struct qed_image *img = qed_open_overlay (mem_open (f),
-                                            qed_backing_raw (mem_open (below)),
+  struct mem_file *backing = make_backing (&raw, rng);
+  struct qed_backing *b = qed_backing_raw (mem_open (backing));
+  struct qed_image *img = qed_open_overlay (mem_open (f), b,
                                             QED_MIN_CACHE_SIZE);
 
   CHECK (img != NULL);
-  m->below = &raw;
+  m->backing = &raw;
   if (m->h.image_size > 0) {
     check_extents (img, m, 0, m->h.image_size);
     check_reads (img, m, rng);
   }
   qed_close (img);
   CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE), 0);
-  check_writing (f, m, rng, below);
-  mem_file_free (below);
+  check_writing (f, m, rng, backing);
+  mem_file_free (backing);
 }
 
 int

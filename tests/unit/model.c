@@ -461,9 +461,9 @@ model_map (const struct model *m, uint64_t offset, uint64_t length,
  * are zeros.
  */
 static uint64_t
-length_below (const struct model *m, uint64_t offset, uint64_t count)
+length_in_backing (const struct model *m, uint64_t offset, uint64_t count)
 {
-  uint64_t size = m->below ? m->below->h.image_size : 0;
+  uint64_t size = m->backing ? m->backing->h.image_size : 0;
 
   return offset >= size ? 0 : size - offset < count ? size - offset : count;
 }
@@ -489,8 +489,9 @@ model_pread (const struct model *m, void *buf, size_t count, uint64_t offset)
       break;
     case QED_RUN_UNALLOCATED:
       memset (p, 0, n);
-      if (length_below (m, offset, n) > 0 &&
-          model_pread (m->below, p, length_below (m, offset, n), offset) == -1)
+      if (length_in_backing (m, offset, n) > 0 &&
+          model_pread (m->backing, p, length_in_backing (m, offset, n),
+                       offset) == -1)
         return -1;
       break;
     case QED_RUN_ZERO:
@@ -609,7 +610,8 @@ model_zero (const struct model *m, uint64_t offset)
     mem_next_extent (m->file, entry + offset % cs, &hole);
     return hole;
   case QED_RUN_UNALLOCATED:
-    return length_below (m, offset, 1) == 0 || model_zero (m->below, offset);
+    return length_in_backing (m, offset, 1) == 0 ||
+      model_zero (m->backing, offset);
   default:
     return true;
   }
@@ -621,7 +623,7 @@ next_change (const struct model *m, uint64_t offset)
 {
   uint64_t next = (offset / MEM_CHUNK + 1) * MEM_CHUNK;
 
-  for (m = m->below; m; m = m->below)
+  for (m = m->backing; m; m = m->backing)
     if (m->h.image_size > offset && m->h.image_size < next)
       next = m->h.image_size;
   return next;

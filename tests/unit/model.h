@@ -30,7 +30,7 @@ struct model {
   /* The backing file; not owned; NULL: unallocated clusters read as zeros.
    * Set it after model_create or model_open.
    */
-  const struct model *below;
+  const struct model *backing;
   bool raw;                     /* a raw file of h.image_size bytes */
 };
 
@@ -58,7 +58,7 @@ extern void model_write_header (struct model *m);
 /* Make the header name a backing file, "base", and write it. */
 extern void model_name_backing (struct model *m);
 
-/* Make *M a raw file, with the length that F has now: for M->below. */
+/* Make *M a raw file, with the length that F has now: for M->backing. */
 extern void model_raw (struct model *m, struct mem_file *f);
 
 /* The bytes of a table. */

@@ -11,7 +11,7 @@
 #include <config.h>
 
 #include "alloc.h"
-#include "below.h"
+#include "backing-files.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
@@ -22,7 +22,7 @@
 
 /* All kinds of entries; the fourth and the last three clusters have none. */
 static void
-make_overlay (struct model *m, struct mem_file *f, const struct below *b)
+make_overlay (struct model *m, struct mem_file *f, const struct backing *b)
 {
   model_create (m, f, CS, 1, DISK);
   model_data (m, 0);
@@ -30,15 +30,15 @@ make_overlay (struct model *m, struct mem_file *f, const struct below *b)
   model_set (m, 3, 0);
   model_data (m, 5);
   model_data (m, 6);
-  below_name (b, m);
+  backing_name (b, m);
 }
 
 static void
-setup (struct below *b, struct mem_file *f, struct model *m,
-       enum below_kind kind)
+setup (struct backing *b, struct mem_file *f, struct model *m,
+       enum backing_kind kind)
 {
-  below_init (b, kind, DISK, SHORT_SIZE);
-  below_fill (b, 0, DISK);
+  backing_init (b, kind, DISK, SHORT_SIZE);
+  backing_fill (b, 0, DISK);
   make_overlay (m, f, b);
 }
 
@@ -61,14 +61,14 @@ test_edges (void)
   points[n++] = DISK - 1;
   points[n++] = DISK;
 
-  for (int kind = BELOW_NONE; kind < NR_BELOW; kind++) {
+  for (int kind = BACKING_NONE; kind < NR_BACKING; kind++) {
     struct mem_file *f = mem_file_new ();
-    struct below b;
+    struct backing b;
     struct opened o;
     struct model m;
 
-    setup (&b, f, &m, (enum below_kind) kind);
-    open_over (&o, f, below_open (&b));
+    setup (&b, f, &m, (enum backing_kind) kind);
+    open_over (&o, f, backing_open (&b));
     for (size_t i = 0; i < n; i++)
       for (size_t j = 0; j < n; j++)
         if (points[j] > points[i]) {
@@ -76,8 +76,8 @@ test_edges (void)
           compare_extents (o.img, &m, points[i], points[j] - points[i]);
         }
     close_image (&o);
-    below_check (&b);
-    below_free (&b);
+    backing_check (&b);
+    backing_free (&b);
     mem_file_free (f);
   }
 }
@@ -114,7 +114,7 @@ test_random (void)
                         UINT32_C (1) << rng_below (&rng, 5), seed % 3 == 0,
                         touched, 200);
       model_name_backing (&models[i]);
-      models[i].below = &models[i - 1];
+      models[i].backing = &models[i - 1];
       if (i < layers - 1) {
         struct qed_image *img = qed_open_overlay (mem_open (files[i]), backing,
                                                   QED_MIN_CACHE_SIZE);
@@ -163,7 +163,7 @@ test_deep (void)
     model_create (&models[i], files[i], CS, 1, QED_MAX_CHAIN * CS);
     model_data (&models[i], i);
     model_set (&models[i], i / 2, 1);
-    models[i].below = i ? &models[i - 1] : NULL;
+    models[i].backing = i ? &models[i - 1] : NULL;
     if (i == top)
       break;
     img = qed_open_overlay (mem_open (files[i]), backing, QED_MIN_CACHE_SIZE);
@@ -187,19 +187,19 @@ static void
 test_calls (void)
 {
   struct mem_file *f = mem_file_new (), *raw;
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
 
-  below_init (&b, BELOW_SHORT, 1000 * CS, 600 * CS + 100);
-  below_fill (&b, 0, 700 * CS);
+  backing_init (&b, BACKING_SHORT, 1000 * CS, 600 * CS + 100);
+  backing_fill (&b, 0, 700 * CS);
   raw = b.files[0];
   model_create (&m, f, CS, 2, 1000 * CS);
   for (uint64_t c = 0; c < 10; c++)
     model_set (&m, c, 1);
   model_data (&m, 10);
-  below_name (&b, &m);
-  open_over (&o, f, below_open (&b));
+  backing_name (&b, &m);
+  open_over (&o, f, backing_open (&b));
 
   compare_pread (o.img, &m, 0, 1000 * CS);
   mem_reset_counters (f);
@@ -219,8 +219,8 @@ test_calls (void)
   CHECK_EQ (mem_calls (raw, MEM_ANY), 0);
   close_image (&o);
   CHECK_EQ (mem_calls (raw, MEM_PREAD), 0);
-  below_check (&b);
-  below_free (&b);
+  backing_check (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 
@@ -232,13 +232,13 @@ test_prefetch (void)
     .op = MEM_PREFETCH, .first = 1, .count = 1, .err = ENOMEM
   };
   struct mem_file *f = mem_file_new (), *raw;
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
 
-  setup (&b, f, &m, BELOW_SHORT);
+  setup (&b, f, &m, BACKING_SHORT);
   raw = b.files[0];
-  open_over (&o, f, below_open (&b));
+  open_over (&o, f, backing_open (&b));
   CHECK_EQ (qed_prefetch (o.img, 0, DISK), 0);
   CHECK_EQ (mem_bytes (f, MEM_PREFETCH), 3 * CS);
   CHECK_EQ (mem_calls (raw, MEM_PREFETCH), 2);  /* clusters 1, 3 and 4 */
@@ -251,18 +251,18 @@ test_prefetch (void)
   CHECK_FAILS (qed_prefetch (o.img, CS, CS), ENOMEM, MEM_NAME);
   mem_set_faults (raw, NULL);
   close_image (&o);
-  below_free (&b);
+  backing_free (&b);
 
-  setup (&b, f, &m, BELOW_CHAIN);
-  open_over (&o, f, below_open (&b));
+  setup (&b, f, &m, BACKING_CHAIN);
+  open_over (&o, f, backing_open (&b));
   CHECK_EQ (qed_prefetch (o.img, 0, DISK), 0);
   CHECK_OP (mem_bytes (b.files[0], MEM_PREFETCH), >, 0);
   CHECK_OP (mem_bytes (b.files[0], MEM_PREFETCH), <, SHORT_SIZE);
   CHECK_OP (mem_bytes (b.files[1], MEM_PREFETCH) +
             mem_bytes (b.files[2], MEM_PREFETCH), >, 0);
   close_image (&o);
-  below_check (&b);
-  below_free (&b);
+  backing_check (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 
@@ -290,15 +290,15 @@ test_errors (void)
     .op = MEM_NEXT_EXTENT, .first = 1, .count = UINT64_MAX, .err = EINVAL
   };
   struct mem_file *f = mem_file_new (), *raw;
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
   uint8_t buf[DISK];
   uint64_t next = CS;
 
-  setup (&b, f, &m, BELOW_HOLES);
+  setup (&b, f, &m, BACKING_HOLES);
   raw = b.files[0];
-  open_over (&o, f, below_open (&b));
+  open_over (&o, f, backing_open (&b));
   mem_set_faults (raw, &reads);
   CHECK_FAILS (qed_pread (o.img, buf, DISK, 0), ENXIO, MEM_NAME);
   CHECK_FAILS (qed_pread (o.img, buf, 2, CS - 1), ENXIO, MEM_NAME);
@@ -314,7 +314,7 @@ test_errors (void)
   mem_truncate (raw, 4 * CS);
   CHECK_FAILS (qed_pread (o.img, buf, CS, 4 * CS), EIO, MEM_NAME);
   close_image (&o);
-  below_free (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 
@@ -326,31 +326,31 @@ test_errors_in_image (void)
     .op = MEM_PREAD, .first = 1, .count = 1, .err = EACCES
   };
   struct mem_file *f = mem_file_new ();
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
   uint8_t buf[CS];
   uint64_t next = 0;
 
-  setup (&b, f, &m, BELOW_CHAIN);
+  setup (&b, f, &m, BACKING_CHAIN);
   model_create (&m, f, CS, 1, DISK);
-  m.below = below_model (&b);
+  m.backing = backing_model (&b);
   model_set (&b.models[1], 1, 12345);
   model_set (&b.models[2], 2, 0);
   model_set (&b.models[2], 3, 0);
-  open_over (&o, f, below_open (&b));
+  open_over (&o, f, backing_open (&b));
   CHECK_FAILS (qed_pread (o.img, buf, CS, 2 * CS), EIO, MEM_NAME,
                "offset 8192", "L2 entry 0x3039");
   compare_extents (o.img, &m, 0, DISK);
   close_image (&o);
 
-  open_over (&o, f, below_open (&b));
+  open_over (&o, f, backing_open (&b));
   mem_set_faults (b.files[1], &faults);
   CHECK_FAILS (qed_extents (o.img, 2 * CS, CS, all_data, &next), EACCES,
                MEM_NAME);
   mem_set_faults (b.files[1], NULL);
   close_image (&o);
-  below_free (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 
@@ -375,12 +375,12 @@ static void
 test_extents_stop (void)
 {
   struct mem_file *f = mem_file_new ();
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
 
-  setup (&b, f, &m, BELOW_HOLES);
-  open_over (&o, f, below_open (&b));
+  setup (&b, f, &m, BACKING_HOLES);
+  open_over (&o, f, backing_open (&b));
   for (unsigned i = 1; i < 9; i++) {
     struct counting one = { .stop = i, .r = 1 }, failing = { .stop = i,
                                                             .r = -1 };
@@ -391,7 +391,7 @@ test_extents_stop (void)
     CHECK_EQ (failing.calls, i);
   }
   close_image (&o);
-  below_free (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 
@@ -403,13 +403,13 @@ test_short_and_eintr (void)
     { .eintr_every = 2, .max_transfer = 511 },
   };
   struct mem_file *f = mem_file_new ();
-  struct below b;
+  struct backing b;
   struct opened o;
   struct model m;
 
-  setup (&b, f, &m, BELOW_CHAIN);
+  setup (&b, f, &m, BACKING_CHAIN);
   for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-    open_over (&o, f, below_open (&b));
+    open_over (&o, f, backing_open (&b));
     for (size_t j = 0; j < b.n; j++)
       mem_set_faults (b.files[j], &faults[i]);
     compare_pread (o.img, &m, 0, DISK);
@@ -418,8 +418,8 @@ test_short_and_eintr (void)
       mem_set_faults (b.files[j], NULL);
     close_image (&o);
   }
-  below_check (&b);
-  below_free (&b);
+  backing_check (&b);
+  backing_free (&b);
   mem_file_free (f);
 }
 

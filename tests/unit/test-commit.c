@@ -48,7 +48,7 @@ enum between {
 };
 
 /* The images between BASE and OVERLAY; NULL if there is none. */
-enum { OVERLAY, BASE, BELOW, UPPER, LOWER, NR_FILES };
+enum { OVERLAY, BASE, BOTTOM, UPPER, LOWER, NR_FILES };
 
 struct session {
   enum kind kind;
@@ -57,7 +57,7 @@ struct session {
   uint64_t hashes[NR_FILES];            /* of OVERLAY, UPPER, LOWER */
   struct recorder *recorders[NR_FILES]; /* of OVERLAY and BASE, or NULL */
   uint8_t disk[DISK];                   /* its expected content */
-  uint64_t below;                       /* hash of that file */
+  uint64_t backing;                     /* hash of BOTTOM */
 };
 
 static bool
@@ -92,7 +92,7 @@ make_raw (struct model *m, struct mem_file *f, uint64_t size)
 
 /* Clusters of all kinds next to each other, over data of the backing file. */
 static void
-make_base (struct session *s, struct model *m, struct model *below)
+make_base (struct session *s, struct model *m, struct model *backing)
 {
   uint32_t cs = s->kind == QED_LARGE_CLUSTERS ? 16384 : 4096;
   uint64_t size = s->kind >= QED_SMALL ? 17 * CS + 512 : DISK;
@@ -103,10 +103,10 @@ make_base (struct session *s, struct model *m, struct model *below)
   }
   model_create (m, s->files[BASE], cs, 1, size);
   if (s->kind == QED_SMALL_OVER) {
-    s->files[BELOW] = mem_file_new ();
-    make_raw (below, s->files[BELOW], 30 * CS + 100);
+    s->files[BOTTOM] = mem_file_new ();
+    make_raw (backing, s->files[BOTTOM], 30 * CS + 100);
     model_name_backing (m);
-    m->below = below;
+    m->backing = backing;
   }
   for (uint64_t c = 0; c < model_clusters (m); c++)
     if (c % 3 == 0)
@@ -115,17 +115,17 @@ make_base (struct session *s, struct model *m, struct model *below)
       model_set (m, c, 1);
 }
 
-/* An image that is one of FILES, with BELOW as its backing file and entries
+/* An image that is one of FILES, with BACKING as its backing file and entries
  * for some of its clusters.
  */
 static void
 make_between (struct session *s, int file, struct model *m, uint32_t cs,
-              uint32_t ts, uint64_t size, const struct model *below)
+              uint32_t ts, uint64_t size, const struct model *backing)
 {
   s->files[file] = mem_file_new ();
   model_create (m, s->files[file], cs, ts, size);
   model_name_backing (m);
-  m->below = below;
+  m->backing = backing;
   for (uint64_t c = 0; c < model_clusters (m); c++)
     if ((c + (uint64_t) file) % 6 == 0)
       model_data (m, c);
@@ -170,13 +170,13 @@ make_all_between (struct session *s, struct model models[2],
 static void
 make_with (struct session *s, enum kind kind, enum between between)
 {
-  struct model overlay, base, below, models[2];
+  struct model overlay, base, backing, models[2];
   const struct model *upper;
 
   *s = (struct session) { .kind = kind, .between = between };
   s->files[OVERLAY] = mem_file_new ();
   s->files[BASE] = mem_file_new ();
-  make_base (s, &base, &below);
+  make_base (s, &base, &backing);
   if (!is_raw (s))
     base.file_size = mem_size (s->files[BASE]);
   upper = make_all_between (s, models, &base);
@@ -190,10 +190,10 @@ make_with (struct session *s, enum kind kind, enum between between)
   /* A data cluster that has a hole. */
   mem_punch (s->files[OVERLAY], model_data (&overlay, 10), 2 * 512);
   CHECK (model_open (&overlay, s->files[OVERLAY]));
-  overlay.below = upper;
+  overlay.backing = upper;
   CHECK_EQ (model_pread (&overlay, s->disk, DISK, 0), 0);
-  if (s->files[BELOW])
-    s->below = mem_hash (s->files[BELOW]);
+  if (s->files[BOTTOM])
+    s->backing = mem_hash (s->files[BOTTOM]);
   for (int i = 0; i < NR_FILES; i++)
     if (s->files[i])
       s->hashes[i] = mem_hash (s->files[i]);
@@ -310,8 +310,8 @@ open_base (const struct session *s)
 {
   struct qed_backing *b = NULL;
 
-  if (s->files[BELOW]) {
-    b = qed_backing_raw (mem_open (s->files[BELOW]));
+  if (s->files[BOTTOM]) {
+    b = qed_backing_raw (mem_open (s->files[BOTTOM]));
     CHECK (b != NULL);
   }
   return open_image_on (s, BASE, b);
@@ -394,7 +394,7 @@ static void
 check_committed (const struct session *s, bool leaks)
 {
   static uint8_t buf[DISK];
-  struct model m, below;
+  struct model m, backing;
   const char *why;
 
   check_disk (s);
@@ -407,10 +407,10 @@ check_committed (const struct session *s, bool leaks)
   else {
     CHECK (model_open (&m, s->files[BASE]));
     CHECK_EQ (m.h.image_size, DISK);
-    if (s->files[BELOW]) {
-      model_raw (&below, s->files[BELOW]);
-      m.below = &below;
-      CHECK_EQ (mem_hash (s->files[BELOW]), s->below);
+    if (s->files[BOTTOM]) {
+      model_raw (&backing, s->files[BOTTOM]);
+      m.backing = &backing;
+      CHECK_EQ (mem_hash (s->files[BOTTOM]), s->backing);
     }
     CHECK_EQ (model_pread (&m, buf, DISK, 0), 0);
     why = audit_closed (s->files[BASE], leaks);
@@ -418,7 +418,7 @@ check_committed (const struct session *s, bool leaks)
   }
   for (size_t i = 0; i < DISK; i++)
     if (buf[i] != s->disk[i])
-      harness_fail (__FILE__, __LINE__, "below: byte %zu (cluster %zu) is "
+      harness_fail (__FILE__, __LINE__, "backing: byte %zu (cluster %zu) is "
                     "%02x, should be %02x", i, i / CS, buf[i], s->disk[i]);
 
   if (s->between != NOTHING) {
@@ -505,9 +505,9 @@ test_between_total (void)
   model_data (&overlay, 30);
   s.hashes[OVERLAY] = mem_hash (s.files[OVERLAY]);
   s.hashes[UPPER] = mem_hash (s.files[UPPER]);
-  upper.below = &base;
+  upper.backing = &base;
   upper.file_size = mem_size (s.files[UPPER]);
-  overlay.below = &upper;
+  overlay.backing = &upper;
   overlay.file_size = mem_size (s.files[OVERLAY]);
   CHECK_EQ (model_pread (&overlay, s.disk, DISK, 0), 0);
   CHECK_EQ (commit_with (&s, true, &progress), 0);
@@ -628,7 +628,7 @@ test_work_between (void)
   struct model m;
 
   for (int i = 0; i <= UPPER; i++)
-    if (i != BELOW)
+    if (i != BOTTOM)
       s.files[i] = mem_file_new ();
   mem_truncate (s.files[BASE], clusters * CS);
   model_create (&m, s.files[UPPER], CS, 16, clusters * CS);

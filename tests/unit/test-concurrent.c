@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "below.h"
+#include "backing-files.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
@@ -269,24 +269,24 @@ writing_thread (void *arg)
  * was written.
  */
 static void
-check_regions (struct mem_file *f, struct below *below, const uint8_t *want)
+check_regions (struct mem_file *f, struct backing *backing, const uint8_t *want)
 {
   static uint8_t buf[REGION];
   struct model m;
 
   CHECK (model_open (&m, f));
-  m.below = below_model (below);
+  m.backing = backing_model (backing);
   CHECK_EQ (m.h.features & QED_F_NEED_CHECK, 0);
   for (uint64_t i = 0; i < REGIONS; i++) {
     CHECK_EQ (model_pread (&m, buf, REGION, REGION_AT (i)), 0);
     CHECK (memcmp (buf, &want[i * REGION], REGION) == 0);
   }
-  below_check (below);
+  backing_check (backing);
 }
 
 /* An odd SESSION is a slow one, in which threads wait for each other. */
 static void
-run_writing (struct mem_file *f, struct below *below, uint8_t *want,
+run_writing (struct mem_file *f, struct backing *backing, uint8_t *want,
              unsigned session, uint64_t stripe)
 {
   static const struct mem_faults slow = {
@@ -295,7 +295,8 @@ run_writing (struct mem_file *f, struct below *below, uint8_t *want,
   const struct qed_write_options opts = {
     .idle_ms = session % 3 ? 1 : 20, .commit_ms = session % 3
   };
-  struct qed_image *img = qed_open_overlay (mem_open (f), below_open (below),
+  struct qed_image *img = qed_open_overlay (mem_open (f),
+                                            backing_open (backing),
                                             QED_MIN_CACHE_SIZE);
   struct writing jobs[THREADS];
 
@@ -311,28 +312,29 @@ run_writing (struct mem_file *f, struct below *below, uint8_t *want,
   run_threads (jobs, writing_thread);
   CHECK_EQ (qed_close (img), 0);
   mem_set_faults (f, NULL);
-  check_regions (f, below, want);
+  check_regions (f, backing, want);
 }
 
 static void
-writing (enum below_kind kind, uint64_t stripe, unsigned sessions)
+writing (enum backing_kind kind, uint64_t stripe, unsigned sessions)
 {
   struct mem_file *f = mem_file_new ();
   uint8_t *want = malloc (REGIONS * REGION);
-  struct below below;
+  struct backing backing;
   struct model m;
 
   CHECK (want != NULL);
-  below_init (&below, kind, DISK, REGION_AT (REGIONS / 2) + REGION / 2 + 99);
+  backing_init (&backing, kind, DISK,
+                REGION_AT (REGIONS / 2) + REGION / 2 + 99);
   for (uint64_t i = 0; i < REGIONS; i++)
-    below_fill (&below, REGION_AT (i), REGION);
+    backing_fill (&backing, REGION_AT (i), REGION);
   model_create (&m, f, 4096, 4, DISK);
-  below_name (&below, &m);
+  backing_name (&backing, &m);
   for (uint64_t i = 0; i < REGIONS; i++)
     CHECK_EQ (model_pread (&m, &want[i * REGION], REGION, REGION_AT (i)), 0);
   for (unsigned session = 0; session < sessions; session++)
-    run_writing (f, &below, want, session, stripe);
-  below_free (&below);
+    run_writing (f, &backing, want, session, stripe);
+  backing_free (&backing);
   free (want);
   mem_file_free (f);
 }
@@ -340,15 +342,15 @@ writing (enum below_kind kind, uint64_t stripe, unsigned sessions)
 static void
 test_writing (void)
 {
-  writing (BELOW_NONE, STRIPE, 6);
+  writing (BACKING_NONE, STRIPE, 6);
 }
 
 static void
 test_writing_overlays (void)
 {
-  for (int kind = BELOW_LOST; kind < NR_BELOW; kind++) {
-    writing ((enum below_kind) kind, STRIPE, 3);
-    writing ((enum below_kind) kind, LONG_STRIPE, 3);
+  for (int kind = BACKING_LOST; kind < NR_BACKING; kind++) {
+    writing ((enum backing_kind) kind, STRIPE, 3);
+    writing ((enum backing_kind) kind, LONG_STRIPE, 3);
   }
 }
 
@@ -379,14 +381,14 @@ test_same_cluster (void)
   struct mem_file *f = mem_file_new ();
   struct writing jobs[THREADS];
   struct qed_image *img;
-  struct below below;
+  struct backing backing;
   struct model m;
   uint8_t got[8192], want[8192];
 
-  below_init (&below, BELOW_HOLES, 2 * clusters * 8192, 0);
-  below_fill (&below, 0, 2 * clusters * 8192);
+  backing_init (&backing, BACKING_HOLES, 2 * clusters * 8192, 0);
+  backing_fill (&backing, 0, 2 * clusters * 8192);
   model_create (&m, f, 8192, 1, 2 * clusters * 8192);
-  img = qed_open_overlay (mem_open (f), below_open (&below),
+  img = qed_open_overlay (mem_open (f), backing_open (&backing),
                           QED_MIN_CACHE_SIZE);
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &(struct qed_write_options) { 0 }), 0);
@@ -397,16 +399,16 @@ test_same_cluster (void)
   CHECK_EQ (mem_size (f), (2 + 2 + clusters) * 8192);
 
   CHECK (model_open (&m, f));
-  m.below = below_model (&below);
+  m.backing = backing_model (&backing);
   for (uint64_t i = 0; i < 2 * clusters; i++) {
-    mem_read (below.files[0], want, sizeof want, i * 8192);
+    mem_read (backing.files[0], want, sizeof want, i * 8192);
     for (size_t j = 0; j < THREADS && i % 2 == 0; j++)
       memset (want + 512 + j * 512, (int) j + 1, 512);
     CHECK_EQ (model_pread (&m, got, sizeof got, i * 8192), 0);
     CHECK (memcmp (got, want, sizeof got) == 0);
   }
-  below_check (&below);
-  below_free (&below);
+  backing_check (&backing);
+  backing_free (&backing);
   mem_file_free (f);
 }
 

@@ -4,7 +4,7 @@
 
 /* A power failure at any moment leaves an image that I3, I5 and I6 allow.  The
  * test records workloads on an image, with and without a backing file
- * (below.h), and looks at the states of the file that a crash leaves
+ * (backing-files.h), and looks at the states of the file that a crash leaves
  * (recorder.h).  In each of them:
  *
  *   - Unless NEED_CHECK is set no entry is unsound and no cluster is used
@@ -34,7 +34,7 @@
 
 #include <pthread.h>
 
-#include "below.h"
+#include "backing-files.h"
 #include "model.h"
 #include "recorder.h"
 
@@ -82,7 +82,7 @@ struct guest_op {
 /* What a workload is to run on. */
 struct setup {
   int image;                    /* to begin with */
-  enum below_kind below;
+  enum backing_kind backing;
   enum recorder_lie lie;
   unsigned idle_ms, commit_ms;  /* see NEVER_IDLE */
   bool parallel;                /* whole sectors only */
@@ -92,7 +92,7 @@ struct setup {
 struct session {
   struct setup setup;
   struct mem_file *f;
-  struct below *below;
+  struct backing *backing;
   struct recorder *r;
   struct qed_image *img;
   unsigned fail_at;             /* this pwrite is cut short, the next fails */
@@ -134,13 +134,13 @@ add_leak (struct model *m)
  * leaks at its end and an entry that points past the end of the file.
  */
 static void
-make_image (struct mem_file *f, int kind, const struct below *below,
+make_image (struct mem_file *f, int kind, const struct backing *backing,
             uint8_t window[WINDOW_BYTES])
 {
   struct model m;
 
   model_create (&m, f, CLUSTER, 1, DISK_SIZE);
-  below_name (below, &m);
+  backing_name (backing, &m);
   if (kind == FILLED || kind == DIRTY_FILLED) {
     model_data (&m, FIRST);
     model_set (&m, FIRST + 1, 1);
@@ -151,7 +151,7 @@ make_image (struct mem_file *f, int kind, const struct below *below,
   if (kind == FILLED)
     model_pattern (&m, mem_size (f), 1000);
   CHECK (model_open (&m, f));
-  m.below = below_model (below);
+  m.backing = backing_model (backing);
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
 
   if (kind == DIRTY_FILLED)
@@ -165,23 +165,23 @@ make_image (struct mem_file *f, int kind, const struct below *below,
 }
 
 /* The backing files: made once, because nothing changes them. */
-static struct below belows[NR_BELOW];
+static struct backing backings[NR_BACKING];
 
 static void
-make_belows (void)
+make_backings (void)
 {
-  for (int i = 0; i < NR_BELOW; i++) {
-    below_init (&belows[i], (enum below_kind) i, DISK_SIZE, SHORT_SIZE);
-    below_fill (&belows[i], WINDOW, UINT64_MAX);
+  for (int i = 0; i < NR_BACKING; i++) {
+    backing_init (&backings[i], (enum backing_kind) i, DISK_SIZE, SHORT_SIZE);
+    backing_fill (&backings[i], WINDOW, UINT64_MAX);
   }
 }
 
 static void
-free_belows (void)
+free_backings (void)
 {
-  for (int i = 0; i < NR_BELOW; i++) {
-    below_check (&belows[i]);
-    below_free (&belows[i]);
+  for (int i = 0; i < NR_BACKING; i++) {
+    backing_check (&backings[i]);
+    backing_free (&backings[i]);
   }
 }
 
@@ -194,7 +194,7 @@ open_session_image (struct session *s)
     .idle_ms = s->setup.idle_ms, .commit_ms = s->setup.commit_ms,
   };
 
-  s->img = qed_open_overlay (recorder_open (s->r), below_open (s->below),
+  s->img = qed_open_overlay (recorder_open (s->r), backing_open (s->backing),
                              QED_MIN_CACHE_SIZE);
   CHECK (s->img != NULL);
   CHECK_EQ (qed_make_writable (s->img, &opts), 0);
@@ -207,7 +207,7 @@ is_commit (const struct session *s, uint64_t offset)
   const struct model m = { .file = s->f, .h.l1_table_offset = CLUSTER };
 
   for (uint64_t i = TABLES - 2; i < TABLES; i++)
-    if (s->setup.below != BELOW_NONE &&
+    if (s->setup.backing != BACKING_NONE &&
         offset - model_get_l1 (&m, i) < CLUSTER)
       return true;
   return false;
@@ -244,9 +244,9 @@ new_session (const struct setup *setup)
   CHECK (s != NULL);
   CHECK (pthread_mutex_init (&s->lock, NULL) == 0);
   s->setup = *setup;
-  s->below = &belows[setup->below];
+  s->backing = &backings[setup->backing];
   s->f = mem_file_new ();
-  make_image (s->f, setup->image, s->below, s->initial);
+  make_image (s->f, setup->image, s->backing, s->initial);
   mem_set_hook (s->f, fail_write, s);
   mem_set_faults (s->f, setup->parallel && setup->idle_ms ? &slow : NULL);
   memcpy (s->now, s->initial, WINDOW_BYTES);
@@ -260,7 +260,7 @@ free_session (struct session *s)
 {
   for (size_t i = 0; i < s->n; i++)
     free (s->ops[i].content);
-  below_check (s->below);
+  backing_check (s->backing);
   recorder_free (s->r);
   mem_file_free (s->f);
   pthread_mutex_destroy (&s->lock);
@@ -442,7 +442,7 @@ do_sequence (struct session *s, const char *ops, uint64_t home)
 
   CONTEXT ("operations %s, at cluster %" PRIu64 ", image %d on %d, seed %"
            PRIu64 ", failing write %u", ops, home, s->setup.image,
-           s->setup.below, s->setup.seed, s->fail_at);
+           s->setup.backing, s->setup.seed, s->fail_at);
   for (; *ops; ops++)
     do_op (s, *ops, &rng, home);
   recorder_mark (s->r);
@@ -585,7 +585,7 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
     return violation ("cluster %" PRIu64 " was never written", a.first);
 
   st = mem_open (f);
-  backing = below_open (s->below);
+  backing = backing_open (s->backing);
   img = qed_open_overlay (st, backing, QED_MIN_CACHE_SIZE);
   if (img == NULL) {
     qed_storage_close (st);
@@ -600,7 +600,7 @@ check_state (const struct session *s, size_t cut, struct mem_file *f,
   if (why)
     return why;
   CHECK (model_open (&m, f));
-  m.below = below_model (s->below);
+  m.backing = backing_model (s->backing);
   return model_pread (&m, after, WINDOW_BYTES, WINDOW) == 0 &&
     memcmp (window, after, WINDOW_BYTES) == 0 ? NULL :
     "content: another after closing";
@@ -709,24 +709,24 @@ sequence (size_t i, char ops[4])
 }
 
 /* The backing files of a test's images. */
-#define NO_OVERLAY BELOW_NONE, BELOW_NONE
-#define OVERLAY BELOW_LOST, BELOW_CHAIN
+#define NO_OVERLAY BACKING_NONE, BACKING_NONE
+#define OVERLAY BACKING_LOST, BACKING_CHAIN
 
 /* All sequences of up to 3 operations, on all images, in a table that exists
  * (if the image is filled) and in one that doesn't.  If they have more states
  * than are wanted, some of the sequences.
  */
 static void
-all_sequences (uint64_t wanted, enum below_kind first, enum below_kind last)
+all_sequences (uint64_t wanted, enum backing_kind first, enum backing_kind last)
 {
   uint64_t sessions = NR_SEQUENCES * NR_IMAGES * 2 * (last - first + 1);
   uint64_t max = wanted / sessions + 1;
-  struct setup setup = { .below = first };
+  struct setup setup = { .backing = first };
   struct rng rng = { 0 };
   char ops[4];
 
-  make_belows ();
-  for (; setup.below <= last; setup.below++)
+  make_backings ();
+  for (; setup.backing <= last; setup.backing++)
     for (setup.seed = 0; setup.seed < NR_SEQUENCES; setup.seed++)
       for (setup.image = 0; setup.image < NR_IMAGES; setup.image++)
         for (uint64_t home = FIRST; home <= BORDER; home += BORDER - FIRST) {
@@ -735,7 +735,7 @@ all_sequences (uint64_t wanted, enum below_kind first, enum below_kind last)
           sequence (setup.seed, ops);
           all_states_are_good (run_sequence (ops, home, &setup), max);
         }
-  free_belows ();
+  free_backings ();
   report_states ();
 }
 
@@ -753,25 +753,25 @@ test_overlay_all_sequences (void)
 
 /* For random tests, in turn. */
 static void
-choose_setup (struct setup *setup, uint64_t seed, enum below_kind first,
-              enum below_kind last)
+choose_setup (struct setup *setup, uint64_t seed, enum backing_kind first,
+              enum backing_kind last)
 {
   setup->seed = seed;
   setup->image = (int) (seed / 4 % NR_IMAGES);
-  setup->below = first + (enum below_kind) (seed % (last - first + 1));
+  setup->backing = first + (enum backing_kind) (seed % (last - first + 1));
 }
 
 /* Longer ones, also across the border of the tables, some with pauses; with
  * FAILURES a write fails when a part of it was written.
  */
 static void
-random_sequences (uint64_t wanted, bool failures, enum below_kind first,
-                  enum below_kind last)
+random_sequences (uint64_t wanted, bool failures, enum backing_kind first,
+                  enum backing_kind last)
 {
   struct setup setup = { 0 };
   char ops[40];
 
-  make_belows ();
+  make_backings ();
   for (uint64_t seed = 0; states_checked < wanted; seed++) {
     struct rng rng = { seed };
     size_t length = 4 + rng_below (&rng, sizeof ops - 4);
@@ -779,20 +779,20 @@ random_sequences (uint64_t wanted, bool failures, enum below_kind first,
 
     choose_setup (&setup, seed, first, last);
     setup.idle_ms = setup.commit_ms = seed % 4 == 0 && !failures;
-    if (seed % 8 == 4 && setup.below != BELOW_NONE)
+    if (seed % 8 == 4 && setup.backing != BACKING_NONE)
       setup.idle_ms = NEVER_IDLE;
     s = new_session (&setup);
     for (size_t i = 0; i < length; i++)
       ops[i] = "wwwsssfzztFcp"[rng_below (&rng, 12 + setup.commit_ms)];
     ops[length] = '\0';
-    if (seed % 8 == 2 && !failures && setup.below != BELOW_NONE)
+    if (seed % 8 == 2 && !failures && setup.backing != BACKING_NONE)
       ops[length / 2] = 'P';
     if (failures)
       s->fail_at = 1 + (unsigned) rng_below (&rng, 12);
     do_sequence (s, ops, FIRST + rng_below (&rng, 6));
     all_states_are_good (s, 100);
   }
-  free_belows ();
+  free_backings ();
   report_states ();
 }
 
@@ -836,7 +836,7 @@ guest (void *arg)
   unsigned n = 2 + rng_below (&rng, 8);
 
   CONTEXT ("parallel, seed %" PRIu64, t->seed);
-  if (t->s->setup.below != BELOW_NONE && t->seed % 64 == 0)
+  if (t->s->setup.backing != BACKING_NONE && t->seed % 64 == 0)
     press (t->s);
   while (n-- > 0) {
     if (t->s->setup.idle_ms)
@@ -849,18 +849,18 @@ guest (void *arg)
 
 static void
 parallel (uint64_t wanted, bool pauses, uint64_t max,
-          enum below_kind first, enum below_kind last)
+          enum backing_kind first, enum backing_kind last)
 {
   struct setup setup = { .commit_ms = pauses, .parallel = true };
 
-  make_belows ();
+  make_backings ();
   for (uint64_t seed = 0; states_checked < wanted; seed++) {
     struct thread threads[THREADS];
     struct session *s;
 
     choose_setup (&setup, seed, first, last);
     setup.idle_ms = pauses;
-    if (pauses && seed % 2 && setup.below != BELOW_NONE)
+    if (pauses && seed % 2 && setup.backing != BACKING_NONE)
       setup.idle_ms = NEVER_IDLE;
     CONTEXT ("parallel, seed %" PRIu64, seed);
     s = new_session (&setup);
@@ -874,7 +874,7 @@ parallel (uint64_t wanted, bool pauses, uint64_t max,
     CHECK_EQ (qed_close (s->img), 0);
     all_states_are_good (s, max);
   }
-  free_belows ();
+  free_backings ();
   report_states ();
 }
 
@@ -908,10 +908,10 @@ test_overlay_parallel_idle (void)
  * overlay too.
  */
 static bool
-is_noticed_on (enum below_kind below, enum recorder_lie lie,
+is_noticed_on (enum backing_kind backing, enum recorder_lie lie,
                const char *words)
 {
-  struct setup setup = { .below = below, .lie = lie };
+  struct setup setup = { .backing = backing, .lie = lie };
   bool noticed = false;
   size_t cut;
   char ops[4];
@@ -927,7 +927,7 @@ is_noticed_on (enum below_kind below, enum recorder_lie lie,
       why = check_states (s, UINT64_MAX, &cut);
       noticed = why && strncmp (why, words, strlen (words)) == 0;
       if (noticed)
-        printf ("  after %s on %d, crash at %zu: %s\n", ops, below, cut, why);
+        printf ("  after %s on %d, crash at %zu: %s\n", ops, backing, cut, why);
       free_session (s);
     }
   return noticed;
@@ -937,14 +937,14 @@ static void
 is_noticed (enum recorder_lie lie, const char *words,
             const char *overlay_words)
 {
-  make_belows ();
+  make_backings ();
   if (words)
-    CHECK (is_noticed_on (BELOW_NONE, lie, words));
+    CHECK (is_noticed_on (BACKING_NONE, lie, words));
   if (overlay_words) {
-    CHECK (is_noticed_on (BELOW_FULL, lie, overlay_words));
-    CHECK (is_noticed_on (BELOW_CHAIN, lie, overlay_words));
+    CHECK (is_noticed_on (BACKING_FULL, lie, overlay_words));
+    CHECK (is_noticed_on (BACKING_CHAIN, lie, overlay_words));
   }
-  free_belows ();
+  free_backings ();
   states_checked = 0;
 }
 

@@ -20,7 +20,7 @@
  *     changes the disk fails (I5).  The same goes for a commit that couldn't
  *     write entries, and possibly for a failed write that couldn't be undone;
  *     but not for any other single fault, nor for faults of the backing file
- *     (below.h).
+ *     (backing-files.h).
  *
  * After closing, the image can be opened for writing, has the same content,
  * and closes clean.  In an overlay that failed, content that wasn't flushed
@@ -32,7 +32,7 @@
 
 #include <pthread.h>
 
-#include "below.h"
+#include "backing-files.h"
 #include "model.h"
 #include "recorder.h"
 
@@ -73,8 +73,8 @@ static const struct step {
  * on.
  */
 struct fault {
-  enum below_kind below;
-  bool is_below;                /* in the lowest file there */
+  enum backing_kind backing;
+  bool is_backing;              /* in the lowest file there */
   enum mem_op op;               /* or MEM_ANY */
   uint64_t first, count;        /* FIRST 0: none */
   int err;
@@ -89,7 +89,7 @@ struct fault {
 
 struct run {
   struct mem_file *f;
-  struct below below;
+  struct backing backing;
   struct fault fault;
   struct qed_image *img;
   bool failed;                  /* for good */
@@ -156,19 +156,19 @@ fill (uint8_t *buf, const struct step *step)
  * unsound entries.
  */
 static void
-make_image (struct mem_file *f, bool dirty, const struct below *below,
+make_image (struct mem_file *f, bool dirty, const struct backing *backing,
             uint8_t window[WINDOW_BYTES])
 {
   struct model m;
 
   model_create (&m, f, CLUSTER, 1, WINDOW + WINDOW_BYTES);
-  below_name (below, &m);
+  backing_name (backing, &m);
   model_data (&m, FIRST);
   model_set (&m, FIRST + 1, 1);
   if (dirty)
     model_pattern (&m, model_append (&m, 2), 2 * CLUSTER);
   CHECK (model_open (&m, f));
-  m.below = below_model (below);
+  m.backing = backing_model (backing);
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
   if (dirty) {
     model_set (&m, FIRST + 3, mem_size (f) + 2 * CLUSTER);
@@ -190,8 +190,8 @@ open_read_only (struct run *r)
   int err;
 
   /* Opening the backing file succeeds; test-backing makes it fail. */
-  r->fault.off |= r->fault.is_below;
-  backing = below_open (&r->below);
+  r->fault.off |= r->fault.is_backing;
+  backing = backing_open (&r->backing);
   r->fault.off = off;
   img = qed_open_overlay (st, backing, QED_MIN_CACHE_SIZE);
   err = errno;
@@ -288,7 +288,7 @@ check_same_on_disk (struct run *r, const uint8_t *got)
 static bool
 is_overlay (const struct run *r)
 {
-  return r->fault.below != BELOW_NONE;
+  return r->fault.backing != BACKING_NONE;
 }
 
 /* After a step that returned RET; if it failed there has been a flush. */
@@ -392,7 +392,7 @@ check_failed (struct run *r, const struct step *step)
   r->failed = qed_flush (r->img) == -1;
   if (before || f->sync_failed || (in_commit && step->kind == FLUSH))
     CHECK (r->failed);
-  else if ((f->failed == 1 && !in_commit) || f->is_below)
+  else if ((f->failed == 1 && !in_commit) || f->is_backing)
     CHECK (!r->failed);
 }
 
@@ -418,10 +418,11 @@ check_step (struct run *r, const struct step *step)
 }
 
 static void
-make_below (struct run *r)
+make_backing (struct run *r)
 {
-  below_init (&r->below, r->fault.below, WINDOW + WINDOW_BYTES, SHORT_SIZE);
-  below_fill (&r->below, WINDOW, UINT64_MAX);
+  backing_init (&r->backing, r->fault.backing, WINDOW + WINDOW_BYTES,
+                SHORT_SIZE);
+  backing_fill (&r->backing, WINDOW, UINT64_MAX);
 }
 
 /* Returns whether anything failed. */
@@ -436,16 +437,16 @@ run_with_fault (const struct fault *fault, bool dirty)
   CHECK (r != NULL);
   r->f = mem_file_new ();
   r->fault = *fault;
-  make_below (r);
-  make_image (r->f, dirty, &r->below, r->now);
-  target = fault->is_below ? r->below.files[0] : r->f;
+  make_backing (r);
+  make_image (r->f, dirty, &r->backing, r->now);
+  target = fault->is_backing ? r->backing.files[0] : r->f;
   mem_set_faults (target, &fault->others);
   mem_set_hook (target, hook, &r->fault);
   open_for_writing (r);
   for (size_t i = 0; i < STEPS; i++) {
     CONTEXT ("operation %d, call %" PRIu64 " and on: %" PRIu64 ", errno %d, "
-             "dirty %d, on %d, below %d, step %zu", fault->op, fault->first,
-             fault->count, fault->err, dirty, fault->below, fault->is_below,
+             "dirty %d, on %d, backing %d, step %zu", fault->op, fault->first,
+             fault->count, fault->err, dirty, fault->backing, fault->is_backing,
              i);
     check_step (r, &steps[i]);
   }
@@ -463,8 +464,8 @@ run_with_fault (const struct fault *fault, bool dirty)
   check_reopened (r, !clean || r->fault.failed > failed_before);
 
   any = r->fault.failed > 0;
-  below_check (&r->below);
-  below_free (&r->below);
+  backing_check (&r->backing);
+  backing_free (&r->backing);
   mem_file_free (r->f);
   free (r);
   return any;
@@ -521,7 +522,7 @@ run_with_some_faults (const struct fault *base)
 }
 
 static void
-run_with_faults_below (const struct fault *base)
+run_with_backing_faults (const struct fault *base)
 {
   static const struct failing kinds[] = {
     { MEM_ANY, EIO }, { MEM_PREAD, ENOSPC }, { MEM_NEXT_EXTENT, EIO },
@@ -564,15 +565,15 @@ test_each_interrupted (void)
 static void
 test_overlay_each_operation (void)
 {
-  run_with_each_fault (&(struct fault) { .below = BELOW_FULL });
-  run_with_some_faults (&(struct fault) { .below = BELOW_CHAIN });
+  run_with_each_fault (&(struct fault) { .backing = BACKING_FULL });
+  run_with_some_faults (&(struct fault) { .backing = BACKING_CHAIN });
 }
 
 static void
 test_overlay_each_short_transfer (void)
 {
   run_with_some_faults (&(struct fault) {
-      .below = BELOW_HOLES, .others.max_transfer = 1000,
+      .backing = BACKING_HOLES, .others.max_transfer = 1000,
     });
 }
 
@@ -580,19 +581,19 @@ static void
 test_overlay_each_interrupted (void)
 {
   run_with_some_faults (&(struct fault) {
-      .below = BELOW_SHORT, .max_small = 5, .eintr_every = 3,
+      .backing = BACKING_SHORT, .max_small = 5, .eintr_every = 3,
       .others.no_punch = true, .others.no_zero = true,
     });
 }
 
 static void
-test_overlay_each_operation_below (void)
+test_overlay_each_backing_operation (void)
 {
-  for (int kind = BELOW_FULL; kind < NR_BELOW; kind++)
-    run_with_faults_below (&(struct fault) {
-        .below = (enum below_kind) kind, .is_below = true,
-        .others.max_transfer = kind == BELOW_FULL ? 1000 : 0,
-        .eintr_every = kind == BELOW_HOLES ? 3 : 0,
+  for (int kind = BACKING_FULL; kind < NR_BACKING; kind++)
+    run_with_backing_faults (&(struct fault) {
+        .backing = (enum backing_kind) kind, .is_backing = true,
+        .others.max_transfer = kind == BACKING_FULL ? 1000 : 0,
+        .eintr_every = kind == BACKING_HOLES ? 3 : 0,
       });
 }
 
@@ -607,7 +608,7 @@ test_tolerated (void)
     for (unsigned eintr = 1; eintr < 5; eintr++)
       for (unsigned j = 0; j < 8; j++, runs++) {
         const struct fault fault = {
-          .below = (enum below_kind) (runs % NR_BELOW),
+          .backing = (enum backing_kind) (runs % NR_BACKING),
           .others = {
             .max_transfer = transfers[i],
             .no_punch = j & 1, .no_zero = j & 2,
@@ -632,7 +633,7 @@ test_no_punch (void)
 
   CHECK (r != NULL);
   r->f = mem_file_new ();
-  make_image (r->f, false, &r->below, r->now);
+  make_image (r->f, false, &r->backing, r->now);
   mem_set_faults (r->f, &none);
   open_for_writing (r);
   CHECK_FAILS (qed_zero (r->img, CLUSTER, WINDOW, QED_FAST_ZERO), ENOTSUP,
@@ -699,7 +700,7 @@ write_and_flush (void *arg)
 }
 
 static void
-share_failure (enum below_kind kind, mem_hook *fails)
+share_failure (enum backing_kind kind, mem_hook *fails)
 {
   struct run *r = calloc (1, sizeof *r);
   struct thread threads[THREADS];
@@ -708,18 +709,18 @@ share_failure (enum below_kind kind, mem_hook *fails)
   CHECK (r != NULL);
   CHECK (pthread_barrier_init (&written, NULL, THREADS) == 0);
   r->f = mem_file_new ();
-  r->fault.below = kind;
-  make_below (r);
-  make_image (r->f, false, &r->below, r->now);
+  r->fault.backing = kind;
+  make_backing (r);
+  make_image (r->f, false, &r->backing, r->now);
   open_for_writing (r);
-  if (kind != BELOW_NONE)       /* so that it's marked and has both tables */
+  if (kind != BACKING_NONE)     /* so that it's marked and has both tables */
     for (unsigned i = 2; i <= 9; i += 7)
       CHECK_EQ (qed_pwrite (r->img, "data", 4, WINDOW + i * CLUSTER, 0), 0);
   mem_set_hook (r->f, fails, NULL);
   for (unsigned i = 0; i < THREADS; i++) {
     threads[i] = (struct thread) {
       .img = r->img, .written = &written,
-      .offset = kind == BELOW_NONE ? WINDOW + 4 * i :
+      .offset = kind == BACKING_NONE ? WINDOW + 4 * i :
         WINDOW + (2 + i) * CLUSTER,
     };
     CHECK (pthread_create (&threads[i].id, NULL, write_and_flush,
@@ -730,7 +731,7 @@ share_failure (enum below_kind kind, mem_hook *fails)
   CHECK_FAILS (qed_pwrite (r->img, "data", 4, WINDOW, 0), EIO, MEM_NAME);
   CHECK_EQ (qed_close (r->img), -1);
   pthread_barrier_destroy (&written);
-  below_free (&r->below);
+  backing_free (&r->backing);
   mem_file_free (r->f);
   free (r);
 }
@@ -739,14 +740,14 @@ share_failure (enum below_kind kind, mem_hook *fails)
 static void
 test_shared_sync (void)
 {
-  share_failure (BELOW_NONE, slow_sync_fails);
+  share_failure (BACKING_NONE, slow_sync_fails);
 }
 
 static void
 test_overlay_shared_commit (void)
 {
-  share_failure (BELOW_FULL, slow_sync_fails);
-  share_failure (BELOW_FULL, slow_commit_fails);
+  share_failure (BACKING_FULL, slow_sync_fails);
+  share_failure (BACKING_FULL, slow_commit_fails);
 }
 
 HARNESS_MAIN (
@@ -759,7 +760,7 @@ HARNESS_MAIN (
   TEST (test_overlay_each_operation),
   TEST (test_overlay_each_short_transfer),
   TEST (test_overlay_each_interrupted),
-  TEST (test_overlay_each_operation_below),
+  TEST (test_overlay_each_backing_operation),
   TEST (test_shared_sync),
   TEST (test_overlay_shared_commit),
 )

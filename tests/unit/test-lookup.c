@@ -22,7 +22,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "below.h"
+#include "backing-files.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
@@ -217,23 +217,23 @@ check_file (struct lookups *l)
 }
 
 static void
-hammer (enum below_kind kind)
+hammer (enum backing_kind kind)
 {
   struct lookups *l = calloc (1, sizeof *l);
   struct looker jobs[THREADS];
-  struct below below;
+  struct backing backing;
   struct model m;
 
   CHECK (l != NULL);
   l->file = mem_file_new ();
-  below_init (&below, kind, (uint64_t) CLUSTERS * CLUSTER, 0);
-  below_fill (&below, (uint64_t) FIXED * CLUSTER, SLICE * CLUSTER);
+  backing_init (&backing, kind, (uint64_t) CLUSTERS * CLUSTER, 0);
+  backing_fill (&backing, (uint64_t) FIXED * CLUSTER, SLICE * CLUSTER);
   model_create (&m, l->file, CLUSTER, 1, (uint64_t) CLUSTERS * CLUSTER);
-  below_name (&below, &m);
+  backing_name (&backing, &m);
   fill (&m);
   know_runs (l, &m);
 
-  l->img = qed_open_overlay (mem_open (l->file), below_open (&below),
+  l->img = qed_open_overlay (mem_open (l->file), backing_open (&backing),
                              QED_MIN_CACHE_SIZE);
   CHECK (l->img != NULL);
   for (unsigned i = 0; i < THREADS; i++) {
@@ -247,8 +247,8 @@ hammer (enum below_kind kind)
     CHECK (pthread_join (jobs[i].thread, NULL) == 0);
   CHECK_EQ (qed_close (l->img), 0);
   check_file (l);
-  below_check (&below);
-  below_free (&below);
+  backing_check (&backing);
+  backing_free (&backing);
   mem_file_free (l->file);
   free (l);
 }
@@ -317,14 +317,14 @@ test_hits_beside_misses (void)
 static void
 test_links (void)
 {
-  hammer (BELOW_NONE);
+  hammer (BACKING_NONE);
 }
 
 /* Entries that wait in the cache for a commit. */
 static void
 test_pending_links (void)
 {
-  hammer (BELOW_FULL);
+  hammer (BACKING_FULL);
 }
 
 /* The same in one thread: a view whose slot is taken for another slice before

@@ -63,7 +63,7 @@ expected (const struct model *m, uint64_t offset)
   struct qed_map_entry e = { .present = true };
 
   for (;; ++e.depth) {
-    const struct model *below = m->below;
+    const struct model *backing = m->backing;
     uint64_t entry, sectors;
 
     if (m->raw) {
@@ -90,13 +90,13 @@ expected (const struct model *m, uint64_t offset)
     default:
       break;
     }
-    sectors = below ? (below->h.image_size + 511) / 512 : 0;
+    sectors = backing ? (backing->h.image_size + 511) / 512 : 0;
     if (offset >= sectors * 512) {
       e.zero = true;
       e.present = false;
       return e;
     }
-    m = below;
+    m = backing;
   }
 }
 
@@ -188,7 +188,7 @@ add_image (struct chain *c)
 
   if (c->n > 0) {
     model_name_backing (m);
-    m->below = m - 1;
+    m->backing = m - 1;
   }
   c->n++;
 }

@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 
 #include "alloc.h"
-#include "below.h"
+#include "backing-files.h"
 #include "harness.h"
 #include "memory-storage.h"
 #include "model.h"
@@ -29,7 +29,7 @@ static const struct qed_write_options no_thread;
 
 struct overlay {
   struct mem_file *f, *raw;     /* RAW: the lowest backing file, or NULL */
-  struct below below;
+  struct backing backing;
   struct qed_image *img;
   struct model m;
   uint8_t *want;                /* the disk's content */
@@ -39,22 +39,22 @@ struct overlay {
 static void
 open_overlay (struct overlay *o, const struct qed_write_options *opts)
 {
-  o->img = qed_open_overlay (mem_open (o->f), below_open (&o->below),
+  o->img = qed_open_overlay (mem_open (o->f), backing_open (&o->backing),
                              QED_MIN_CACHE_SIZE);
   CHECK (o->img != NULL);
   CHECK_EQ (qed_make_writable (o->img, opts), 0);
 }
 
 static void
-new_overlay (struct overlay *o, enum below_kind kind)
+new_overlay (struct overlay *o, enum backing_kind kind)
 {
   memset (o, 0, sizeof *o);
   o->f = mem_file_new ();
-  below_init (&o->below, kind, DISK, SHORT_SIZE);
-  below_fill (&o->below, 0, UINT64_MAX);        /* also past the disk's end */
-  o->raw = o->below.n ? o->below.files[0] : NULL;
+  backing_init (&o->backing, kind, DISK, SHORT_SIZE);
+  backing_fill (&o->backing, 0, UINT64_MAX); /* also past the disk's end */
+  o->raw = o->backing.n ? o->backing.files[0] : NULL;
   model_create (&o->m, o->f, CS, 1, DISK);
-  below_name (&o->below, &o->m);
+  backing_name (&o->backing, &o->m);
   o->want = malloc (DISK);
   CHECK (o->want != NULL);
   CHECK_EQ (model_pread (&o->m, o->want, DISK, 0), 0);
@@ -110,7 +110,7 @@ close_overlay (struct overlay *o)
   check_content (o);
   CHECK_EQ (qed_close (o->img), 0);
   CHECK (model_open (&o->m, o->f));
-  o->m.below = below_model (&o->below);
+  o->m.backing = backing_model (&o->backing);
   CHECK_EQ (o->m.h.features & QED_F_NEED_CHECK, 0);
   CHECK_EQ (model_pread (&o->m, got, DISK, 0), 0);
   compare (got, o->want, DISK);
@@ -119,8 +119,8 @@ close_overlay (struct overlay *o)
 static void
 free_overlay (struct overlay *o)
 {
-  below_check (&o->below);
-  below_free (&o->below);
+  backing_check (&o->backing);
+  backing_free (&o->backing);
   mem_file_free (o->f);
   free (o->want);
 }
@@ -142,7 +142,7 @@ in_file (struct overlay *o, uint64_t cluster)
  */
 static void
 check_cost (int line, struct overlay *o, uint64_t pwrites, uint64_t written,
-            uint64_t syncs, uint64_t read_below)
+            uint64_t syncs, uint64_t read_backing)
 {
   CONTEXT ("from line %d", line);
   CHECK_EQ (mem_calls (o->f, MEM_PWRITE), pwrites);
@@ -150,7 +150,7 @@ check_cost (int line, struct overlay *o, uint64_t pwrites, uint64_t written,
   CHECK_EQ (mem_calls (o->f, MEM_SYNC), syncs);
   CHECK_EQ (mem_calls (o->f, MEM_ANY) - mem_calls (o->f, MEM_GET_SIZE),
             pwrites + syncs); /* a flush looks at the length */
-  CHECK_EQ (mem_bytes (o->raw, MEM_PREAD), read_below);
+  CHECK_EQ (mem_bytes (o->raw, MEM_PREAD), read_backing);
   reset_counters (o);
 }
 #define CHECK_COST(...) check_cost (__LINE__, __VA_ARGS__)
@@ -160,7 +160,7 @@ test_cost_of_writes (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   /* The first write makes NEED_CHECK durable, extends the file and allocates a
    * table.  Then it reserves the space that a commit needs in that table, so
    * that the commit can't run out of space.
@@ -214,7 +214,7 @@ test_cost_of_slices (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   for (uint64_t i = 0; i < 2; i++) {
     write_at (&o, 500 * CS + i * 100 * CS, 30 * CS, 0);
     write_at (&o, 1050 * CS + i * CS, CS, 0);
@@ -231,7 +231,7 @@ test_cost_of_slices (void)
  * data or with the guest's.
  */
 static bool
-hole_below (struct overlay *o, uint64_t offset)
+hole_in_backing (struct overlay *o, uint64_t offset)
 {
   bool hole;
 
@@ -242,7 +242,7 @@ hole_below (struct overlay *o, uint64_t offset)
 }
 
 static void
-test_cost_of_holes (enum below_kind kind)
+test_cost_of_holes (enum backing_kind kind)
 {
   struct rng rng = { kind };
   struct overlay o;
@@ -252,11 +252,11 @@ test_cost_of_holes (enum below_kind kind)
   for (uint64_t c = 1; c < 200; c++) {
     uint64_t from = c * CS + rng_below (&rng, CS);
     uint64_t to = from + 1 + rng_below (&rng, (c + 1) * CS - from);
-    uint64_t first = from, last = to, read_below = 0;
+    uint64_t first = from, last = to, read_backing = 0;
 
     for (uint64_t i = c * CS; i < (c + 1) * CS; i++)
-      if ((i < from || i >= to) && !hole_below (&o, i)) {
-        read_below++;
+      if ((i < from || i >= to) && !hole_in_backing (&o, i)) {
+        read_backing++;
         first = i < first ? i : first;
         last = i < to ? last : i + 1;
       }
@@ -266,23 +266,23 @@ test_cost_of_holes (enum below_kind kind)
              (to - 1) % CS);
     CHECK_EQ (mem_calls (o.f, MEM_ANY), 1);
     CHECK_EQ (mem_bytes (o.f, MEM_PWRITE), last - first);
-    CHECK_EQ (mem_bytes (o.raw, MEM_PREAD), read_below);
+    CHECK_EQ (mem_bytes (o.raw, MEM_PREAD), read_backing);
   }
   close_overlay (&o);
   free_overlay (&o);
 }
 
 static void
-test_holes_below (void)
+test_holes_in_backing (void)
 {
-  test_cost_of_holes (BELOW_HOLES);
+  test_cost_of_holes (BACKING_HOLES);
 }
 
 /* Nothing is read past the backing file's end, where it is zeros. */
 static void
-test_short_below (void)
+test_short_backing (void)
 {
-  test_cost_of_holes (BELOW_SHORT);
+  test_cost_of_holes (BACKING_SHORT);
 }
 
 /* The disk ends within a cluster; the backing file is longer. */
@@ -292,7 +292,7 @@ test_last_cluster (void)
   struct overlay o;
 
   for (int i = 0; i < 4; i++) {
-    new_overlay (&o, BELOW_FULL);
+    new_overlay (&o, BACKING_FULL);
     write_at (&o, (CLUSTERS - 1) * CS, 1, 0);
     reset_counters (&o);
     switch (i) {
@@ -325,7 +325,7 @@ test_zero_whole_clusters (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 5 * CS, CS, QED_FUA);
   reset_counters (&o);
 
@@ -393,7 +393,7 @@ test_zero_part (void)
   struct overlay o;
   uint64_t hash;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 0, 1, 0);
   hash = mem_hash (o.f);
   CHECK_FAILS (qed_zero (o.img, 100, 2 * CS + 9, QED_FAST_ZERO), ENOTSUP,
@@ -428,7 +428,7 @@ test_zero_part (void)
  * all of its range.
  */
 static void
-fast_zeros (enum below_kind kind, const struct mem_faults *faults)
+fast_zeros (enum backing_kind kind, const struct mem_faults *faults)
 {
   const unsigned flags = QED_FAST_ZERO | QED_MAY_TRIM;
   struct rng rng = { kind };
@@ -485,7 +485,7 @@ test_fast_zero_all_or_nothing (void)
   static const struct mem_faults neither = { .no_punch = true,
                                              .no_zero = true };
 
-  for (int kind = BELOW_FULL; kind < NR_BELOW; kind++) {
+  for (int kind = BACKING_FULL; kind < NR_BACKING; kind++) {
     fast_zeros (kind, NULL);
     fast_zeros (kind, &neither);
   }
@@ -499,12 +499,12 @@ test_zero_without_room (void)
   struct qed_storage *st;
   uint64_t hash;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 3 * CS, CS, 0);
   CHECK_EQ (qed_close (o.img), 0);
   st = mem_open (o.f);
   st->fixed_size = true;
-  o.img = qed_open_overlay (st, below_open (&o.below), QED_MIN_CACHE_SIZE);
+  o.img = qed_open_overlay (st, backing_open (&o.backing), QED_MIN_CACHE_SIZE);
   CHECK (o.img != NULL);
   CHECK_EQ (qed_make_writable (o.img, &no_thread), 0);
 
@@ -530,7 +530,7 @@ test_zero_part_of_hole (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_SHORT);        /* ends 1300 bytes into cluster 30 */
+  new_overlay (&o, BACKING_SHORT);        /* ends 1300 bytes into cluster 30 */
   write_at (&o, 0, 1, 0);
   reset_counters (&o);
   zero_at (&o, 40 * CS + 5, 3 * CS, QED_FAST_ZERO);
@@ -555,7 +555,7 @@ test_write_to_zero (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 0, 1, 0);
   zero_at (&o, 5 * CS, 3 * CS, 0);
   reset_counters (&o);
@@ -583,7 +583,7 @@ test_trim (void)
   };
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 2 * CS + 100, 2 * CS, 0);
   CHECK_EQ (qed_trim (o.img, DISK - 5, 5, 0), 0);
   memset (o.want + 2 * CS, 0, 3 * CS);
@@ -614,7 +614,7 @@ test_no_backing (void)
   struct overlay o;
   struct model m;
 
-  new_overlay (&o, BELOW_LOST);
+  new_overlay (&o, BACKING_LOST);
   write_at (&o, 100, 10, 0);
   mem_reset_counters (o.f);
   write_at (&o, CS + 100, 10, 0);
@@ -634,7 +634,7 @@ test_no_backing (void)
     model_raw (&r, raw);
     model_pattern (&r, 0, DISK);
     CHECK (model_open (&m, o.f));
-    m.below = &r;
+    m.backing = &r;
     for (uint64_t c = 0; c < 6; c++)
       if (c < 2 || c > 3) {
         CHECK_EQ (model_pread (&m, got, CS, c * CS), 0);
@@ -721,7 +721,7 @@ large_cluster (uint64_t cluster, uint64_t filled)
   CHECK_EQ (qed_pwrite (img, "data", 4, 4 * cluster - 4, QED_FUA), 0);
   CHECK_EQ (qed_close (img), 0);
   CHECK (model_open (&m, f));
-  m.below = &r;
+  m.backing = &r;
   mem_read (raw, want, filled, cluster);
   memcpy (want + (at - cluster), "data", 4);
   CHECK_EQ (model_pread (&m, got, filled, cluster), 0);
@@ -836,7 +836,7 @@ link_during_commit (enum qed_run_type old)
   struct overlay o;
   struct meanwhile w = { .o = &o };
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   if (old == QED_RUN_ZERO)
     zero_at (&o, 4 * CS, CS, 0);
   write_at (&o, 3 * CS, CS, 0);
@@ -929,7 +929,7 @@ test_zero_during_commit (void)
     struct overlay o;
     struct race race = { .o = &o, .zero_first = i };
 
-    new_overlay (&o, BELOW_FULL);
+    new_overlay (&o, BACKING_FULL);
     write_at (&o, 3 * CS, CS, 0);
     write_at (&o, 5 * CS, CS, 0);
     mem_set_hook (o.f, race_writes, &race);
@@ -1075,8 +1075,8 @@ test_commit_at_close (void)
 {
   struct overlay o;
 
-  for (int kind = BELOW_LOST; kind < NR_BELOW; kind++) {
-    new_overlay (&o, (enum below_kind) kind);
+  for (int kind = BACKING_LOST; kind < NR_BACKING; kind++) {
+    new_overlay (&o, (enum backing_kind) kind);
     write_at (&o, 3 * CS + 5, 10 * CS, 0);
     write_at (&o, 511 * CS + 5, 2 * CS, 0);
     close_overlay (&o);
@@ -1097,7 +1097,7 @@ test_commit_by_thread (void)
   };
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   CHECK_EQ (qed_close (o.img), 0);
   open_overlay (&o, &opts);
   for (uint64_t i = 0; i < 3; i++) {
@@ -1117,7 +1117,7 @@ test_clean_is_committed (void)
   struct overlay o;
   struct model m;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   CHECK_EQ (qed_close (o.img), 0);
   open_overlay (&o, &opts);
   for (uint64_t i = 0; i < 3; i++) {
@@ -1193,7 +1193,7 @@ test_commit_fails (void)
   struct overlay o;
   uint8_t *old;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 3 * CS, CS, QED_FUA);
   old = malloc (DISK);
   CHECK (old != NULL);
@@ -1250,7 +1250,7 @@ test_full (void)
   struct overlay o;
   struct full full;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   full = (struct full) { .f = o.f };
   mem_set_hook (o.f, fill_holes, &full);
   write_at (&o, CS + 5, CS, 0);
@@ -1284,7 +1284,7 @@ test_copy_fails (void)
   };
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 0, CS, 0);
   mem_set_faults (o.raw, &faults);
   for (int i = 0; i < 100; i++) {
@@ -1309,7 +1309,7 @@ test_no_memory (void)
 {
   struct overlay o;
 
-  new_overlay (&o, BELOW_FULL);
+  new_overlay (&o, BACKING_FULL);
   write_at (&o, 0, CS, 0);
   alloc_fail (1);
   CHECK_FAILS (qed_pwrite (o.img, "data", 4, 2 * CS + 5, 0), ENOMEM, MEM_NAME);
@@ -1323,8 +1323,8 @@ test_no_memory (void)
 HARNESS_MAIN (
   TEST (test_cost_of_writes),
   TEST (test_cost_of_slices),
-  TEST (test_holes_below),
-  TEST (test_short_below),
+  TEST (test_holes_in_backing),
+  TEST (test_short_backing),
   TEST (test_last_cluster),
   TEST (test_zero_whole_clusters),
   TEST (test_zero_huge),

@@ -6,8 +6,8 @@
  * leaves, and what a fault of any storage operation does.
  *
  * Each case takes an image with all kinds of entries on top of a backing file
- * (below.h) and changes it in one of these ways: an amendment.  After an
- * interruption the image is one of:
+ * (backing-files.h) and changes it in one of these ways: an action.  After
+ * an interruption the image is one of:
  *
  *     resized    the old or the new size; the content as before, then zeros
  *     rebased    the old or the new name, and with the backing file of that
@@ -23,7 +23,7 @@
 #include <config.h>
 
 #include "alloc.h"
-#include "below.h"
+#include "backing-files.h"
 #include "damage.h"
 #include "model.h"
 #include "recorder.h"
@@ -52,10 +52,10 @@
 
 enum what { RESIZE, RENAME, REBASE, EMPTY };
 
-struct amendment {
+struct action {
   const char *title;
   enum what what;
-  enum below_kind below, to;
+  enum backing_kind backing, to;
   uint64_t size, new_size;
   const char *name;             /* NULL: of no backing file */
   bool stale;                   /* there are entries beyond the disk's end */
@@ -64,9 +64,9 @@ struct amendment {
 };
 
 struct run {
-  const struct amendment *a;
+  const struct action *a;
   struct mem_file *f;
-  uint8_t before[WINDOW_BYTES], on_to[WINDOW_BYTES], below[WINDOW_BYTES];
+  uint8_t before[WINDOW_BYTES], on_to[WINDOW_BYTES], backing[WINDOW_BYTES];
 };
 
 static const char * __attribute__ ((format (printf, 1, 2)))
@@ -83,24 +83,24 @@ violation (const char *fmt, ...)
 
 /* ---- images to begin with ---- */
 
-static struct below belows[NR_BELOW];
+static struct backing backings[NR_BACKING];
 
 static void
-make_belows (void)
+make_backings (void)
 {
-  for (int i = 0; i < NR_BELOW; i++) {
-    below_init (&belows[i], (enum below_kind) i, LARGE, SHORT_SIZE);
-    below_fill (&belows[i], WINDOW, WINDOW_BYTES);
-    below_fill (&belows[i], FAR_CLUSTER * CLUSTER, 2 * CLUSTER);
+  for (int i = 0; i < NR_BACKING; i++) {
+    backing_init (&backings[i], (enum backing_kind) i, LARGE, SHORT_SIZE);
+    backing_fill (&backings[i], WINDOW, WINDOW_BYTES);
+    backing_fill (&backings[i], FAR_CLUSTER * CLUSTER, 2 * CLUSTER);
   }
 }
 
 static void
-free_belows (void)
+free_backings (void)
 {
-  for (int i = 0; i < NR_BELOW; i++) {
-    below_check (&belows[i]);
-    below_free (&belows[i]);
+  for (int i = 0; i < NR_BACKING; i++) {
+    backing_check (&backings[i]);
+    backing_free (&backings[i]);
   }
 }
 
@@ -120,7 +120,7 @@ name_old_backing (struct model *m, uint64_t length)
 static void
 make_image (struct run *run)
 {
-  const struct amendment *a = run->a;
+  const struct action *a = run->a;
   uint64_t disk = (a->size + CLUSTER - 1) / CLUSTER;
   struct model m;
 
@@ -139,7 +139,7 @@ make_image (struct run *run)
   m.h.image_size = a->size;
   m.h.features = a->dirty ? QED_F_NEED_CHECK : 0;
   model_write_header (&m);
-  if (a->below != BELOW_NONE)
+  if (a->backing != BACKING_NONE)
     name_old_backing (&m, a->old_name_length);
 }
 
@@ -147,14 +147,14 @@ make_image (struct run *run)
  * the end of the disk.  False: F isn't an image, or can't be read.
  */
 static bool
-read_window (struct mem_file *f, enum below_kind kind, uint8_t *window)
+read_window (struct mem_file *f, enum backing_kind kind, uint8_t *window)
 {
   struct model m;
   uint64_t length;
 
   if (!model_open (&m, f))
     return false;
-  m.below = below_model (&belows[kind]);
+  m.backing = backing_model (&backings[kind]);
   length = m.h.image_size < WINDOW + WINDOW_BYTES ?
     m.h.image_size - WINDOW : WINDOW_BYTES;
   memset (window, 0, WINDOW_BYTES);
@@ -162,9 +162,9 @@ read_window (struct mem_file *f, enum below_kind kind, uint8_t *window)
 }
 
 static void
-read_below (enum below_kind kind, uint8_t *window)
+read_backing (enum backing_kind kind, uint8_t *window)
 {
-  const struct model *m = below_model (&belows[kind]);
+  const struct model *m = backing_model (&backings[kind]);
   uint64_t length = 0;
 
   if (m)
@@ -176,17 +176,17 @@ read_below (enum below_kind kind, uint8_t *window)
 }
 
 static void
-start (struct run *run, const struct amendment *a)
+start (struct run *run, const struct action *a)
 {
   run->a = a;
   run->f = mem_file_new ();
   make_image (run);
-  CHECK (read_window (run->f, a->below, run->before));
+  CHECK (read_window (run->f, a->backing, run->before));
   CHECK (read_window (run->f, a->to, run->on_to));
-  read_below (a->below, run->below);
+  read_backing (a->backing, run->backing);
 }
 
-/* ---- amending ---- */
+/* ---- acting ---- */
 
 static void
 check_progress (void *opaque, uint64_t done, uint64_t total)
@@ -199,7 +199,7 @@ check_progress (void *opaque, uint64_t done, uint64_t total)
 }
 
 static int
-amend (struct qed_image *img, const struct amendment *a)
+act (struct qed_image *img, const struct action *a)
 {
   uint64_t last = 0;
   const struct qed_progress progress = { check_progress, &last };
@@ -212,7 +212,7 @@ amend (struct qed_image *img, const struct amendment *a)
   case EMPTY:
     return qed_empty (img);
   case REBASE:
-    to = below_open (&belows[a->to]);
+    to = backing_open (&backings[a->to]);
     r = qed_copy_differing (img, to, &progress);
     qed_backing_close (to);
     break;
@@ -225,9 +225,9 @@ amend (struct qed_image *img, const struct amendment *a)
 static const struct qed_write_options write_options = { .idle_ms = 0 };
 
 static struct qed_image *
-open_on (struct qed_storage *st, enum below_kind kind)
+open_on (struct qed_storage *st, enum backing_kind kind)
 {
-  struct qed_backing *b = below_open (&belows[kind]);
+  struct qed_backing *b = backing_open (&backings[kind]);
   struct qed_image *img = qed_open_overlay (st, b, QED_MIN_CACHE_SIZE);
 
   if (img == NULL) {
@@ -237,10 +237,10 @@ open_on (struct qed_storage *st, enum below_kind kind)
   return img;
 }
 
-/* Open for writing, amend, close.  -1: one of these failed. */
+/* Open for writing, act, close.  -1: one of these failed. */
 static int
-open_and_amend (struct qed_storage *st, const struct amendment *a,
-                enum below_kind kind, bool *amended)
+open_and_act (struct qed_storage *st, const struct action *a,
+              enum backing_kind kind, bool *acted)
 {
   struct qed_image *img = open_on (st, kind);
   int r;
@@ -249,9 +249,9 @@ open_and_amend (struct qed_storage *st, const struct amendment *a,
     return -1;
   r = qed_make_writable (img, &write_options) != 0 ? -1 : 0;
   if (r == 0)
-    r = amend (img, a);
-  if (amended)
-    *amended = r == 0;
+    r = act (img, a);
+  if (acted)
+    *acted = r == 0;
   if (qed_close (img) == -1)
     r = -1;
   return r;
@@ -263,7 +263,7 @@ open_and_amend (struct qed_storage *st, const struct amendment *a,
 static const char *
 check_header (const struct run *run, struct mem_file *f, bool *new)
 {
-  const struct amendment *a = run->a;
+  const struct action *a = run->a;
   struct qed_storage *st = mem_open (f);
   struct qed_header h;
   char *name = NULL;
@@ -279,7 +279,7 @@ check_header (const struct run *run, struct mem_file *f, bool *new)
   else if (a->what != EMPTY) {
     *new = a->name ? name && strcmp (name, a->name) == 0 : !name;
     if (!*new && (name ? name[0] : 'b') !=
-        (a->below == BELOW_NONE || !a->old_name_length ? 'b' : 'o'))
+        (a->backing == BACKING_NONE || !a->old_name_length ? 'b' : 'o'))
       why = violation ("header: backing file %s", name);
   }
   free (name);
@@ -288,17 +288,17 @@ check_header (const struct run *run, struct mem_file *f, bool *new)
 }
 
 /* The backing file of the image whose header is NEW, or isn't. */
-static enum below_kind
-below_of (const struct amendment *a, bool new)
+static enum backing_kind
+backing_of (const struct action *a, bool new)
 {
-  return new && (a->what == RENAME || a->what == REBASE) ? a->to : a->below;
+  return new && (a->what == RENAME || a->what == REBASE) ? a->to : a->backing;
 }
 
 static const char *
 check_content (const struct run *run, const uint8_t *window, bool new,
                uint64_t size)
 {
-  const struct amendment *a = run->a;
+  const struct action *a = run->a;
   const uint8_t *want = a->what == RENAME && new ? run->on_to : run->before;
 
   for (uint64_t i = 0; i < WINDOW_BYTES; i += QED_SECTOR_SIZE) {
@@ -307,7 +307,7 @@ check_content (const struct run *run, const uint8_t *window, bool new,
 
     if (memcmp (window + i, sector, QED_SECTOR_SIZE) != 0 &&
         (a->what != EMPTY ||
-         memcmp (window + i, run->below + i, QED_SECTOR_SIZE) != 0))
+         memcmp (window + i, run->backing + i, QED_SECTOR_SIZE) != 0))
       return violation ("content: sector %" PRIu64 " begins %02x, not %02x",
                         i / QED_SECTOR_SIZE, window[i], sector[0]);
   }
@@ -330,16 +330,16 @@ check_file (const struct run *run, struct mem_file *f, bool *new)
   if (!audit.need_check && (audit.unsound || audit.duplicate))
     return violation ("clean, but %u entries are unsound, %u clusters "
                       "duplicate", audit.unsound, audit.duplicate);
-  if (!read_window (f, below_of (run->a, *new), window))
+  if (!read_window (f, backing_of (run->a, *new), window))
     return "can't be read";
   return check_content (run, window, *new, m.h.image_size);
 }
 
-/* Is F what the amendment should make? */
+/* Is F what the action should make? */
 static const char *
 check_done (const struct run *run, struct mem_file *f)
 {
-  const struct amendment *a = run->a;
+  const struct action *a = run->a;
   bool shrunk = a->what == RESIZE && a->new_size <= a->size;
   uint8_t window[WINDOW_BYTES];
   struct audit audit;
@@ -357,11 +357,11 @@ check_done (const struct run *run, struct mem_file *f)
     return violation ("%" PRIu64 " clusters are leaked", audit.leaked);
   if (a->what == EMPTY && mem_size (f) != 2 * CLUSTER)
     return violation ("the file has %" PRIu64 " bytes", mem_size (f));
-  CHECK (read_window (f, a->below, window));
-  if (a->what == EMPTY && memcmp (window, run->below, a->size - WINDOW <
+  CHECK (read_window (f, a->backing, window));
+  if (a->what == EMPTY && memcmp (window, run->backing, a->size - WINDOW <
                                   WINDOW_BYTES ? a->size - WINDOW :
                                   WINDOW_BYTES) != 0)
-    return "content: not what is below";
+    return "content: not what the backing file has";
   return NULL;
 }
 
@@ -374,8 +374,8 @@ check_state (const struct run *run, struct mem_file *f)
 
   if (why)
     return why;
-  if (open_and_amend (mem_open (f), run->a, below_of (run->a, new),
-                      NULL) == -1)
+  if (open_and_act (mem_open (f), run->a, backing_of (run->a, new),
+                    NULL) == -1)
     return violation ("again: %s", qed_get_error ());
   return check_done (run, f);
 }
@@ -415,7 +415,7 @@ check_states (const struct run *run, struct recorder *r, uint64_t seed,
 static bool no_punch;
 
 static const char *
-crash (const struct amendment *a, enum recorder_lie lie)
+crash (const struct action *a, enum recorder_lie lie)
 {
   struct recorder *r;
   struct run run;
@@ -423,11 +423,11 @@ crash (const struct amendment *a, enum recorder_lie lie)
   bool few = getenv ("NBDKIT_VALGRIND");
   size_t bad;
 
-  CONTEXT ("%s, on %d", a->title, a->below);
+  CONTEXT ("%s, on %d", a->title, a->backing);
   start (&run, a);
   mem_set_faults (run.f, &(struct mem_faults) { .no_punch = no_punch });
   r = recorder_new (run.f, lie);
-  CHECK_EQ (open_and_amend (recorder_open (r), a, a->below, NULL), 0);
+  CHECK_EQ (open_and_act (recorder_open (r), a, a->backing, NULL), 0);
   if (lie == LIE_NONE)
     why = check_done (&run, run.f);
   if (why)
@@ -453,7 +453,7 @@ is_hit (struct mem_file *f, uint64_t k)
 }
 
 static void
-fault (const struct amendment *a, uint64_t count, int err)
+fault (const struct action *a, uint64_t count, int err)
 {
   bool hit = true;
 
@@ -463,19 +463,19 @@ fault (const struct amendment *a, uint64_t count, int err)
     };
     struct run run;
     const char *why;
-    bool amended = false, new = false;
+    bool acted = false, new = false;
     int r;
 
     CONTEXT ("%s, on %d, operation %" PRIu64 " fails, %" PRIu64 " times, "
-             "errno %d", a->title, a->below, k, count, err);
+             "errno %d", a->title, a->backing, k, count, err);
     start (&run, a);
     mem_set_faults (run.f, &faults);
-    r = open_and_amend (mem_open (run.f), a, a->below, &amended);
+    r = open_and_act (mem_open (run.f), a, a->backing, &acted);
     hit = is_hit (run.f, k);
     mem_set_faults (run.f, NULL);
 
     why = r == 0 ? check_done (&run, run.f) : check_file (&run, run.f, &new);
-    if (!why && amended && r == -1 && a->what != EMPTY && !new)
+    if (!why && acted && r == -1 && a->what != EMPTY && !new)
       why = "it was said to be done";
     if (!why && r == -1)
       why = check_state (&run, run.f);
@@ -492,7 +492,7 @@ fault (const struct amendment *a, uint64_t count, int err)
   NAME_60 NAME_60 NAME_60
 #define NAME_3000 NAME_600 NAME_600 NAME_600 NAME_600 NAME_600
 
-static const struct amendment amendments[] = {
+static const struct action actions[] = {
   { "grow in a cluster", RESIZE, .size = SMALL, .new_size = SMALL + 512 },
   { "grow", RESIZE, .size = SMALL, .new_size = LARGE },
   { "grow over what is there", RESIZE, .size = SMALL, .new_size = LARGE,
@@ -511,66 +511,70 @@ static const struct amendment amendments[] = {
 };
 
 /* These have backing files of their own. */
-static const struct amendment names[] = {
-  { "rename", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+static const struct action names[] = {
+  { "rename", RENAME, .backing = BACKING_HOLES, .to = BACKING_FULL,
     .size = MIDDLE, .name = "new" },
-  { "rename to a long name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+  { "rename to a long name", RENAME,
+    .backing = BACKING_HOLES, .to = BACKING_FULL,
     .size = MIDDLE,
     .name = NAME_600 },
-  { "rename to a longer name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+  { "rename to a longer name", RENAME,
+    .backing = BACKING_HOLES, .to = BACKING_FULL,
     .size = MIDDLE,
     .name = NAME_3000 },
-  { "rename a long name", RENAME, .below = BELOW_HOLES, .to = BELOW_FULL,
+  { "rename a long name", RENAME, .backing = BACKING_HOLES, .to = BACKING_FULL,
     .size = MIDDLE,
     .name = "new", .old_name_length = 3500 },
-  { "rename a long name to a long one", RENAME, .below = BELOW_HOLES,
-    .to = BELOW_FULL,
+  { "rename a long name to a long one", RENAME, .backing = BACKING_HOLES,
+    .to = BACKING_FULL,
     .size = MIDDLE, .name = NAME_600, .old_name_length = 2000 },
-  { "remove the name", RENAME, .below = BELOW_HOLES, .to = BELOW_NONE,
+  { "remove the name", RENAME, .backing = BACKING_HOLES, .to = BACKING_NONE,
     .size = MIDDLE,
     .old_name_length = 1000 },
-  { "add a name", RENAME, .below = BELOW_NONE, .to = BELOW_HOLES,
+  { "add a name", RENAME, .backing = BACKING_NONE, .to = BACKING_HOLES,
     .size = MIDDLE, .name = "new" },
-  { "rebase", REBASE, .below = BELOW_HOLES, .to = BELOW_FULL,
+  { "rebase", REBASE, .backing = BACKING_HOLES, .to = BACKING_FULL,
     .size = MIDDLE, .name = "new" },
-  { "rebase onto less", REBASE, .below = BELOW_FULL, .to = BELOW_HOLES,
+  { "rebase onto less", REBASE, .backing = BACKING_FULL, .to = BACKING_HOLES,
     .size = LARGE,
     .name = NAME_600 },
-  { "rebase when dirty", REBASE, .below = BELOW_CHAIN, .to = BELOW_FULL,
+  { "rebase when dirty", REBASE, .backing = BACKING_CHAIN, .to = BACKING_FULL,
     .size = MIDDLE,
     .name = "new", .dirty = true },
-  { "rebase onto a chain", REBASE, .below = BELOW_SHORT, .to = BELOW_CHAIN,
+  { "rebase onto a chain", REBASE,
+    .backing = BACKING_SHORT, .to = BACKING_CHAIN,
     .size = MIDDLE,
     .name = "new" },
-  { "rebase onto nothing", REBASE, .below = BELOW_FULL, .to = BELOW_NONE,
+  { "rebase onto nothing", REBASE, .backing = BACKING_FULL, .to = BACKING_NONE,
     .size = LARGE },
-  { "rebase what has none", REBASE, .below = BELOW_NONE, .to = BELOW_HOLES,
+  { "rebase what has none", REBASE,
+    .backing = BACKING_NONE, .to = BACKING_HOLES,
     .size = LARGE,
     .name = "new" },
 };
 
-/* Call FN for all amendments, on top of all backing files. */
+/* Call FN for all actions, on top of all backing files. */
 static void
-for_all (void (*fn) (const struct amendment *a))
+for_all (void (*fn) (const struct action *a))
 {
-  make_belows ();
+  make_backings ();
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     fn (&names[i]);
-  for (size_t i = 0; i < sizeof amendments / sizeof amendments[0]; i++)
-    for (int kind = 0; kind < NR_BELOW; kind++) {
-      struct amendment a = amendments[i];
+  for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
+    for (int kind = 0; kind < NR_BACKING; kind++) {
+      struct action a = actions[i];
 
       /* Growing with an unknown backing file makes many zero clusters. */
-      if (kind == BELOW_LOST)
+      if (kind == BACKING_LOST)
         continue;
-      a.below = a.to = (enum below_kind) kind;
+      a.backing = a.to = (enum backing_kind) kind;
       fn (&a);
     }
-  free_belows ();
+  free_backings ();
 }
 
 static void
-crash_anywhere (const struct amendment *a)
+crash_anywhere (const struct action *a)
 {
   crash (a, LIE_NONE);
 }
@@ -583,7 +587,7 @@ test_crash (void)
 }
 
 static void
-fail_once (const struct amendment *a)
+fail_once (const struct action *a)
 {
   fault (a, 1, EIO);
 }
@@ -595,7 +599,7 @@ test_fault_once (void)
 }
 
 static void
-fail_for_good (const struct amendment *a)
+fail_for_good (const struct action *a)
 {
   fault (a, UINT64_MAX, ENOSPC);
 }
@@ -617,15 +621,15 @@ test_lie_sync (void)
   /* This may take many states, and under valgrind minutes. */
   if (getenv ("NBDKIT_VALGRIND"))
     return;
-  make_belows ();
+  make_backings ();
   no_punch = true; /* a punch would keep an order */
   for (size_t i = 0; i < sizeof titles / sizeof titles[0]; i++)
-    for (size_t j = 0; j < sizeof amendments / sizeof amendments[0]; j++)
-      if (strcmp (amendments[j].title, titles[i]) == 0) {
-        struct amendment a = amendments[j];
+    for (size_t j = 0; j < sizeof actions / sizeof actions[0]; j++)
+      if (strcmp (actions[j].title, titles[i]) == 0) {
+        struct action a = actions[j];
         const char *why;
 
-        a.below = a.to = BELOW_FULL;
+        a.backing = a.to = BACKING_FULL;
         why = crash (&a, LIE_SYNC);
         CHECK (why != NULL);
         printf ("  %s: %s\n", titles[i], why);
@@ -639,12 +643,12 @@ test_lie_sync (void)
       printf ("  %s: %s\n", names[i].title, why);
     }
   no_punch = false;
-  free_belows ();
+  free_backings ();
 }
 
 /* Crashes where holes can't be punched, so zeros are written. */
 static void
-crash_without_punch (const struct amendment *a)
+crash_without_punch (const struct action *a)
 {
   no_punch = true;
   crash (a, LIE_NONE);
@@ -930,15 +934,15 @@ test_grow_lost (void)
   CHECK_EQ (qed_close (img), 0);
   CHECK (audit_closed (f, false) == NULL);
 
-  make_belows ();
-  raw = *below_model (&belows[BELOW_FULL]);
+  make_backings ();
+  raw = *backing_model (&backings[BACKING_FULL]);
   CHECK (model_open (&m, f));
   model_pattern (&raw, 0, 7 * CLUSTER);
-  m.below = &raw;
+  m.backing = &raw;
   CHECK_EQ (model_pread (&m, buf, sizeof buf, 5 * CLUSTER), 0);
   for (size_t i = 0; i < sizeof buf; i++)
     CHECK_EQ (buf[i], 0);
-  free_belows ();
+  free_backings ();
   mem_file_free (f);
 }
 
@@ -1144,20 +1148,20 @@ test_copy_large_clusters (void)
   const uint64_t cs = 1 << 24;
   struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
   struct mem_file *other = mem_file_new ();
-  struct model m, below, to;
+  struct model m, backing, to;
   struct qed_image *img;
   struct qed_backing *b;
   int64_t bytes;
 
   mem_truncate (raw, 8 * cs);
   mem_truncate (other, 9 * cs);
-  model_raw (&below, raw);
+  model_raw (&backing, raw);
   model_raw (&to, other);
   for (uint64_t c = 0; c < 6; c++) {
-    model_pattern (&below, c * cs + 5000, 9000);
+    model_pattern (&backing, c * cs + 5000, 9000);
     model_pattern (&to, c * cs + 5000, 9000);
   }
-  model_pattern (&below, 3 * cs - 100, 50);     /* at the end of cluster 2 */
+  model_pattern (&backing, 3 * cs - 100, 50);     /* at the end of cluster 2 */
   model_pattern (&to, 4 * cs + 3 * cs / 4, 50); /* in the middle of 4 */
   model_pattern (&to, 7 * cs - 1, 1);           /* 6 is zeros in raw */
   model_create (&m, f, cs, 1, 8 * cs - 512);
@@ -1186,12 +1190,12 @@ test_copy_large_clusters (void)
 
     CONTEXT ("cluster %" PRIu64, c);
     CHECK_EQ (model_lookup (&m, c, &entry), want);
-    m.below = &to;
+    m.backing = &to;
     for (int i = 0; i < 3; i++) {
       size_t n = c == 7 && i == 2 ? 15000 : sizeof got;
 
       CHECK_EQ (model_pread (&m, got, n, c * cs + places[i]), 0);
-      CHECK_EQ (model_pread (&below, wanted, n, c * cs + places[i]), 0);
+      CHECK_EQ (model_pread (&backing, wanted, n, c * cs + places[i]), 0);
       CHECK (memcmp (got, wanted, n) == 0);
     }
   }
@@ -1207,14 +1211,14 @@ static void
 test_copy_reads (void)
 {
   struct mem_file *f = mem_file_new (), *raw = mem_file_new ();
-  struct model m, below;
+  struct model m, backing;
   struct qed_image *img;
   struct qed_backing *b;
   uint64_t size;
 
   mem_truncate (raw, UINT64_C (1) << 40);
-  model_raw (&below, raw);
-  model_pattern (&below, UINT64_C (5) << 35, 8 << 20);
+  model_raw (&backing, raw);
+  model_pattern (&backing, UINT64_C (5) << 35, 8 << 20);
   model_create (&m, f, 1 << 16, 4, UINT64_C (1) << 40);
   size = mem_size (f);
   img = open_writable (f, qed_backing_raw (mem_open (raw)));

@@ -4,10 +4,10 @@
 
 #include <config.h>
 
-#include "below.h"
+#include "backing-files.h"
 
 static struct mem_file *
-new_raw (struct below *b, uint64_t size)
+new_raw (struct backing *b, uint64_t size)
 {
   struct mem_file *f = mem_file_new ();
 
@@ -18,27 +18,27 @@ new_raw (struct below *b, uint64_t size)
 }
 
 static void
-new_image (struct below *b, uint32_t cluster_size, uint64_t size)
+new_image (struct backing *b, uint32_t cluster_size, uint64_t size)
 {
   struct model *m = &b->models[b->n];
 
   b->files[b->n] = mem_file_new ();
   model_create (m, b->files[b->n], cluster_size, 4, size);
   model_name_backing (m);
-  m->below = &b->models[b->n - 1];
+  m->backing = &b->models[b->n - 1];
   b->n++;
 }
 
 void
-below_init (struct below *b, enum below_kind kind, uint64_t size,
-            uint64_t short_size)
+backing_init (struct backing *b, enum backing_kind kind, uint64_t size,
+              uint64_t short_size)
 {
-  *b = (struct below) { .kind = kind };
+  *b = (struct backing) { .kind = kind };
   switch (kind) {
-  case BELOW_FULL: new_raw (b, size + 5 * 4096 + 100); break;
-  case BELOW_HOLES: new_raw (b, size); break;
-  case BELOW_SHORT: new_raw (b, short_size); break;
-  case BELOW_CHAIN:
+  case BACKING_FULL: new_raw (b, size + 5 * 4096 + 100); break;
+  case BACKING_HOLES: new_raw (b, size); break;
+  case BACKING_SHORT: new_raw (b, short_size); break;
+  case BACKING_CHAIN:
     /* The image in the middle ends within a cluster too. */
     new_raw (b, short_size);
     new_image (b, 8192, (short_size + size) / 2 / 512 * 512);
@@ -80,7 +80,7 @@ fill_image (struct model *m, uint64_t offset, uint64_t length)
 }
 
 void
-below_fill (struct below *b, uint64_t offset, uint64_t length)
+backing_fill (struct backing *b, uint64_t offset, uint64_t length)
 {
   for (size_t i = 0; i < b->n; i++) {
     struct model *m = &b->models[i];
@@ -92,7 +92,7 @@ below_fill (struct below *b, uint64_t offset, uint64_t length)
       n = size - offset;
     if (!m->raw)
       fill_image (m, offset, n);
-    else if (b->kind == BELOW_HOLES)
+    else if (b->kind == BACKING_HOLES)
       fill_with_holes (m, offset, n);
     else
       model_pattern (m, offset, n);
@@ -100,21 +100,21 @@ below_fill (struct below *b, uint64_t offset, uint64_t length)
 }
 
 void
-below_name (const struct below *b, struct model *m)
+backing_name (const struct backing *b, struct model *m)
 {
-  if (b->kind != BELOW_NONE && b->kind != BELOW_FULL)
+  if (b->kind != BACKING_NONE && b->kind != BACKING_FULL)
     model_name_backing (m);
-  m->below = below_model (b);
+  m->backing = backing_model (b);
 }
 
 const struct model *
-below_model (const struct below *b)
+backing_model (const struct backing *b)
 {
   return b->n ? &b->models[b->n - 1] : NULL;
 }
 
 struct qed_backing *
-below_open (struct below *b)
+backing_open (struct backing *b)
 {
   struct qed_backing *r = NULL;
 
@@ -138,7 +138,7 @@ below_open (struct below *b)
 }
 
 void
-below_check (struct below *b)
+backing_check (struct backing *b)
 {
   for (size_t i = 0; b->opened && i < b->n; i++) {
     struct mem_file *f = b->files[i];
@@ -152,7 +152,7 @@ below_check (struct below *b)
 }
 
 void
-below_free (struct below *b)
+backing_free (struct backing *b)
 {
   for (size_t i = 0; i < b->n; i++)
     mem_file_free (b->files[i]);
