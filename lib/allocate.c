@@ -42,8 +42,11 @@ link_failed (struct qed_image *img, enum qed_link_failure how, uint64_t count,
   return -1;
 }
 
-int
-qed_look_before_link (struct qed_image *img, uint64_t cluster, bool *absent)
+/* May entries of CLUSTER's slice be linked?  *ABSENT: it has no L2 table.  EIO
+ * as qed_table_prepare; the image is then known to be corrupt.
+ */
+static int
+look_before_link (struct qed_image *img, uint64_t cluster, bool *absent)
 {
   bool unsound;
   int r = qed_table_prepare (img->table, cluster, absent, &unsound);
@@ -67,7 +70,7 @@ make_l2_table (struct qed_image *img, uint64_t cluster)
 
   if (qed_claim (img, &claim, key, key) == -1)
     return -1;
-  r = qed_look_before_link (img, cluster, &absent);
+  r = look_before_link (img, cluster, &absent);
   if (r == 0 && absent) {
     r = qed_alloc (img, img->h.table_size, &offset);
     if (r == 0 && qed_table_link_l2 (img->table, cluster, offset, &how) == -1)
@@ -208,7 +211,7 @@ qed_allocate (struct qed_image *img, const void *buf, uint64_t count,
   ssize_t r;
 
   qed_cut_piece (img, &p, buf, count, offset);
-  if (qed_look_before_link (img, p.cluster, &absent) == -1 ||
+  if (look_before_link (img, p.cluster, &absent) == -1 ||
       qed_claim (img, &claim, p.cluster, p.cluster + p.n - 1) == -1)
     return -1;
   r = qed_map (img, offset, p.count, &run);
@@ -238,7 +241,7 @@ qed_add_tables (struct qed_image *img, uint64_t count, uint64_t offset,
   for (; cluster <= last; cluster = ((cluster >> bits) + 1) << bits) {
     bool absent;
 
-    if (qed_look_before_link (img, cluster, &absent) == -1)
+    if (look_before_link (img, cluster, &absent) == -1)
       return -1;
     if (absent)
       *clusters += img->h.table_size;

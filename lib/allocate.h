@@ -21,7 +21,7 @@
 struct qed_piece {
   const void *buf;              /* NULL: zeros */
   uint64_t offset, count;       /* of the disk */
-  uint64_t cluster, n;          /* all that it touches */
+  uint64_t cluster, n;          /* the guest clusters that it touches */
   uint64_t head, tail;          /* bytes of these before and after it; not
                                    what is past the end of the disk */
   bool absent;                  /* there was no L2 table when last seen */
@@ -62,19 +62,15 @@ extern int qed_look_at_backing (struct qed_image *img,
                                 const struct qed_piece *p, unsigned flags,
                                 bool *zeros, bool *copy);
 
-/* May entries of CLUSTER's slice be linked?  *ABSENT: it has no L2 table.  EIO
- * as qed_table_prepare; the image is then known to be corrupt.
- */
-extern int qed_look_before_link (struct qed_image *img, uint64_t cluster,
-                                 bool *absent);
-
 /* Add to *CLUSTERS those of the L2 tables that a range needs and that are
  * absent.
  */
 extern int qed_add_tables (struct qed_image *img, uint64_t count,
                            uint64_t offset, uint64_t *clusters);
 
-/* How a call that may have written ends: R is its result. */
+/* How a call that may have written ends: R is its result.  QED_FUA in FLAGS: a
+ * flush, unless it has failed.
+ */
 extern int qed_finish (struct qed_image *img, int r, unsigned flags);
 
 #endif /* QED_ALLOCATE_H */

@@ -32,9 +32,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "check.h"
 #include "error.h"
 #include "storage.h"
+#include "walk.h"
 
 /* Entries that are read at once, at most: 256 KiB, a table of the default
  * geometry.
@@ -120,7 +120,7 @@ ask_whether_to_end (struct qed_walk *w)
   w->asked_ms = now;
   if (qed_interrupted ())
     return qed_error (ESHUTDOWN, "%s: reading its tables was interrupted: the "
-                      "program is to end", w->st->name);
+                      "program is terminating", w->st->name);
   return 0;
 }
 
