@@ -23,8 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
 #include "collector.h"
+#include "error.h"
 #include "nbd.h"
 
 #ifdef HAVE_LIBNBD
@@ -265,7 +265,7 @@ const bool qed_have_libnbd = false;
 static struct qed_backing *
 without_libnbd (const char *name)
 {
-  qed_error (ENOTSUP, "%s: this takes libnbd, and nbdkit-qed was built "
+  qed_error (ENOTSUP, "%s: this needs libnbd, but nbdkit-qed was built "
              "without it", name);
   return NULL;
 }

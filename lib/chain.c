@@ -211,19 +211,19 @@ decide_format (const struct chain *c, const struct layer *above,
   if (packed)
     return qed_error (ENOTSUP, "%s: has the magic of format %s: %s%s", l->path,
                       format, packed, c->opts->qed_img ?
-                      "; or if it is a raw disk all the same qed-img rebase "
-                      "-u -b NAME -F raw lets the header say that" :
-                      above == c->layers ? "; or add backing-format=raw if it "
-                      "is a raw disk all the same" : "");
+                      "; if it is a raw disk anyway, qed-img rebase -u -b "
+                      "NAME -F raw makes the header say so" :
+                      above == c->layers ? "; if it is a raw disk anyway, add "
+                      "backing-format=raw" : "");
   if (c->opts->qed_img)
     return qed_error (ENOTSUP, "%s: has the magic of format %s: qed-img reads "
-                      "raw and QED backing files only: convert it, or if it "
-                      "is a raw disk all the same qed-img rebase -u -b NAME "
-                      "-F raw lets the header say that", l->path, format);
+                      "raw and QED backing files only: convert it; if it is "
+                      "a raw disk anyway, qed-img rebase -u -b NAME -F raw "
+                      "makes the header say so", l->path, format);
   if (above == c->layers)
     return qed_error (ENOTSUP, "%s: has the magic of format %s: add "
                       "backing-format=%s, or backing-format=raw if it is "
-                      "a raw disk all the same", l->path, format, format);
+                      "a raw disk anyway", l->path, format, format);
   return qed_error (ENOTSUP, "%s: has the magic of format %s, which can be "
                     "read only right below the image that is served: convert "
                     "it", l->path, format);

@@ -306,9 +306,9 @@ qed_repair_extend (struct repair *r, uint64_t bytes, uint64_t *offset)
   *offset = r->fresh < r->gap_end ? r->gap_end : r->fresh;
   if (*offset > r->limit || bytes > r->limit - *offset)
     return qed_error (EFBIG, "%s: the file can't be extended by %" PRIu64
-                      " bytes at %" PRIu64 ": files end, or an entry that "
-                      "can't be cleared yet points to, %" PRIu64, r->st->name,
-                      bytes, *offset, r->limit);
+                      " bytes at %" PRIu64 ": the limit is %" PRIu64 ", where "
+                      "files end or an entry points to that can't be cleared "
+                      "yet", r->st->name, bytes, *offset, r->limit);
   /* The part of a cluster at the end of the file may not be zeros. */
   if (r->file_size != r->fresh && qed_repair_resize (r, r->fresh) == -1)
     return -1;

@@ -517,7 +517,7 @@ qed_nbd_init_file (struct nbd_server *s, const char *path, const char *format)
   int r;
 
   if (program == NULL)
-    return qed_error (errno, "%s: reading format %s takes the program "
+    return qed_error (errno, "%s: reading format %s needs the program "
                       "qemu-nbd (on Debian in the package qemu-utils): %m",
                       path, format);
   r = init_server (s, path, format, program, true);

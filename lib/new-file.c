@@ -187,9 +187,8 @@ qed_storage_publish (struct qed_storage *st)
   r = f->replaced >= 0 ? rename (f->temporary, f->target) :
     rename_new (f->temporary, f->target);
   if (r == -1 && errno == EEXIST)
-    return qed_error (EEXIST, "%s: create: the name is a symbolic link that "
-                      "leads nowhere, or another process has just taken it",
-                      f->path);
+    return qed_error (EEXIST, "%s: create: the name is a dangling symbolic "
+                      "link, or another process has just taken it", f->path);
   if (r == -1)
     return qed_error (errno, "%s: rename from %s: %m", f->path, f->temporary);
   free (f->temporary);

@@ -129,7 +129,7 @@ limit_error (struct qed_space *s, uint64_t limit)
   atomic_store (&s->near_limit, true);
   return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
                     "can't be longer, or a corrupt entry points to %" PRIu64
-                    ": qed-img check -r all would tell", s->st->name, limit);
+                    ": run qed-img check", s->st->name, limit);
 }
 
 /* Called with the lock. */
@@ -250,8 +250,8 @@ make_room (struct qed_space *s, uint64_t bytes)
   return r;
 }
 
-/* Does U read as zeros, durably?  Called with the lock, as are all up to
- * qed_space_alloc.
+/* Does U read as zeros, durably?  Called with the lock, as are all static
+ * functions up to qed_space_alloc.
  */
 static bool
 is_usable (const struct qed_space *s, const struct qed_undone *u)

@@ -355,7 +355,7 @@ qed_file_check_named (int fd, const char *path, const char *name)
     return qed_error (errno, "%s: stat: %m", name);
   if (opened.st_dev != named.st_dev || opened.st_ino != named.st_ino)
     return qed_error (EBUSY, "%s: another process has just replaced this "
-                      "file: look whether it is still the right one", name);
+                      "file: make sure that it is still the right one", name);
   return 0;
 }
 
@@ -414,14 +414,14 @@ qed_storage_resolve (struct qed_storage *st)
   n = readlink (link, buf, sizeof buf);
   path = n == -1 ? realpath (f->path, NULL) : strndup (buf, (size_t) n);
   if (path == NULL) {
-    qed_error (errno, "%s: where the name leads: %m", f->path);
+    qed_error (errno, "%s: resolve the name: %m", f->path);
     return NULL;
   }
   /* The link of a deleted file, for instance, isn't a path to it. */
   if (fstat (f->fd, &opened) == -1 || stat (path, &named) == -1 ||
       opened.st_dev != named.st_dev || opened.st_ino != named.st_ino) {
-    qed_error (ESTALE, "%s: where the name leads: nowhere now: the file has "
-               "been renamed, replaced or deleted", f->path);
+    qed_error (ESTALE, "%s: resolve the name: the file has been renamed, "
+               "replaced or deleted", f->path);
     free (path);
     return NULL;
   }

@@ -362,9 +362,9 @@ report_all_damage (void)
               "zeros: qed-img map lists them", filename,
               d.bytes - d.reported_bytes, d.ranges - MAX_REPORTED);
   if (d.shared_bytes > 0)
-    complain ("%s: %" PRIu64 " bytes of the disk are mapped by an L2 table "
-              "that is another range's too: what can't be read of them "
-              "isn't reported again", filename, d.shared_bytes);
+    complain ("%s: %" PRIu64 " bytes of the disk share their L2 table with "
+              "another range: damage in them is reported only once", filename,
+              d.shared_bytes);
   if (d.ranges > 0)
     complain ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
               "in total: see qed-img check", filename, d.bytes,

@@ -5,7 +5,7 @@
 # A compressed backing file, or an archive, is not taken for a raw disk unless
 # the user or the header says that it is raw.
 
-source ./functions.sh nbd bzip2 gzip tar xz zip zstd
+source ./functions.sh nbd bzip2 gzip tar xz zip zstd nbdcopy
 
 cd $d
 head -c 100000 "$plugin" >base.raw
@@ -28,9 +28,9 @@ qedimg.Image(1 << 20, backing=sys.argv[1]).save("x.qed")
 qedimg.Image(1 << 20, backing="x.qed").save("y.qed")
 qedimg.Image(1 << 20).save("z.qed")
 END
-    refused "$d/x.qed: backing file: $d/$has .*add backing-format=raw if" \
+    refused "$d/x.qed: backing file: $d/$has .*if it is a raw disk anyway, add backing-format=raw$" \
             qed x.qed
-    refused "$d/$has .*add backing-format=raw if" qed x.qed backing=$base
+    refused "$d/$has .*if it is a raw disk anyway, add backing-format=raw$" qed x.qed backing=$base
     refused "$d/$has" qed z.qed backing=$base
     # Where the parameter doesn't reach it isn't named.
     refused "$d/x.qed: backing file: $d/$has" qed y.qed

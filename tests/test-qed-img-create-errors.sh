@@ -97,7 +97,7 @@ long=$(printf '%0300d' 0)
 bad "$long: .*File name too long" $long 1M
 
 ln -s nowhere ../dangling
-bad '../dangling: create: the name is a symbolic link that leads nowhere' \
+bad '../dangling: create: the name is a dangling symbolic link' \
     ../dangling 1M
 bad "'': create: the name is empty" '' 1M
 

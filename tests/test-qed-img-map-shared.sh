@@ -55,5 +55,5 @@ stop_nbdkit
 
 # salvage=true lists the damage of a shared table only once, and says so.
 nbdkit -U - qed x.qed salvage=true --run true 2>err
-grep "x.qed: $((512 << 20)) bytes of the disk are mapped by an L2 table that is \
-another range's too: " err
+grep "x.qed: $((512 << 20)) bytes of the disk share their L2 table with \
+another range: " err

@@ -72,7 +72,7 @@ decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
   packed = qed_packed_advice (found);
   if (packed)
     return chain_error (c, image, "%s: has the magic of format %s: %s; or -F "
-                        "raw says that it is a raw disk all the same",
+                        "raw says that it is a raw disk anyway",
                         l->path, found, packed);
   if (l->format == FORMAT_RAW && strcmp (found, "raw") != 0)
     return chain_error (c, image, "%s: has the magic of format %s: a backing "

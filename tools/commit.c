@@ -86,9 +86,10 @@ const struct verb verb_commit = {
 
   "Write the content of an image into its backing file, and empty the image.\n"
   "\n"
-  "  -b BASE            write into BASE, further down the chain, the content\n"
-  "                     of the images between, too; don't empty FILE; the\n"
-  "                     images between can't be used by themselves any more\n"
+  "  -b BASE            write into BASE, a file further down the chain, what\n"
+  "                     FILE and the images between have; don't empty FILE;\n"
+  "                     the images between can't be used by themselves any\n"
+  "                     more\n"
   "  -d                 don't empty the image\n"
   "  --backing-dir=DIR  allow backing files beneath DIR, too; may be\n"
   "                     repeated\n"

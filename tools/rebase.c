@@ -120,7 +120,7 @@ examine_backing (struct args *args)
   if (args->unsafe && !exists (args)) {
     if (!args->quiet)
       complain ("%s: backing file: %s: does not exist, so its format will be "
-                "probed when it is opened: -F sets it", args->file,
+                "probed when it is opened: add -F to set it", args->file,
                 args->backing);
     return 0;
   }
