@@ -16,8 +16,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "error.h"
 #include "collector.h"
+#include "error.h"
 #include "storage.h"
 
 struct raw {

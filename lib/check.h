@@ -2,9 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Walks over all tables of an image that nothing changes meanwhile, and checks
- * of them.  The repair, resize.c, rebase.c, map.c, commit.c and the writer use
- * these.
+/* Checks of all tables of an image that nothing changes meanwhile (check.c),
+ * and what is built on them for more than one caller.
  */
 
 #ifndef QED_CHECK_H
@@ -32,8 +31,9 @@ extern int qed_find_shared (struct qed_walk *w, bool in_tables,
                             qed_entry_fn *fn, void *opaque);
 
 /* Set *SKIP to a new bitmap of the L1 entries (1 << table_bits) that point to a
- * table that overlaps with an earlier one.  Returns whether there are any, or
- * -1.
+ * table that overlaps with an earlier one, which the caller frees with
+ * qed_bitmap_free.  Returns whether there are any, or -1, and then *SKIP isn't
+ * set.
  */
 extern int qed_find_shared_tables (struct qed_walk *w, uint8_t **skip);
 
@@ -55,7 +55,7 @@ extern int qed_find_past_end (struct qed_storage *st,
 
 /* ---- map.c ---- */
 
-/* For what goes through all of a disk.  EIO: L2 tables of IMG, or of an image
+/* For calls that read all of a disk.  EIO: L2 tables of IMG, or of an image
  * below it, overlap, so that a small file might stand for any number of
  * tables.  Only L1 tables are read.  IMG may be NULL.
  */

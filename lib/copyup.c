@@ -115,8 +115,8 @@ read_copy (struct qed_image *img, uint8_t *bytes, uint64_t count,
     return -1;
   for (int i = 0; i < c.n; ++i)
     if (qed_pread_backing (img, bytes + c.places[i].first,
-                         c.places[i].end - c.places[i].first,
-                         offset + c.places[i].first) == -1)
+                           c.places[i].end - c.places[i].first,
+                           offset + c.places[i].first) == -1)
       return -1;
   *first = c.n > 0 ? c.places[0].first : 0;
   *end = c.n > 0 ? c.places[c.n - 1].end : 0;

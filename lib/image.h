@@ -10,11 +10,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "stretch.h"
 #include "qed.h"
+#include "stretch.h"
 
-/* The fields are set by qed_open_overlay and constant from then on, so they
- * need no lock, unless a comment says otherwise.  The table cache has its own.
+/* The fields are set when the image is opened and constant from then on, so
+ * they need no lock, unless a comment says otherwise.  Only the offline
+ * operations (offline.c), which run alone, change H, G, BACKING and OVERLAY.
+ * The table cache has a lock of its own.
  */
 struct qed_image {
   struct qed_storage *st;       /* owned */

@@ -93,8 +93,9 @@ entries_offset (const struct qed_table *t, const struct slot *s,
   return RELAXED (&s->l2_offset) + (first + index) * sizeof (uint64_t);
 }
 
-/* Their write failed: is in the file what is in memory, or can it be?  A
- * filesystem that is full has mostly written nothing, and would fail again.
+/* Their write failed: does the file have what is in memory, or can that be
+ * restored?  A full filesystem has mostly written nothing, and would fail
+ * again.
  */
 static enum qed_link_failure
 restore_entries (struct qed_table *t, const struct slot *s, uint64_t index,

@@ -7,8 +7,8 @@
 #ifndef QED_LOCKS_H
 #define QED_LOCKS_H
 
-/* A kind of user: which locks it holds, and which of others it can't live
- * with.
+/* A kind of user: the locks that it holds, and those of others that conflict
+ * with it.
  */
 struct qed_lock_user;
 extern const struct qed_lock_user qed_lock_reader;     /* of an image */

@@ -2,8 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Guest range -> runs: the one lookup that reading, extents and prefetching
- * share.
+/* Guest range -> runs: the one lookup that all requests share.
  *
  * A run is grown piece by piece.  A piece is what one view of the tables
  * (table.h) says: a stretch of one type within a slice, or some or all of the
@@ -32,8 +31,8 @@
 #include "table.h"
 
 /* A run of data isn't merged any further once it has as many clusters: it
- * makes a large enough read (4 MiB at least), and who asks only for the first
- * extent shouldn't pay for all that follow.
+ * makes a large enough read (4 MiB at least), and a call for the first extent
+ * alone shouldn't pay for all that follow.
  */
 #define MAX_DATA_CLUSTERS 1024
 
@@ -182,7 +181,7 @@ qed_map (struct qed_image *img, uint64_t offset, uint64_t length,
       break;
 
     if (find_piece (img, cluster, end - cluster, &piece, &n) == -1)
-      break; /* what was found is right; the error is for who goes on */
+      break; /* what was found is right; the next call gets the error */
     if (!continues (run, &piece, (cluster - (offset >> bits)) << bits))
       break;
     cluster += n;

@@ -43,9 +43,9 @@
  * leaves a message in qed_get_error (), which says which file, where, what
  * value, and the rule or what to do.  errno is what a client of the disk
  * should see: EIO for damage, EINVAL for a file that isn't a QED image or for
- * a bad argument, ENOTSUP for a valid image that needs something that isn't
- * here, EBUSY for an image in use, EROFS for an image not opened for writing,
- * else what the system said.
+ * a bad argument, ENOTSUP for a valid image that needs an unsupported feature,
+ * EBUSY for an image in use, EROFS for an image not opened for writing, else
+ * what the system said.
  *
  * All offsets and lengths are bytes unless a name says clusters.
  */
@@ -72,8 +72,8 @@ extern const char *qed_get_error (void);
  */
 extern size_t qed_control_length (const char *s);
 
-/* Overwrite each byte of such characters with a question mark.  Messages of
- * qed_get_error are made so; those of qed_debug are as they come.
+/* Overwrite each byte of such characters with a question mark.  qed_get_error
+ * returns messages masked in this way; qed_debug gets them unmasked.
  */
 extern void qed_mask_controls (char *s);
 
@@ -187,7 +187,7 @@ extern const char *qed_entry_unsound (const struct qed_geometry *g,
 
 /* ---- magics: see magic.c ---- */
 
-/* So many bytes at the start of a file can tell its format. */
+/* The bytes at the start of a file that suffice to recognise its format. */
 #define QED_MAGIC_BYTES 512
 
 /* The name of the format, as QEMU spells it, whose magic is in the COUNT bytes
@@ -228,8 +228,8 @@ struct qed_storage_ops {
   int (*resize) (struct qed_storage *st, uint64_t size);
 
   /* Everything written so far is durable when this returns 0.  Called by
-   * QED_MAX_SYNCS threads at once at most.  What can't be made durable is an
-   * error for each of those that were under way, not for one of them only.
+   * QED_MAX_SYNCS threads at once at most.  A write that can't be made durable
+   * fails each sync that is under way, not only one of them.
    */
 #define QED_MAX_SYNCS 4
   int (*sync) (struct qed_storage *st);
@@ -335,8 +335,8 @@ struct qed_backing {
   uint64_t size;                /* bytes; fixed */
   bool rotational;
 
-  /* What it is, for map: the file of that name, as it is; or an image, which
-   * isn't NULL then; or neither.
+  /* For map: RAW if it is the plain file NAME; IMAGE, which isn't NULL then, if
+   * it is an image; else neither.
    */
   bool raw;
   struct qed_image *image;
@@ -351,7 +351,7 @@ extern struct qed_backing *qed_backing_image (struct qed_image *img);
 /* Call the close operation, which frees B.  B may be NULL. */
 extern void qed_backing_close (struct qed_backing *b);
 
-/* ---- image: see header.c, image.c, mapping.c, read.c ---- */
+/* ---- opening: see header.c, image.c ---- */
 
 #define QED_DEFAULT_CACHE_SIZE ((size_t) 32 << 20)
 #define QED_MIN_CACHE_SIZE ((size_t) 64 << 10)
@@ -435,11 +435,14 @@ struct qed_chain_options {
   size_t cache_size;            /* bytes, for all the images together */
 };
 
-/* Open the image at PATH and its backing chain, for reading.  Messages about a
- * backing file name the image too.
+/* Open the image at PATH and its backing chain, for reading; qed_close closes
+ * all of it.  The strings of OPTS are used during the call only.  Messages about
+ * a backing file name the image too.
  */
 extern struct qed_image *qed_open_chain (const char *path,
                                          const struct qed_chain_options *opts);
+
+/* ---- the open image: see image.c, read.c, mapping.c ---- */
 
 /* Make everything durable and, if the image is writable and in order, give
  * space back that failed calls had taken, mark it as clean and cut the file to
@@ -450,7 +453,9 @@ extern struct qed_image *qed_open_chain (const char *path,
  */
 extern int qed_close (struct qed_image *img);
 
-/* These don't change while the image is open. */
+/* They belong to IMG, and change only in qed_resize, qed_set_backing and
+ * qed_empty.
+ */
 extern const struct qed_header *qed_get_header (const struct qed_image *img);
 extern bool qed_is_rotational (const struct qed_image *img);
 extern const char *qed_get_name (const struct qed_image *img);
@@ -515,8 +520,9 @@ extern int qed_prefetch (struct qed_image *img, uint64_t offset,
 
 struct qed_write_options {
   bool no_check;                /* refuse an image marked NEED_CHECK */
-  unsigned idle_ms;             /* 0: no thread, it's marked in qed_close, */
-  unsigned commit_ms;           /* and links wait for a flush */
+  unsigned idle_ms;             /* 0: no thread: it is marked in qed_close, and
+                                   COMMIT_MS is as 0 */
+  unsigned commit_ms;           /* 0: links wait for a flush */
 };
 
 /* Open the image for writing too: the storage, its writer's locks; unknown
@@ -535,9 +541,10 @@ extern int qed_make_writable (struct qed_image *img,
                               const struct qed_write_options *opts);
 
 /* The calls below may be made from many threads at once, on an image that was
- * made writable (else EROFS).  A range that isn't inside the disk is EINVAL.
- * After that, EROFS and ENOTSUP nothing has changed, nor has it where it is
- * known in advance that clusters can't be allocated (ENOSPC, EFBIG).  When a
+ * made writable (else EROFS).  A range that isn't inside the disk is EINVAL.  A
+ * call that fails with EINVAL, EROFS or ENOTSUP has changed nothing, nor has one
+ * that is known in advance to need clusters that can't be allocated (ENOSPC,
+ * EFBIG).  When a
  * call fails with another error, each sector of the range has old or new
  * content.  After a failed sync, a failed commit, or a failed write of
  * metadata that could not be undone, all of them fail (I5).
@@ -590,8 +597,9 @@ extern int qed_create (const char *path,
 
 /* ---- calls that take long ---- */
 
-/* Called now and then: DONE of TOTAL, in units of the call's own, never less
- * than before.  A pointer to it may be NULL.
+/* Called now and then, in the thread of the call: DONE of TOTAL, in units of the
+ * call's own, never less than before.  FN calls nothing of the library.  A
+ * pointer to it may be NULL.
  */
 struct qed_progress {
   void (*fn) (void *opaque, uint64_t done, uint64_t total);
@@ -747,12 +755,12 @@ extern int qed_resize (struct qed_image *img, uint64_t size, bool shrink,
  */
 extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
 
-/* Would that fail for one of these reasons?  IMG need not be writable. */
+/* Fail for one of these reasons, as that would.  IMG need not be writable. */
 extern int qed_check_backing_name (struct qed_image *img, const char *name);
 
 /* Copy into IMG what would read differently with the backing file TO (NULL:
- * zeros) than with the one it has.  Durable when it returns.  qed_set_backing
- * may follow.
+ * zeros) than with the one it has.  Durable when it returns.  TO stays the
+ * caller's.  qed_set_backing may follow.
  */
 extern int qed_copy_differing (struct qed_image *img, struct qed_backing *to,
                                const struct qed_progress *progress);
@@ -767,7 +775,7 @@ extern struct qed_backing *qed_take_backing (struct qed_image *img);
  */
 extern int qed_empty (struct qed_image *img);
 
-/* ---- commit: see commit.c ---- */
+/* ---- commit: see commit.c; pairs: chain.c ---- */
 
 /* Write what the image at PATH has into its backing file, which may be raw or
  * QED and grows if it is smaller, make that durable, then, unless KEEP, empty
@@ -778,7 +786,7 @@ extern int qed_empty (struct qed_image *img);
  * With BASE, which is the name of one of the files below the image, as it is
  * in a header, as it was reached, or of that very file, all that the image and
  * the layers in between have is written there, and the image isn't emptied.
- * These layers are then no disks of their own any more.  EINVAL: there is no
+ * These layers can't be used on their own afterwards.  EINVAL: there is no
  * such file below the image, or two.
  */
 extern int qed_commit (const char *path, const char *base,
@@ -802,9 +810,8 @@ extern int qed_open_pair (const char *path, const char *base,
 extern void qed_close_pair (struct qed_pair *pair);
 
 /* Commit in a pair, which is closed, also on failure.  KEEP must be true if
- * there are layers in between.  Returns 1 when the
- * backing file has grown, and nothing else is done: open it and call this
- * again.
+ * there are layers in between.  Returns 1 when the backing file has grown, and
+ * nothing else is done: open it and call this again.
  */
 extern int qed_commit_pair (struct qed_pair *pair, bool keep,
                             const struct qed_progress *progress);

@@ -150,7 +150,7 @@ qed_extents (struct qed_image *img, uint64_t offset, uint64_t length,
       qed_collect_file (&c, img->st, &img->data, run.file_offset, run.length);
     else if (run.type == QED_RUN_UNALLOCATED && img->backing) {
       if (qed_extents_backing (img, offset, run.length, qed_collect_extent,
-                             &c) == -1)
+                               &c) == -1)
         return -1;
     }
     else

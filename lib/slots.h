@@ -5,9 +5,9 @@
 /* The slots of the table cache, as table.c and link.c see them.
  *
  * Locking: t->lock guards slots, buckets, hand, the entries of VALID slots,
- * what is pending, and the ends.  All of them change under it only, but for the
- * entries of LOADING slots and CLOCK's mark.  Whatever a lookup reads without
- * the lock is atomic.  No I/O is done under the lock.
+ * what is pending, and the ends.  All of them change under it only, but for
+ * the entries and groups of LOADING slots, and CLOCK's mark.  Whatever a lookup
+ * reads without the lock is atomic.  No I/O is done under the lock.
  */
 
 #ifndef QED_SLOTS_H
@@ -34,7 +34,7 @@ enum slot_state { EMPTY, LOADING, VALID };
 
 struct slot {
   /* Read without the lock. */
-  _Atomic uint64_t seq;         /* odd: VALID; see above */
+  _Atomic uint64_t seq;         /* odd: VALID; see table.c */
   _Atomic uint64_t key;
   _Atomic uint64_t l2_offset;   /* of the table an L2 slice is part of */
   _Atomic uint32_t next;        /* in the bucket; NONE at the end */
@@ -78,7 +78,7 @@ struct qed_table {
   void *memory;                 /* all of the four arrays */
   size_t memory_bytes;
 
-  /* Lest the lock share a cache line with that. */
+  /* Keeps the lock off that cache line. */
   char apart[64];
 
   pthread_mutex_t lock;
@@ -96,7 +96,7 @@ struct qed_table {
 #define PUBLISH(p, v) atomic_store_explicit (p, v, memory_order_release)
 #define ACQUIRE(p) atomic_load_explicit (p, memory_order_acquire)
 
-/* For those who have the lock, or have the slot to themselves. */
+/* For a thread that has the lock, or has the slot to itself. */
 #define RELAXED(p) atomic_load_explicit (p, memory_order_relaxed)
 
 static inline qed_entry *

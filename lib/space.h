@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "stretch.h"
 #include "qed.h"
+#include "stretch.h"
 #include "sync.h"
 #include "table.h"
 
@@ -24,11 +24,11 @@ struct qed_undone {
   uint64_t sync;                /* 0: at once; UINT64_MAX: never */
 };
 
-/* Of more than so many some are forgotten until the image is closed. */
+/* Beyond this number ranges are forgotten until the image is closed. */
 #define QED_MAX_UNDONE 32
 
 struct qed_space {
-  /* Set by qed_space_init, constant and borrowed: */
+  /* Constant and, but for CLUSTER_BITS, borrowed: */
   struct qed_storage *st;
   struct qed_table *table;      /* is told how far the file reaches */
   struct qed_sync *sync;
@@ -63,9 +63,7 @@ struct qed_space {
   bool forgotten;               /* there are more than these */
 };
 
-/* The other fields that are borrowed are set by the caller, before; the rest
- * is zeros.
- */
+/* The caller has set the fields that are borrowed, and all others to zeros. */
 extern void qed_space_init (struct qed_space *s, const struct qed_geometry *g);
 extern void qed_space_destroy (struct qed_space *s);
 

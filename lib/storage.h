@@ -22,6 +22,9 @@ extern int qed_storage_write (struct qed_storage *st, const void *buf,
 extern int qed_storage_writev (struct qed_storage *st, struct iovec *iov,
                                int iovcnt, uint64_t offset);
 
+/* The file's length, in bytes, or -1; set it; make durable all that was
+ * written: see qed_storage_ops.  An interrupted call is repeated.
+ */
 extern int64_t qed_storage_size (struct qed_storage *st);
 extern int qed_storage_resize (struct qed_storage *st, uint64_t size);
 extern int qed_storage_sync (struct qed_storage *st);

@@ -25,7 +25,7 @@ extern void qed_stretch_destroy (struct qed_stretch *s);
 
 /* Look at the stretch that the file in ST begins with.  Most raw disks are one
  * stretch, and some filesystems take milliseconds to find its end.  Later
- * requests then know it, wherever they begin.
+ * requests then know it, wherever they begin.  Called before S is shared.
  */
 extern void qed_stretch_begin (struct qed_stretch *s, struct qed_storage *st);
 

@@ -35,6 +35,7 @@ struct qed_sync {
   char why[512];
 };
 
+/* S is zeros before.  ST is borrowed. */
 extern void qed_sync_init (struct qed_sync *s, struct qed_storage *st);
 extern void qed_sync_destroy (struct qed_sync *s);
 

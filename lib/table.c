@@ -40,14 +40,14 @@
  *   - The slot's next slice is stored when seq has become even.  These are
  *     release stores, and lookups use acquire loads.  So a lookup that saw any
  *     of that slice sees that seq has changed.
- *   - Groups of entries that are all 0 have no bit in the slot, so that a lookup
- *     jumps over them.  The bit is set before an entry is: a group without one
- *     was empty when the lookup began.
+ *   - Groups of entries that are all 0 have no bit in the slot, so that a
+ *     lookup jumps over them.  The bit is set before an entry is: a group
+ *     without one was empty when the lookup began.
  *   - Seq is compared last, so an entry of the new slice is never taken for one
  *     of the old slice.
- *   - The chain may change during the walk.  A wrong turn leads to another slot,
- *     which has another key, and the walk has a limit.  At worst it misses a
- *     slice that is there.
+ *   - The chain may change during the walk.  A wrong turn leads to another
+ *     slot, which has another key, and the walk has a limit.  At worst it
+ *     misses a slice that is there.
  *   - Entries are checked against the ends of the file (I9), which are loaded
  *     after them.  The ends grow before an entry needs that.  When they are
  *     reset all slots are emptied first, so seq has changed for a lookup that
@@ -108,7 +108,7 @@ l2_slices (const struct qed_geometry *g)
 static uint32_t
 choose_nr_slots (const struct qed_geometry *g, size_t cache_size)
 {
-  /* At most two buckets for each slot: see layout. */
+  /* At most two buckets for each slot: see allocate. */
   uint64_t fit = cache_size /
     (SLICE_BYTES + sizeof (struct slot) + sizeof (struct pending) +
      2 * sizeof (uint32_t));
@@ -192,7 +192,7 @@ bucket (struct qed_table *t, uint64_t key)
                      t->bucket_mask];
 }
 
-/* Called with the lock held, as are all up to load. */
+/* Called with the lock held, as are insert, forget and claim. */
 static struct slot *
 find (struct qed_table *t, uint64_t key)
 {
@@ -226,8 +226,8 @@ forget (struct qed_table *t, struct slot *s)
   s->state = EMPTY;
 }
 
-/* CLOCK's mark.  Written only if it isn't there, so that those who look up the
- * same slice don't take its line from each other.
+/* CLOCK's mark.  Written only if it isn't there, so that threads that look up
+ * the same slice don't take its cache line from each other.
  */
 static void
 touch (struct slot *s)
@@ -242,8 +242,8 @@ touch (struct slot *s)
 static struct slot *
 claim (struct qed_table *t, uint64_t key)
 {
-  /* The first round clears the marks.  Hits may set them again meanwhile, so the
-   * second doesn't look at them: a wait for a slot must end.
+  /* The first round clears the marks.  Hits may set them again meanwhile, so
+   * the second doesn't look at them: a wait for a slot must end.
    */
   for (uint64_t tries = 0; tries < 2 * (uint64_t) t->nr_slots; ++tries) {
     struct slot *s = &t->slots[t->hand];

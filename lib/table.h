@@ -49,7 +49,7 @@ qed_end_for (const struct qed_ends *ends, uint64_t entry)
     atomic_load_explicit (&ends->at_open, memory_order_acquire);
 }
 
-/* What table_find says about a guest cluster. */
+/* What qed_table_find says about a guest cluster. */
 enum qed_view_type {
   QED_VIEW_ENTRIES,             /* it has L2 entries, in the view */
   QED_VIEW_ABSENT,              /* there is no L2 table: L1 entry 0 */
@@ -98,7 +98,7 @@ extern uint64_t qed_count_unallocated (const struct qed_view *view,
 
 /* A cache for the tables of an image with this geometry in a file whose
  * length, rounded down to a cluster, is FILE_END.  It takes at most
- * CACHE_SIZE bytes.
+ * CACHE_SIZE bytes.  ST is borrowed.  NULL: ENOMEM.  T may be NULL for free.
  */
 extern struct qed_table *qed_table_new (struct qed_storage *st,
                                         const struct qed_geometry *g,
@@ -187,8 +187,8 @@ extern bool qed_table_pending (const struct qed_table *t);
 
 /* A commit: the links that are pending now, and none that follow, are those
  * that the next call of qed_table_commit writes.  In between what they point
- * to has to be made durable.  Only one commit at a time, and none after one
- * that failed.
+ * to has to be made durable; the entries are written, not durably.  Only one
+ * commit at a time, and none after one that failed.
  */
 extern void qed_table_begin_commit (struct qed_table *t);
 extern int qed_table_commit (struct qed_table *t);

@@ -71,7 +71,9 @@ struct qed_walk {
  */
 typedef int qed_entry_fn (void *opaque, uint64_t index, uint64_t *entry);
 
-/* FILE_SIZE may end with part of a cluster. */
+/* FILE_SIZE may end with part of a cluster.  ST is borrowed.  After a failure
+ * there is nothing to free.
+ */
 extern int qed_walk_init (struct qed_walk *w, struct qed_storage *st,
                           const struct qed_header *h, uint64_t file_size);
 extern void qed_walk_free (struct qed_walk *w);

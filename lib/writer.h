@@ -39,15 +39,15 @@ struct qed_buffer {
 };
 
 struct qed_writer {
-  struct qed_sync sync;         /* has a lock of its own, as has: */
-  struct qed_space space;
+  struct qed_sync sync;         /* has a lock of its own */
+  struct qed_space space;       /* the same */
 
   pthread_mutex_t lock;         /* guards all that follows */
   pthread_cond_t changed;       /* any of it, but for claims being added */
 
   struct qed_claim *claims;     /* those in force */
 
-  struct qed_header h;          /* as it is in the file, but NEED_CHECK */
+  struct qed_header h;          /* as it is in the file, except NEED_CHECK */
   enum qed_need_check need_check;
   uint64_t allocations;         /* begun; no change means idleness */
 
@@ -88,7 +88,7 @@ extern int qed_claim (struct qed_image *img, struct qed_claim *c,
 extern void qed_unclaim (struct qed_image *img, struct qed_claim *c);
 
 /* A writer for IMG, without a thread and with IMG->writer not set yet; NULL:
- * ENOMEM.  Freeing it takes no thread and no claim.
+ * ENOMEM.  It is freed when it has no thread and no claims.
  */
 extern struct qed_writer *qed_writer_new (struct qed_image *img);
 extern void qed_writer_free (struct qed_writer *w);

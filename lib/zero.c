@@ -254,8 +254,9 @@ qed_zero (struct qed_image *img, uint64_t count, uint64_t offset,
        plan_zero (img, count, offset, flags, &plan) == -1))
     return -1;
   return qed_finish (img, flags & QED_FAST_ZERO ?
-                 zero_fast (img, count, offset, flags, &plan) :
-                 for_data (img, count, offset, flags, true, zero_data), flags);
+                     zero_fast (img, count, offset, flags, &plan) :
+                     for_data (img, count, offset, flags, true, zero_data),
+                     flags);
 }
 
 int
