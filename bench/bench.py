@@ -554,8 +554,8 @@ def compare_content(kind, sockdir):
 # ---------------------------------------------------------------------------
 # Images that are written: one file, for one turn of one server.
 
-# What they are made of.  A "copy" is one of that, an "overlay" is over its raw
-# file.  "fresh" starts empty.
+# The source of each image: a "copy" is a copy of that file, an "overlay" is on
+# top of its raw file.  "fresh" starts empty.
 BASES = {"copy": "full", "overlay": "full", "untouched": "full",
          "chain": "full"}
 
@@ -575,7 +575,7 @@ class Scratch:
         # clusters.  It takes a fast one to get there in time.
         check_space(4 * GiB if self.kind == "fresh" else opts.size * 17 // 16)
         path = self.make()
-        # Also what the last one left to do when it was removed.
+        # This also writes what the removal of the last image left behind.
         call(["sync", "--file-system", opts.dir])
         return path
 

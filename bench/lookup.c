@@ -5,9 +5,9 @@
 /* What a lookup that hits costs, and how that scales with threads (I7).
  *
  * Threads call qed_map for random single clusters of an image whose tables
- * are all cached.  The CPU time that they need per call is printed, not the
- * wall time, so the result doesn't depend on how many CPUs there are for
- * them: it's what a lock, and lines that move between caches, add to.
+ * are all cached.  The output is the CPU time for each call, not the wall time,
+ * so it doesn't depend on how many CPUs there are.  Locks, and cache lines that
+ * move between CPUs, increase it.
  *
  * Usage: lookup [CALLS [RUNS]]: calls per thread and run.
  */
@@ -148,8 +148,10 @@ main (int argc, char *argv[])
   }
   snprintf (path, sizeof path, "%s/qed-lookup.XXXXXX", dir ? dir : "/tmp");
   fd = mkstemp (path);
-  if (fd == -1)
-    die (path);
+  if (fd == -1) {
+    fprintf (stderr, "lookup: %s: %m\n", path);
+    return EXIT_FAILURE;
+  }
   close (fd);
   img = make_image (path);
   unlink (path);
