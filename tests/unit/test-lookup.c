@@ -4,16 +4,14 @@
 
 /* Lookups without the lock, in more slices than the cache has slots for.
  *
- * Some threads look at the same slice for a while, where they find mostly long
- * runs.  They are seldom quick enough to lose the slot during a lookup, but
- * when the scheduler takes the CPU from them in the midst of one, others go
- * through all slices, so that the slot has another one when they go on.  One
- * thread allocates.
+ * Some threads look at one slice for a while, mostly at long runs.  Others go
+ * through all slices.  So a thread that loses the CPU during a lookup finds
+ * another slice in its slot when it goes on.  One thread allocates.
  *
  * The first slices of the disk never change, and each run in them is known
- * exactly.  The rest is empty at first and gets allocated in random order:
- * where a cluster has been seen once it must stay, and a lookup that begins
- * after the write has returned must see it.
+ * exactly.  The rest is empty at first and is allocated in random order: a
+ * cluster stays where it was seen first, and a lookup that begins after the
+ * write has returned must see it.
  */
 
 #include <config.h>
@@ -47,10 +45,12 @@ struct lookups {
   struct qed_image *img;
   atomic_bool stop;
 
-  /* Of the fixed clusters, up to the end of their slices. */
+  /* The run at each fixed cluster, which ends at the end of its slice. */
   struct qed_run runs[FIXED];
 
-  /* Of the others: has the write returned, and where is the cluster? */
+  /* For each other cluster: whether the write has returned, and its offset in
+   * the file, or 0.
+   */
   atomic_bool written[CLUSTERS];
   _Atomic uint64_t offset[CLUSTERS];
 };
@@ -80,6 +80,9 @@ fill (struct model *m)
     }
 }
 
+/* Backwards, so that each cluster is looked at once: model_map would go through
+ * the rest of the slice for each.
+ */
 static void
 know_runs (struct lookups *l, const struct model *m)
 {
@@ -112,9 +115,9 @@ look_at_fixed (struct lookups *l, uint64_t c)
   CHECK_EQ (got.length, want->length);
 }
 
-/* ---- those that are allocated meanwhile ---- */
+/* ---- the clusters that one thread allocates ---- */
 
-/* A cluster has been seen there: so has it been before, if ever. */
+/* A lookup found cluster C at OFFSET, as all earlier ones did that found it. */
 static void
 check_offset (struct lookups *l, uint64_t c, uint64_t offset)
 {
@@ -140,6 +143,7 @@ look_at_new (struct lookups *l, struct rng *rng)
   CONTEXT ("cluster %" PRIu64 " and so on, %" PRIu64 " in all", c, n);
   CHECK_EQ (qed_map (l->img, c * CLUSTER, n * CLUSTER, &run), 0);
   CHECK (run.type == QED_RUN_DATA || run.type == QED_RUN_UNALLOCATED);
+  CHECK_OP (run.length, >=, CLUSTER);
   CHECK_OP (run.length, <=, n * CLUSTER);
   for (uint64_t i = 0; i < run.length / CLUSTER; i++)
     if (run.type == QED_RUN_DATA)
@@ -148,7 +152,7 @@ look_at_new (struct lookups *l, struct rng *rng)
       CHECK (!written[i]);
 }
 
-/* A slice for a while, mostly from its start. */
+/* Look at one slice for a while, mostly near its start. */
 static void
 stay (struct lookups *l, struct rng *rng)
 {
@@ -253,6 +257,42 @@ hammer (enum backing_kind kind)
   free (l);
 }
 
+/* Entries that are linked at once. */
+static void
+test_links (void)
+{
+  hammer (BACKING_NONE);
+}
+
+/* Entries that wait in the cache for a commit. */
+static void
+test_pending_links (void)
+{
+  hammer (BACKING_FULL);
+}
+
+/* ---- the table alone ---- */
+
+/* A table cache of CACHE_SIZE bytes for a new image in F, opened as *ST, with a
+ * cluster in each of the fixed slices.
+ */
+static struct qed_table *
+new_table (struct mem_file *f, size_t cache_size, struct qed_storage **st)
+{
+  struct qed_geometry g;
+  struct qed_table *t;
+  struct model m;
+
+  model_create (&m, f, CLUSTER, 1, (uint64_t) CLUSTERS * CLUSTER);
+  for (uint64_t i = 0; i < FIXED_SLICES; i++)
+    model_data (&m, i * SLICE);
+  qed_geometry_init (&g, &m.h);
+  *st = mem_open (f);
+  t = qed_table_new (*st, &g, mem_size (f), cache_size);
+  CHECK (t != NULL);
+  return t;
+}
+
 struct hitter {
   struct qed_table *t;
   atomic_bool stop;
@@ -274,9 +314,8 @@ hit (void *arg)
   return NULL;
 }
 
-/* A slice that is used all the time doesn't keep another one out: a miss gets
- * the only slot, however often hits set its mark.  If it didn't it would wait
- * for ever.
+/* A miss gets the only slot, however often hits set its mark.  Otherwise it
+ * would wait for ever.
  */
 static void
 test_hits_beside_misses (void)
@@ -284,19 +323,10 @@ test_hits_beside_misses (void)
   struct mem_file *f = mem_file_new ();
   struct hitter h = { .stop = false };
   struct qed_storage *st;
-  struct qed_geometry g;
   pthread_t thread;
-  struct model m;
 
-  model_create (&m, f, CLUSTER, 1, (uint64_t) CLUSTERS * CLUSTER);
-  for (uint64_t i = 0; i < FIXED_SLICES; i++)
-    model_data (&m, i * SLICE);
-  qed_geometry_init (&g, &m.h);
-  st = mem_open (f);
-  h.t = qed_table_new (st, &g, mem_size (f), 1);
-  CHECK (h.t != NULL);
+  h.t = new_table (f, 1, &st);
   CHECK_EQ (pthread_create (&thread, NULL, hit, &h), 0);
-  alarm (120); /* instead of for ever */
   for (uint64_t i = 0; i < MISSES; i++) {
     struct qed_view view = { .locked = false };
 
@@ -307,28 +337,13 @@ test_hits_beside_misses (void)
   }
   atomic_store (&h.stop, true);
   pthread_join (thread, NULL);
-  alarm (0);
   qed_table_free (h.t);
   qed_storage_close (st);
   mem_file_free (f);
 }
 
-/* Entries that are linked at once. */
-static void
-test_links (void)
-{
-  hammer (BACKING_NONE);
-}
-
-/* Entries that wait in the cache for a commit. */
-static void
-test_pending_links (void)
-{
-  hammer (BACKING_FULL);
-}
-
-/* The same in one thread: a view whose slot is taken for another slice before
- * its end isn't valid, and the next one is.
+/* A view isn't valid if its slot has another slice at its end.  The next view
+ * is.
  */
 static void
 test_evicted (void)
@@ -336,17 +351,8 @@ test_evicted (void)
   struct mem_file *f = mem_file_new ();
   struct qed_view view = { .locked = false };
   struct qed_storage *st;
-  struct qed_geometry g;
-  struct qed_table *t;
-  struct model m;
+  struct qed_table *t = new_table (f, QED_MIN_CACHE_SIZE, &st);
 
-  model_create (&m, f, CLUSTER, 1, (uint64_t) CLUSTERS * CLUSTER);
-  for (uint64_t i = 0; i < FIXED_SLICES; i++)
-    model_data (&m, i * SLICE);
-  qed_geometry_init (&g, &m.h);
-  st = mem_open (f);
-  t = qed_table_new (st, &g, mem_size (f), QED_MIN_CACHE_SIZE);
-  CHECK (t != NULL);
   CHECK_EQ (qed_table_find (t, 0, &view), 0);
   CHECK (view.locked);          /* a miss */
   CHECK (qed_table_end (t, &view));
