@@ -11,32 +11,26 @@ source "$testsdir/make-tree.sh"
 
 make_tree $d/tree
 qed-img create $d/x.qed 200M
-mkdir $d/fuse $d/mnt
+mkdir $d/mnt
 
 serve ()
 {
     start_nbdkit qed $d/x.qed
+    start_nbdfuse $d/fuse/disk
     cleanup_fn tidy
-    rm -f $d/fuse.pid
-    nbdfuse -P $d/fuse.pid $d/fuse/disk "$uri" &
-    fuse=$!
-    wait_for 20 test -s $d/fuse.pid
 }
 
 unserve ()
 {
-    fusermount3 -u $d/fuse
-    wait $fuse
-    fuse=
+    stop_nbdfuse
     stop_nbdkit
 }
 
-# Whatever is left when something goes wrong: before nbdkit is stopped.
+# Whatever is left when something goes wrong: before nbdfuse is stopped.
 tidy ()
 {
     if mountpoint -q $d/mnt; then umount $d/mnt; fi
     if [ -n "$dev" ]; then losetup -d $dev; fi
-    if [ -n "$fuse" ]; then fusermount3 -u $d/fuse; wait $fuse; fi
 }
 
 serve

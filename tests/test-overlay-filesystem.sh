@@ -14,25 +14,13 @@ mke2fs -q -t ext4 -b 1024 -d $d/tree $d/base.raw 40M
 state_of $d/base.raw >$d/before
 qed-img create -b base.raw -F raw $d/x.qed
 head -c 3000000 /dev/urandom >$d/new
-mkdir $d/fuse
 
-# Whatever is left when something goes wrong: before nbdkit is stopped.
-tidy ()
-{
-    if [ -n "$fuse" ]; then fusermount3 -u $d/fuse; wait $fuse; fi
-}
 change ()
 {
     start_nbdkit qed $d/x.qed
-    cleanup_fn tidy
-    rm -f $d/fuse.pid
-    nbdfuse -P $d/fuse.pid $d/fuse/disk "$uri" &
-    fuse=$!
-    wait_for 20 test -s $d/fuse.pid
+    start_nbdfuse $d/fuse/disk
     "$@"
-    fusermount3 -u $d/fuse
-    wait $fuse
-    fuse=
+    stop_nbdfuse
     stop_nbdkit
     "$PYTHON" -c '
 import qedimg, sys
