@@ -5,7 +5,9 @@
 
 built: images from qedimg.py, each of its geometry's largest size.
 qemu: images that qemu-img and qemu-io write, as far as QEMU can.
-created: images of qed-img create."""
+created: images of qed-img create.
+
+Cluster sizes are in bytes, table sizes in clusters."""
 
 import os
 import subprocess
@@ -19,8 +21,7 @@ RAW = os.path.join(qedtest.TMP, "g.raw")
 
 
 def built(cluster_size, table_size):
-    """An image from qedimg.py of the largest size.  CLUSTER_SIZE is in bytes,
-    TABLE_SIZE in clusters, here and below."""
+    """An image from qedimg.py of the largest size of its geometry."""
     size = qedimg.max_size(cluster_size, table_size)
     img = qedimg.Image(size, cluster_size, table_size, header_size=3,
                        l1_at=4, seed=cluster_size * table_size)

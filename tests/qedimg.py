@@ -78,9 +78,9 @@ class Image:
     """An image to be built.
 
     SIZE and CLUSTER_SIZE are in bytes; TABLE_SIZE and HEADER_SIZE are in
-    clusters.  AT is the number of a cluster in the file; CLUSTER is the number
-    of a cluster of the disk.  L1_AT is an AT.  OFFSET is in bytes from the
-    start of the file, except where it says otherwise.
+    clusters.  AT and L1_AT are numbers of clusters in the file; CLUSTER is the
+    number of a cluster of the disk.  OFFSET is in bytes from the start of the
+    file, except where it says otherwise.
     """
 
     def __init__(self, size, cluster_size=65536, table_size=4,
@@ -443,7 +443,7 @@ class References:
 
         l1 = model.header["l1_table_offset"]
         add(l1, model.table_bytes)
-        # Not each twice where L1 entries are the same.
+        # Each table once, although L1 entries may be equal.
         tables = collections.Counter()
         for _, table in model._nonzero_entries(l1, model.n):
             if model._sound(table, model.table_bytes):

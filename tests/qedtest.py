@@ -242,7 +242,8 @@ def expect_error(name, fn, *args):
 
 
 def check_bytes(got, want, offset):
-    """Like assert got == want, with a message of readable length."""
+    """Like assert got == want, with a message of readable length.  OFFSET, in
+    bytes of the disk, is that of both."""
     if got == want:
         return
     assert len(got) == len(want), f"at {offset}: {len(got)} bytes"
@@ -353,7 +354,8 @@ Extent = collections.namedtuple("Extent", "start end flags")
 
 
 def block_status(h, offset, length, req_one=False):
-    """One request for the extents of LENGTH bytes from OFFSET on.
+    """One request for the extents of LENGTH bytes from OFFSET on.  REQ_ONE:
+    for the first of them only.
 
     Returns Extents as the server sent them, in bytes of the disk.
     """
@@ -378,7 +380,8 @@ def block_status(h, offset, length, req_one=False):
 
 def extents(h, start=0, end=None, req_one=False):
     """The extents of bytes [start, end) of the disk, cut at END, with
-    neighbours of the same kind merged."""
+    neighbours of the same kind merged.  REQ_ONE: each from a request of its
+    own."""
     if end is None:
         end = h.get_size()
     result = []
@@ -512,7 +515,7 @@ class Disk:
 
     def __init__(self, size, below=None):
         self.size, self.below = size, below
-        # A page that is there may be all zeros; None is short for that.
+        # A page that is there may be all zeros.  None stands for such a page.
         self.pages = {}
 
     def copy(self):
@@ -803,7 +806,7 @@ class Client(threading.Thread):
                 for cookie in list(self.flying):
                     if self.h.aio_command_completed(cookie):
                         done, taken = self.flying.pop(cookie)
-                        # Pages of the model are made by whoever needs them.
+                        # Pages of the model are made on first use.
                         with self.crowd.lock:
                             more = done()
                         if not more:
@@ -893,7 +896,8 @@ class Overlay:
         self.before = self._state()
 
     def image(self, cs, ts):
-        """Start again with an empty overlay, which the caller must save."""
+        """Start again with an empty overlay, which the caller must save.  CS is
+        in bytes, TS in clusters."""
         self.disk.pages = {}
         img = qedimg.Image(self.disk.size, cs, ts,
                            backing=os.path.basename(self.files[-1]))

@@ -5,7 +5,7 @@
 # A chain may have as many layers as the limit allows, and is refused with one
 # more, also if backing= adds that one.
 
-source ./functions.sh nbd qemu nbdcopy
+source ./functions.sh nbd qemu nbdcopy nbdinfo
 
 make_chain ()
 {

@@ -4,7 +4,7 @@
 
 # A block device works as the backing file, and as the image.
 
-source ./functions.sh nbd loop
+source ./functions.sh nbd loop nbdcopy
 
 head -c 1M /dev/urandom >$d/base.raw
 if ! base=$(losetup -f --show -r $d/base.raw); then

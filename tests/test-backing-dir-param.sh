@@ -5,7 +5,7 @@
 # backing-dir= allows the backing files named in headers to lie in another
 # directory.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os, re

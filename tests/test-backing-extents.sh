@@ -4,7 +4,7 @@
 
 # The extents of a chain are those that QEMU reports, at every boundary.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdcopy
 
 cd $d
 compare ()

@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# backing-format= takes raw, qed and auto, and refuses other values.  (Formats
-# that qemu-nbd reads: test-backing-nbd-*.sh.)
+# backing-format= takes raw, qed and auto, and refuses what is no name of a
+# format.  (Formats that qemu-nbd reads: test-backing-nbd-*.sh.)
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # A server that cannot be reached is an error before nbdkit serves anything.
-# The message names the image and the URI.
+# The message names the image and the URI.  An error that the server reports is
+# an error for the client, and the connection stays.
 
 source ./functions.sh nbd filter:error libnbd
 

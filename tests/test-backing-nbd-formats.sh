@@ -5,7 +5,7 @@
 # qemu-nbd serves the formats that the library does not read.  Their holes are
 # holes.
 
-source ./functions.sh nbd nbdcopy qemu-img qemu-io qemu-nbd libnbd
+source ./functions.sh nbd nbdcopy nbdinfo qemu-img qemu-io qemu-nbd libnbd
 
 qemu-img create -q -f raw $d/base.raw 20M
 qemu-io -f raw -c 'write -q -P 1 0 64k' -c 'write -q -P 2 1M 1M' \

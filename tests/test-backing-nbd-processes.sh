@@ -6,7 +6,7 @@
 # leaves nothing behind.  When qemu-nbd dies reads fail, and then go on with a
 # new one.
 
-source ./functions.sh nbd qemu-img qemu-nbd libnbd
+source ./functions.sh nbd qemu-img qemu-nbd libnbd nbdcopy
 
 nbdkit -U - pattern 4M --run 'nbdcopy "$uri" $d/base.raw'
 qemu-img convert -f raw -O qcow2 $d/base.raw $d/base.qcow2

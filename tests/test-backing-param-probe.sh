@@ -7,7 +7,7 @@
 # that a write does not copy bytes of the container into the overlay for good.
 # Another format is refused.  backing-format=raw, which the user gives, wins.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os

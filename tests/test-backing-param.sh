@@ -4,7 +4,7 @@
 
 # backing= replaces the backing file that the header names.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os

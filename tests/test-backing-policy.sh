@@ -6,7 +6,7 @@
 # that has it, whatever the name looks like.  The message says which parameter
 # would allow the file.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os, re

@@ -5,7 +5,7 @@
 # A backing file with the magic of another format is not taken for raw.  The
 # message names the parameter to give.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdinfo
 
 for format in $(some qcow qcow2 vmdk vdi vhdx vpc luks parallels); do
     if [ $format = luks ]; then

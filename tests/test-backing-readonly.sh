@@ -5,7 +5,7 @@
 # Backing files are never changed nor opened for writing.  With -r the image is
 # not, either.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdinfo
 
 cd $d
 head -c 2M /dev/urandom >base.raw

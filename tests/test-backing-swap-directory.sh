@@ -6,7 +6,7 @@
 # pointing at another directory.  Files of that directory never become backing
 # files of the image.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os, subprocess, threading

@@ -5,7 +5,7 @@
 # Another process keeps replacing a backing file by a link to a file that is
 # not allowed.  Each time the image is refused, or the allowed file is read.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import os, subprocess, threading

@@ -6,7 +6,7 @@
 # there.  With one thread, because nbdkit 1.32 may abort when a client leaves
 # while other threads still answer it.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 "$PYTHON" - <<'END'
 import qedimg, qedtest

@@ -81,7 +81,7 @@ run ()
     fi
 }
 
-# Can we mount?
+# Can the test mount?
 root=no
 if [ "$(id -u)" -eq 0 ] && dev=$(losetup -f --show good.raw); then
     losetup -d "$dev"

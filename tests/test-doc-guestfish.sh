@@ -5,7 +5,7 @@
 # guestfish, with the man page's options, boots a small guest and reads a file
 # from the filesystem in the disk.
 
-source ./functions.sh nbd mke2fs sfdisk
+source ./functions.sh nbd mke2fs sfdisk nbdcopy
 # 300 MB of packages with a kernel, which CI installs for one of its stages.
 if ! command -v guestfish; then skip "no guestfish here"; fi
 skip_if_instrumented "booting libguestfs's appliance"

@@ -5,7 +5,7 @@
 # The README and the man page mount the filesystem in a disk, with and without
 # partitions.  Their commands work without a pause between them.
 
-source ./functions.sh nbd mke2fs sfdisk loop fuse
+source ./functions.sh nbd mke2fs sfdisk loop fuse nbdcopy
 
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit

@@ -6,7 +6,7 @@
 # completely and fast.  Requests, which are limited to 4 GiB, take most of the
 # time.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" - <<'END'
 import os, time

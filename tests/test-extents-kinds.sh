@@ -6,7 +6,7 @@
 # that read as zeros.  Unsound clusters are reported as data, so that a copy
 # reads them and fails.  Neighbours of a kind are one extent.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" - <<'END'
 import qedimg, qedtest

@@ -5,7 +5,7 @@
 # Through each filter of nbdkit that can be on top of a writable disk a client
 # can write, flush and read.  The image has the data afterwards.
 
-source ./functions.sh nbd qemu mke2fs debugfs
+source ./functions.sh nbd qemu mke2fs debugfs nbdcopy
 
 "$PYTHON" - <<'END'
 import glob, io, os, random, re, struct, subprocess, tarfile

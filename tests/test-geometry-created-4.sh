@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # qed-img create makes images of every cluster size with tables of 4 clusters.
-# They equal those of qemu-img create, and work where QEMU refuses the
-# geometry.
+# Header and length are those that qemu-img create makes.  The images work where
+# QEMU refuses the geometry, too.
 
 source ./functions.sh nbd qemu
 

@@ -5,7 +5,7 @@
 # --help lists the parameters.  The man pages describe each of them and every
 # debug flag.
 
-source ./functions.sh perl
+source ./functions.sh nm
 
 nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |

@@ -6,7 +6,7 @@
 # reading or for writing.  The image does not change, and no other file is
 # left.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdinfo
 
 qemu-img create -q -f qed $d/x.qed 10M
 qemu-io -f qed -c 'write -P 9 0 64k' $d/x.qed

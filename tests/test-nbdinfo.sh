@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The export advertises what nbdinfo shows.  Its preferred block size is a
-# cluster, within what NBD allows.
+# nbdinfo shows the size of the disk, what the export can do, and its preferred
+# block size, which is a cluster, within what NBD allows.
 
 source ./functions.sh nbd nbdinfo
 

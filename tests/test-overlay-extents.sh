@@ -109,8 +109,8 @@ for cs in qedtest.some((4096, 65536), 1):
         disk.zero(8 * cs, at)
     qedtest.check_image(path, disk)
 
-# Far from each other in a table that is a hole in the file else: nothing skips
-# what isn't in the file yet.
+# Clusters far apart in a table that is otherwise a hole in the file: links that
+# are pending there are found.
 GiB = 1 << 30
 size = 8 * GiB
 with open(qedtest.TMP + "/base.raw", "wb") as f:

@@ -4,7 +4,7 @@
 
 # The file parameter is required.  Its key may be left out.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" - <<'END'
 import qedimg, qedtest

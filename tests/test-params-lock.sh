@@ -4,7 +4,7 @@
 
 # lock is a boolean, in the words that nbdkit takes.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" - <<'END'
 import qedimg, qedtest

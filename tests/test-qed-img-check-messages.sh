@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The messages and exit codes for an image that cannot be checked, was not
-# closed cleanly or is corrupt, and for a bad command line.
+# A check says why an image cannot be checked, that it was not closed cleanly or
+# what is corrupt, and what is wrong with a command line.  Each has its exit
+# code.
 
 source ./functions.sh nbd
 

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # -d leaves the image as it is.  A backing file further down is only read.  An
-# image without content changes nothing.
+# image without content changes nothing.  Zeros give the backing file's space
+# back.  Progress is shown with -p on a terminal, and -q is silent.
 
 source ./functions.sh nbd qemu
 

@@ -32,7 +32,7 @@ same -o backing_file=base.raw,backing_fmt=raw FILE
 same -o backing_file=base.qed,backing_fmt=qed,cluster_size=4k FILE 1M
 same -b base.qed -F raw FILE        # a QED image as raw data
 
-# The name is relative to the new image, not to where we are.
+# The name is relative to the new image, not to the current directory.
 qemu-img create -q -f qed -b base.qed -F qed sub/a.qed
 qed-img create -q -b base.qed -F qed sub/b.qed
 cmp sub/a.qed sub/b.qed

@@ -4,7 +4,7 @@
 
 # qed-img create replaces an existing file.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 cd $d
 mkdir dir

@@ -5,7 +5,7 @@
 # A rebase onto another backing file keeps the content of the disk.  The result
 # equals that of qemu-img rebase.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdcopy
 
 cd $d
 "$PYTHON" - <<'END'

@@ -5,7 +5,7 @@
 # A resize that is refused exits with code 1 and leaves the file unchanged.
 # The message names the file, the problem and what to do.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd
 
 cd $d
 bad ()

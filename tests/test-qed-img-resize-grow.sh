@@ -5,7 +5,7 @@
 # resize to a larger size makes the same image as qemu-img resize.  The new
 # space reads as zeros.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdinfo
 
 cd $d
 for o in cluster_size=64k cluster_size=4k,table_size=2 \

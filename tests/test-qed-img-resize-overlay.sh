@@ -5,7 +5,7 @@
 # The space by which an overlay grows reads as zeros, even where the backing
 # file has data.  (qemu-img refuses such a resize.)
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdcopy
 
 cd $d
 "$PYTHON" - <<'END'

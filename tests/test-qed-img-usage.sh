@@ -2,7 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The command line outside of the verbs.
+# qed-img without a verb, or with one that is unknown, fails with a hint.
+# --help and --version print what they say.  Output that cannot be written is an
+# error.
 
 source ./functions.sh
 

@@ -4,7 +4,7 @@
 
 # A disk of 0 bytes can be served.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdcopy nbdinfo
 
 qemu-img create -q -f qed $d/0.qed 0
 start_nbdkit qed $d/0.qed

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # Four connections with many requests in flight each read an image with many
-# more tables than the smallest cache holds.
+# more tables than the smallest cache holds.  Each answer is right.
 
 source ./functions.sh nbd
 

@@ -5,7 +5,7 @@
 # Disks of many sizes that QEMU wrote read the same as in QEMU, from the first
 # byte to the last.  A read beyond the end gives EINVAL.
 
-source ./functions.sh nbd qemu
+source ./functions.sh nbd qemu nbdinfo
 
 for size in 512 1024 65024 65536 66048 1234944 2147483136 2147484160 64T; do
     f=$d/$size.qed

@@ -5,7 +5,7 @@
 # With -r no byte, time or size of the image changes, whatever a client does.
 # (I10)
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" - <<'END'
 import qedimg, qedtest

@@ -6,7 +6,7 @@
 # layer's file, unless a layer above hides it.  Damage in an upper layer hides
 # the layers below: the disk reads as zeros there.
 
-source ./functions.sh nbd nbdcopy
+source ./functions.sh nbd nbdcopy nbdinfo
 
 cd $d
 "$PYTHON" - <<'END'

@@ -5,7 +5,7 @@
 # With salvage=true nothing can be written, with -r or without.  The image does
 # not change, even if it is marked NEED_CHECK.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy nbdinfo
 
 cd $d
 "$PYTHON" - <<'END'

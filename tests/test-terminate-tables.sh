@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# SIGTERM while nbdkit reads all tables of a large image from a storage that
-# takes minutes for that.  nbdkit ends, and the image has not changed.
+# SIGTERM ends nbdkit while it reads all tables of a large image from a storage
+# that takes minutes for that.  The image does not change.
 
 source ./functions.sh nbd filter:delay,log fuse
 

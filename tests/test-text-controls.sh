@@ -6,7 +6,7 @@
 # around them.  None reaches the output.  Text masks or escapes them.  JSON
 # writes them as \u, which keeps the name.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy
 
 cd $d
 "$PYTHON" - <<'END'

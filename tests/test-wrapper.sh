@@ -5,7 +5,7 @@
 # The ./nbdkit of the build directory runs the new plugin under its short name.
 # It runs other plugins unchanged.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdinfo
 
 "$PYTHON" -c 'import os, qedimg
 qedimg.Image (1 << 20).save (os.environ["d"] + "/x.qed")'

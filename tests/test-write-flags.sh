@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The flags of an export that is writable, and with -r.
+# A writable export offers zero, trim, flush and FUA.  With -r it offers none of
+# them, and such requests fail.
 
 source ./functions.sh nbd nbdinfo
 

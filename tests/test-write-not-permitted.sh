@@ -5,7 +5,7 @@
 # An image without permission to write becomes a read-only export.  A debug
 # message gives the reason.
 
-source ./functions.sh nbd
+source ./functions.sh nbd nbdcopy nbdinfo
 
 if [ "$(id -u)" -eq 0 ]; then
     # Another user, which must have access to the plugin.

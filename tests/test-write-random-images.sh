@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Random writes into images of random geometry and layout.  To look further:
+# Random writes into images of random geometry and layout read back right, and
+# the closed image is sound.  To look further:
 #
 #     make check TESTS=test-write-random-images.sh QED_SEED=1000 QED_ROUNDS=500
 

@@ -1,7 +1,6 @@
 #!/bin/sh
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
-#
 
 # Run a test program, under valgrind if NBDKIT_VALGRIND is set as for the
 # ./nbdkit wrapper.

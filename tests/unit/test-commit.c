@@ -638,7 +638,7 @@ test_work_between (void)
   model_create (&m, s.files[OVERLAY], CS, 16, clusters * CS);
   model_name_backing (&m);
   for (uint64_t c = 511; c < clusters; c += 512)
-    model_set (&m, c, 1); /* lest they are holes */
+    model_set (&m, c, 1); /* so that they are not holes */
   for (uint64_t c = 511; c < clusters - 512; c += 512)
     model_set (&m, c, 0);
   CHECK_EQ (commit_with (&s, true, NULL), 0);
