@@ -436,8 +436,8 @@ struct qed_chain_options {
 };
 
 /* Open the image at PATH and its backing chain, for reading; qed_close closes
- * all of it.  The strings of OPTS are used during the call only.  Messages about
- * a backing file name the image too.
+ * all of it.  The strings of OPTS are used during the call only.  Messages
+ * about a backing file name the image too.
  */
 extern struct qed_image *qed_open_chain (const char *path,
                                          const struct qed_chain_options *opts);
@@ -541,13 +541,12 @@ extern int qed_make_writable (struct qed_image *img,
                               const struct qed_write_options *opts);
 
 /* The calls below may be made from many threads at once, on an image that was
- * made writable (else EROFS).  A range that isn't inside the disk is EINVAL.  A
- * call that fails with EINVAL, EROFS or ENOTSUP has changed nothing, nor has one
- * that is known in advance to need clusters that can't be allocated (ENOSPC,
- * EFBIG).  When a
- * call fails with another error, each sector of the range has old or new
- * content.  After a failed sync, a failed commit, or a failed write of
- * metadata that could not be undone, all of them fail (I5).
+ * made writable (else EROFS).  A range that isn't inside the disk is EINVAL.
+ * A call that fails with EINVAL, EROFS or ENOTSUP has changed nothing, nor has
+ * one that is known in advance to need clusters that can't be allocated
+ * (ENOSPC, EFBIG).  When a call fails with another error, each sector of the
+ * range has old or new content.  After a failed sync, a failed commit, or a
+ * failed write of metadata that could not be undone, all of them fail (I5).
  */
 #define QED_FUA 1U              /* durable when the call returns */
 #define QED_MAY_TRIM 2U         /* zeros need not take up space */
@@ -597,8 +596,8 @@ extern int qed_create (const char *path,
 
 /* ---- calls that take long ---- */
 
-/* Called now and then, in the thread of the call: DONE of TOTAL, in units of the
- * call's own, never less than before.  FN calls nothing of the library.  A
+/* Called now and then, in the thread of the call: DONE of TOTAL, in units of
+ * the call's own, never less than before.  FN calls nothing of the library.  A
  * pointer to it may be NULL.
  */
 struct qed_progress {
