@@ -129,7 +129,7 @@ limit_error (struct qed_space *s, uint64_t limit)
   atomic_store (&s->near_limit, true);
   return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
                     "can't be longer, or a corrupt entry points to %" PRIu64
-                    ": run qed-img check", s->st->name, limit);
+                    ": run qed-img check -r all", s->st->name, limit);
 }
 
 /* Called with the lock. */
