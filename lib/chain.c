@@ -283,7 +283,8 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
   return qed_error (EPERM, "%s: is the file %s, %s%s: if that is wanted add "
                     "%s=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
-                    "and an image in a device has no directory for such files",
+                    "and an image in a device or an export has no directory "
+                    "for such files",
                     image->dirs[0] ? image->dirs[0] : "",
                     advice (c, "backing-dir", "--backing-dir"),
                     slash == file ? 1 : (int) (slash - file), file,
@@ -331,7 +332,8 @@ static int
 check_loop (const struct chain *c, const struct layer *l)
 {
   for (size_t i = 0; i < c->n; ++i)
-    if (c->layers[i].st->device == l->st->device &&
+    if (qed_storage_is_file (l->st) &&
+        c->layers[i].st->device == l->st->device &&
         c->layers[i].st->inode == l->st->inode)
       return qed_error (ELOOP, "%s: is the file %s again: a chain of backing "
                         "files can't be a loop", l->path, c->layers[i].path);
@@ -434,6 +436,22 @@ add_missing (struct chain *c, const struct layer *above)
   return add_uri (c, above, name);
 }
 
+/* A relative name starts at the directory of ABOVE, which an export doesn't
+ * have.
+ */
+static int
+check_relative (const struct chain *c, const struct layer *above)
+{
+  const char *name = above->backing;
+
+  if (qed_storage_is_file (above->st) || name[0] == '/' ||
+      qed_has_protocol (name))
+    return 0;
+  return qed_error (EPERM, "%s: backing file: %s: is relative to the directory "
+                    "of the image, and an export has none%s", above->path,
+                    name, advise_other (c));
+}
+
 /* Append the backing file of the image ABOVE. */
 static int
 add_below (struct chain *c, struct layer *above)
@@ -456,7 +474,8 @@ add_below (struct chain *c, struct layer *above)
   if (user && qed_is_nbd_uri (name))
     return add_uri (c, above, name);
 
-  if (!user && set_directories (c, above) == -1)
+  if (!user && (set_directories (c, above) == -1 ||
+                check_relative (c, above) == -1))
     return -1;
   path = user ? strdup (name) : qed_backing_path (above->path, name);
   if (path == NULL)
@@ -468,16 +487,35 @@ add_below (struct chain *c, struct layer *above)
   return r != 0 ? backing_error (above->path, "") : 0;
 }
 
-/* Go all the way down from the image at PATH. */
+/* The first layer is the image in ST, which the chain owns from now on. */
 static int
-open_layers (struct chain *c, const char *path)
+add_top (struct chain *c, struct qed_storage *st)
 {
-  int r = 0;
+  struct layer l = { .path = strdup (st->name), .st = st };
+  int r;
 
-  if (c->opts->backing_format)
-    r = check_format_name (c->opts->backing_format);
-  if (r == 0)
-    r = add_file (c, NULL, path);
+  r = l.path == NULL ? qed_error (ENOMEM, "%s: %m", st->name) :
+    add_found (c, NULL, &l);
+  layer_free (&l);
+  return r;
+}
+
+/* Go all the way down from the image in ST, which is closed by close_layers, or
+ * NULL: it couldn't be found.
+ */
+static int
+open_layers (struct chain *c, struct qed_storage *st)
+{
+  int r;
+
+  if (st == NULL)
+    return -1;
+  if (c->opts->backing_format &&
+      check_format_name (c->opts->backing_format) == -1) {
+    qed_storage_close (st);
+    return -1;
+  }
+  r = add_top (c, st);
   for (size_t i = 0; r == 0 && i < c->n && c->layers[i].qed; ++i)
     r = add_below (c, &c->layers[i]);
   return r == 0 ? 0 : -1;
@@ -552,12 +590,19 @@ build (struct chain *c, size_t first, size_t end)
 }
 
 struct qed_image *
-qed_open_chain (const char *path, const struct qed_chain_options *opts)
+qed_open_chain (const char *name, const struct qed_chain_options *opts)
+{
+  return qed_open_chain_in (qed_storage_find_named (name), opts);
+}
+
+struct qed_image *
+qed_open_chain_in (struct qed_storage *st,
+                   const struct qed_chain_options *opts)
 {
   struct chain c = { .opts = opts };
   struct qed_image *img = NULL;
 
-  if (open_layers (&c, path) == 0 && build (&c, 1, c.n) == 0)
+  if (open_layers (&c, st) == 0 && build (&c, 1, c.n) == 0)
     img = open_image (&c, &c.layers[0]);
   close_layers (&c);
   return img;
@@ -665,7 +710,7 @@ build_pair (struct chain *c, size_t i, struct qed_pair *pair)
 }
 
 int
-qed_open_pair (const char *path, const char *base,
+qed_open_pair (const char *name, const char *base,
                const struct qed_chain_options *opts, struct qed_pair *pair)
 {
   struct chain c = { .opts = opts };
@@ -673,7 +718,7 @@ qed_open_pair (const char *path, const char *base,
   int r;
 
   *pair = (struct qed_pair) { .img = NULL };
-  r = open_layers (&c, path) == -1 || check_pair (&c) == -1 ||
+  r = open_layers (&c, qed_storage_find_named (name)) == -1 || check_pair (&c) == -1 ||
     find_layer (&c, base, &i) == -1 || build_pair (&c, i, pair) == -1 ? -1 : 0;
   if (r == -1)
     qed_close_pair (pair);

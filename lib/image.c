@@ -96,6 +96,13 @@ qed_close (struct qed_image *img)
   return r;
 }
 
+void
+qed_after_fork (struct qed_image *img)
+{
+  if (img->st->ops->after_fork)
+    img->st->ops->after_fork (img->st);
+}
+
 const struct qed_header *
 qed_get_header (const struct qed_image *img)
 {

@@ -3,34 +3,51 @@
  */
 
 /* An NBD server, seen through a pool of connections by libnbd: an export named
- * by a URI, or qemu-nbd for a file in a format that this library doesn't read.
+ * by a URI, or a program of our own that serves one: qemu-nbd for a file in a
+ * format that this library doesn't read, or the command of the user.
  *
- * The pool: each request takes a connection that is free, makes libnbd's
- * synchronous calls on it, and gives it back.  The first connection is opened
- * in the constructor, where errors can be seen, and it fixes the size.
- * When all are busy another one is opened, if the server promises that
- * all connections see the same (multi-conn); else requests wait for each
- * other.
+ * The pool: the first connection is opened in the constructor, where errors can
+ * be seen, and it fixes what the server offers.  A request takes the connection
+ * with the fewest requests.  When all of them have some, another one is opened,
+ * if the server promises that all connections see the same (multi-conn).
  *
- * Locking: LOCK guards the pool.  It isn't held across I/O, nor while a
- * connection is opened or closed.  A connection that is busy belongs to the
- * thread that made it so.
+ * Requests of several threads share a connection.  One of the threads leads: it
+ * waits for the socket, and what it receives completes requests of its own and
+ * of others.  When its own request is complete it hands the lead to one that
+ * waits.  So a thread alone on its connection makes the same system calls as
+ * it would without others, and no thread is needed for receiving.
  *
- * When a connection is lost, its request fails with EIO, and the connections
- * that are idle at that time aren't trusted any more.  The next request
- * connects again, but not more often than once a second: in between requests
- * fail at once.  A server that comes back with another size isn't used.
+ * Locking: S->lock guards the pool and the counts of writes.  C->lock
+ * guards a connection's handle and its requests.  S->lock isn't taken under
+ * C->lock, nor the other way round.  Neither is held while waiting for the
+ * server, nor while a connection is opened or closed.
+ *
+ * Lost connections: all requests under way on it fail with EIO.  The next
+ * request connects again, but not more often than once a second: in between
+ * requests fail at once.  A server that comes back with another size, or that
+ * offers something else, isn't used.  An idle connection is looked at before it
+ * is used, so that no request is given to a server that has gone.
+ *
+ * I5: writes that the server has acknowledged are counted, and so are those
+ * that a flush has made durable.  If the numbers differ when a connection is
+ * lost, an acknowledged write may be lost, too.  If a write is under way
+ * then, the server may still do it, after a later one in the same place.
+ * In both cases no more is written: S->over.
+ *
  * Connecting gives up after some seconds.  A server that hangs later makes its
- * requests hang, as a disk would.
+ * requests hang, as a disk would, until the process is about to end
+ * (qed_hurry).  Then a server that doesn't answer for some seconds is given up,
+ * with all its connections.
  *
- * qemu-nbd: each connection has a process of its own, started by libnbd with a
- * socket that it inherits (systemd socket activation).  The process ends when
- * its only client goes away, so none stays behind, however we end.  None is
- * kept from the constructor: it would not be a child of the process that
- * nbdkit goes on in, and would keep a terminal or pipe open that nbdkit has
- * closed.
+ * Programs: libnbd starts them with a socket that they inherit (systemd socket
+ * activation).  A qemu-nbd ends when its only client goes away, so none stays
+ * behind, however we end, and each connection has one of its own.  A command is
+ * one process with one connection, and it is ended when that is closed.  No
+ * process is kept when the process that started it goes into the
+ * background: it would not be a child of the one that goes on, and would keep a
+ * terminal or pipe open that nbdkit has closed.
  *
- * This file knows nothing of what is read from the server, or what for.  What
+ * This file knows nothing of what is read and written, or what for.  What
  * the server says about sizes is only believed as far as it makes sense (I9).
  *
  * Built only if there is libnbd.
@@ -40,10 +57,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -57,11 +77,25 @@
 #define CONNECT_SECONDS 10
 #define RETRY_SECONDS 1
 
+/* How long a server may be silent while the process is ending. */
+#define PATIENCE_SECONDS 3
+
+/* A program that doesn't end when it is told to is left to itself. */
+#define END_SECONDS 2
+
 /* Any server takes requests of this length unless it says otherwise.  The
  * other is NBD's limit for the blocks that a server may insist on.
  */
 #define MAX_REQUEST (UINT64_C (32) << 20)
 #define MAX_MIN_BLOCK (UINT64_C (64) << 10)
+
+static atomic_bool hurry;
+
+void
+qed_hurry (void)
+{
+  atomic_store (&hurry, true);
+}
 
 static time_t
 now (void)
@@ -90,6 +124,10 @@ connect_error (struct nbd_server *s, int err, const char *why)
     return qed_error (EIO, "%s: qemu-nbd doesn't serve this file as %s, see "
                       "its own message if there is one: %s",
                       s->name, s->format, why);
+  if (s->argv)
+    return qed_error (EIO, "%s: the command doesn't serve NBD on the socket "
+                      "that it inherits, see its own message if there is one: "
+                      "%s", s->name, why);
   return qed_error (err ? err : EIO, "%s: %s", s->name, why);
 }
 
@@ -132,15 +170,6 @@ start_uri (struct nbd_server *s, struct nbd_handle *h)
   return nbd_aio_connect_uri (h, s->name);
 }
 
-static int
-start_qemu_nbd (struct nbd_server *s, struct nbd_handle *h)
-{
-  char read_only[] = "-r", format[] = "-f";
-  char *argv[] = { s->program, read_only, format, s->format, s->name, NULL };
-
-  return nbd_aio_connect_systemd_socket_activation (h, argv);
-}
-
 /* Remove the socket now, when it has served its purpose.  libnbd would remove
  * it when the connection is closed, and so leave it behind if we are killed.
  */
@@ -166,14 +195,16 @@ remove_socket (struct nbd_handle *h)
 static int
 finish_connecting (struct nbd_server *s, struct nbd_handle *h)
 {
-  time_t end = now () + CONNECT_SECONDS;
+  time_t start = now ();
 
   while (nbd_aio_is_connecting (h)) {
-    time_t left = end - now ();
+    const bool ending = atomic_load (&hurry);
 
-    if (left <= 0)
+    if (now () - start >= (ending ? PATIENCE_SECONDS : CONNECT_SECONDS)) {
+      atomic_store (&s->given_up, ending);
       return connect_error (s, ETIMEDOUT, "the server doesn't answer");
-    if (nbd_poll (h, (int) left * 1000) == -1)
+    }
+    if (nbd_poll (h, 1000) == -1)
       break;
   }
   if (nbd_aio_is_ready (h))
@@ -181,42 +212,91 @@ finish_connecting (struct nbd_server *s, struct nbd_handle *h)
   return connect_error (s, nbd_get_errno (), nbd_message ());
 }
 
+/* ---- closing ---- */
+
+static void *
+close_handle (void *h)
+{
+  nbd_close (h);
+  return NULL;
+}
+
+/* Close a handle whose program is ended by that, which may take for ever. */
+static void
+close_program (struct nbd_handle *h)
+{
+  struct timespec until;
+  pthread_t thread;
+
+  if (pthread_create (&thread, NULL, close_handle, h) != 0)
+    return;
+  clock_gettime (CLOCK_REALTIME, &until);
+  until.tv_sec += END_SECONDS;
+  if (pthread_timedjoin_np (thread, NULL, &until) != 0)
+    pthread_detach (thread);
+}
+
 /* Close a connection.  errno is kept.  The server gets no notice, because it
  * needs none, and nbd_aio_disconnect of libnbd 1.14 uses freed memory if the
  * server has gone.
  */
 static void
-disconnect (struct nbd_conn *c)
+disconnect (struct nbd_server *s, struct nbd_conn *c)
 {
   int err = errno;
 
-  nbd_close (c->h);
-  free (c->bounce);
+  if (s->argv)
+    close_program (c->h);
+  else
+    nbd_close (c->h);
+  if (c->kick >= 0)
+    close (c->kick);
   c->h = NULL;
-  c->bounce = NULL;
+  c->kick = -1;
   errno = err;
 }
 
-/* Set C's limits for requests from what the server says. */
-static int
-get_block_sizes (struct nbd_server *s, struct nbd_conn *c)
-{
-  int64_t min = nbd_get_block_size (c->h, LIBNBD_SIZE_MINIMUM);
-  int64_t max = nbd_get_block_size (c->h, LIBNBD_SIZE_MAXIMUM);
+/* ---- opening ---- */
 
-  c->min_block = min > 0 ? (uint64_t) min : 1;
-  if (c->min_block > MAX_MIN_BLOCK || (c->min_block & (c->min_block - 1)))
+static int
+get_block_sizes (struct nbd_server *s, struct nbd_handle *h,
+                 struct nbd_offer *o)
+{
+  int64_t min = nbd_get_block_size (h, LIBNBD_SIZE_MINIMUM);
+  int64_t max = nbd_get_block_size (h, LIBNBD_SIZE_MAXIMUM);
+
+  o->min_block = min > 0 ? (uint64_t) min : 1;
+  if (o->min_block > MAX_MIN_BLOCK || (o->min_block & (o->min_block - 1)))
     return qed_error (EINVAL, "%s: the server wants blocks of %" PRIu64
                       " bytes: they must be a power of 2, at most %" PRIu64,
-                      s->name, c->min_block, MAX_MIN_BLOCK);
-  c->max_request = max > 0 ? MIN ((uint64_t) max, MAX_REQUEST) : MAX_REQUEST;
-  c->max_request &= ~(c->min_block - 1);
-  if (c->max_request == 0)
-    c->max_request = c->min_block;
-
-  if (c->min_block > 1 && (c->bounce = malloc (c->min_block)) == NULL)
-    return qed_error (errno, "%s: %m", s->name);
+                      s->name, o->min_block, MAX_MIN_BLOCK);
+  o->max_request = max > 0 ? MIN ((uint64_t) max, MAX_REQUEST) : MAX_REQUEST;
+  o->max_request &= ~(o->min_block - 1);
+  if (o->max_request == 0)
+    o->max_request = o->min_block;
   return 0;
+}
+
+/* Fill O with what the server offers. */
+static int
+get_offer (struct nbd_server *s, struct nbd_handle *h, struct nbd_offer *o)
+{
+  int64_t size = nbd_get_size (h);
+
+  if (size < 0)
+    return qed_error (EINVAL, "%s: size: %s", s->name, nbd_message ());
+  *o = (struct nbd_offer) {
+    .size = (uint64_t) size,
+    .read_only = nbd_is_read_only (h) > 0,
+    .flush = nbd_can_flush (h) > 0,
+    .zero = nbd_can_zero (h) > 0,
+    .fast_zero = nbd_can_fast_zero (h) > 0,
+    .trim = nbd_can_trim (h) > 0,
+    .cache = nbd_can_cache (h) > 0,
+    .extents = nbd_can_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0,
+    .rotational = nbd_is_rotational (h) > 0,
+  };
+  return get_block_sizes (s, h, o);
 }
 
 /* Set up C's handle and connect it. */
@@ -233,192 +313,411 @@ connect_handle (struct nbd_server *s, struct nbd_conn *c)
       nbd_set_strict_mode (h, nbd_get_strict_mode (h) & ~LIBNBD_STRICT_ALIGN))
     return qed_error (ENOMEM, "%s: %s", s->name, nbd_message ());
 
-  r = s->format ? start_qemu_nbd (s, h) : start_uri (s, h);
+  r = s->argv ? nbd_aio_connect_systemd_socket_activation (h, s->argv) :
+    start_uri (s, h);
   if (r == -1)
     r = connect_error (s, nbd_get_errno (), nbd_message ());
   else
     r = finish_connecting (s, h);
-  if (r == 0 && s->format)
+  if (r == 0 && s->argv)
     remove_socket (h);
   return r;
 }
 
-/* Connect C, which this thread owns.  *SIZE is set to the export's size, and
+/* Connect C, which this thread opens.  *O is set to what the server offers, and
  * *MULTI to whether there may be several connections.
  */
 static int
-connect_conn (struct nbd_server *s, struct nbd_conn *c, uint64_t *size,
+connect_conn (struct nbd_server *s, struct nbd_conn *c, struct nbd_offer *o,
               bool *multi)
 {
-  int64_t bytes;
-
-  if (connect_handle (s, c) == -1 || get_block_sizes (s, c) == -1)
+  c->kick = -1;
+  if (connect_handle (s, c) == -1 || get_offer (s, c->h, o) == -1)
     goto fail;
-  bytes = nbd_get_size (c->h);
-  if (bytes < 0) {
-    qed_error (EINVAL, "%s: size: %s", s->name, nbd_message ());
+  c->fd = nbd_aio_get_fd (c->h);
+  c->kick = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (c->kick == -1) {
+    qed_error (errno, "%s: eventfd: %m", s->name);
     goto fail;
   }
-  *size = (uint64_t) bytes;
-  *multi = s->format || nbd_can_multi_conn (c->h) > 0;
+  *multi = s->format || (!s->argv && nbd_can_multi_conn (c->h) > 0);
   return 0;
 
  fail:
-  disconnect (c);
+  disconnect (s, c);
   return -1;
 }
 
-/* The same, but the size must be what it was. */
+/* The same, but what the server offers must be what it was. */
 static int
 reconnect_conn (struct nbd_server *s, struct nbd_conn *c, bool *multi)
 {
-  uint64_t size;
+  const struct nbd_offer *was = &s->offer;
+  struct nbd_offer o;
 
-  if (connect_conn (s, c, &size, multi) == -1)
+  if (connect_conn (s, c, &o, multi) == -1)
     return -1;
-  if (size == s->size)
+  if (o.size != was->size)
+    qed_error (EIO, "%s: the size was %" PRIu64 " bytes when this was "
+               "opened and is %" PRIu64 " now", s->name, was->size, o.size);
+  else if (o.min_block != was->min_block || o.read_only != was->read_only ||
+           o.flush != was->flush)
+    qed_error (EIO, "%s: the server offers something else than when this was "
+               "opened: other blocks, writing, or flushing", s->name);
+  else
     return 0;
-  disconnect (c);
-  return qed_error (EIO, "%s: the size was %" PRIu64 " bytes when this was "
-                    "opened and is %" PRIu64 " now", s->name, s->size, size);
+  disconnect (s, c);
+  errno = EIO;
+  return -1;
 }
 
-/* ---- the pool ---- */
+/* ---- the pool: all with S->lock ---- */
 
-/* A free connection, or NULL.  Called with the lock held. */
-static struct nbd_conn *
-find_free (struct nbd_server *s)
+static bool
+is_alive (const struct nbd_conn *c)
 {
-  for (unsigned i = 0; i < NBD_MAX_CONNS; ++i)
-    if (s->conns[i].open && !s->conns[i].busy)
-      return &s->conns[i];
-  return NULL;
+  return nbd_aio_is_dead (c->h) == 0 && nbd_aio_is_closed (c->h) == 0;
 }
 
-/* There must be one.  Called with the lock held. */
-static struct nbd_conn *
-find_closed (struct nbd_server *s)
+/* Has the server gone while C was idle?  It sends nothing then, but TLS may. */
+static bool
+is_still_connected (struct nbd_conn *c)
 {
-  unsigned i = 0;
+  struct pollfd p = { .fd = c->fd, .events = POLLIN };
 
-  while (s->conns[i].open)
-    ++i;
-  return &s->conns[i];
+  if (poll (&p, 1, 0) == 1)
+    nbd_aio_notify_read (c->h);
+  return is_alive (c);
 }
 
-/* C has been closed, or couldn't be opened.  Called with the lock held. */
+static struct nbd_conn *
+least_used (struct nbd_server *s)
+{
+  struct nbd_conn *best = NULL;
+
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    if (c->ready && (best == NULL || c->users < best->users))
+      best = c;
+  return best;
+}
+
+/* C is dead: I5. */
+static void
+mark_lost (struct nbd_server *s, struct nbd_conn *c)
+{
+  if (c->lost)
+    return;
+  c->lost = true;
+  c->ready = false;
+  if (!s->over)
+    s->in_doubt = s->written - s->flushed + c->writers;
+  s->over |= s->in_doubt > 0;
+}
+
+/* C has been closed, or couldn't be opened. */
 static void
 forget (struct nbd_server *s, struct nbd_conn *c)
 {
-  c->open = c->busy = false;
+  c->open = c->ready = c->lost = false;
   s->nr_open--;
   pthread_cond_broadcast (&s->changed);
 }
 
-/* Called with the lock held; lets go of it while closing. */
+/* Close C, which has no users.  Lets go of the lock meanwhile. */
 static void
-close_stale (struct nbd_server *s, struct nbd_conn *c)
+close_lost (struct nbd_server *s, struct nbd_conn *c)
 {
-  c->busy = true;
   pthread_mutex_unlock (&s->lock);
-  disconnect (c);
+  disconnect (s, c);
   pthread_mutex_lock (&s->lock);
   forget (s, c);
 }
 
-/* Open another connection, or return NULL.  Called with the lock held; lets go
- * of it while connecting.
- */
+/* Open another connection, or return NULL.  Lets go of the lock meanwhile. */
 static struct nbd_conn *
 open_another (struct nbd_server *s)
 {
-  struct nbd_conn *c = find_closed (s);
-  bool first = s->nr_open == 0, multi = false;
+  struct nbd_conn *c = s->conns;
+  bool first = least_used (s) == NULL, multi = false;
   int r;
 
-  *c = (struct nbd_conn) { .open = true, .busy = true };
+  while (c->open)
+    ++c;
+  c->open = true;
   s->nr_open++;
-  if (first)
-    s->retry_at = now () + RETRY_SECONDS;
+  s->opening = true;
   pthread_mutex_unlock (&s->lock);
   r = reconnect_conn (s, c, &multi);
   pthread_mutex_lock (&s->lock);
+  s->opening = false;
 
   /* A server that refuses another connection now isn't asked again while it
    * serves those that it has.
    */
   if (first || r == -1)
     s->multi = multi && r == 0;
-  if (r == 0)
+  if (r == 0) {
+    c->ready = true;
+    pthread_cond_broadcast (&s->changed);
     return c;
+  }
   if (first)
     s->retry_at = now () + RETRY_SECONDS;
   forget (s, c);
   return NULL;
 }
 
+int
+qed_nbd_over_error (const struct nbd_server *s)
+{
+  return qed_error (EIO, "%s: the connection to the server was lost, and what "
+                    "was written since the last flush may be lost, too "
+                    "(requests: %" PRIu64 "): nothing more is written there "
+                    "until it is opened again", s->name, s->in_doubt);
+}
+
+/* May a request be made?  Else a message says why not. */
+static int
+check_usable (struct nbd_server *s, bool writes)
+{
+  if (s->given_up)
+    return qed_error (EIO, "%s: the server doesn't answer, and is given up "
+                      "because this process is ending", s->name);
+  return writes && s->over ? qed_nbd_over_error (s) : 0;
+}
+
+/* Find a connection to use, or open one.  NULL: EIO, with a message. */
+static struct nbd_conn *
+find_connection (struct nbd_server *s, bool writes)
+{
+  for (;;) {
+    struct nbd_conn *c = least_used (s);
+
+    if (check_usable (s, writes) == -1)
+      return NULL;
+    if (c != NULL && c->users == 0) {
+      if (is_still_connected (c))
+        return c;
+      mark_lost (s, c);
+      close_lost (s, c);
+    }
+    else if (c != NULL && (!s->multi || s->opening ||
+                           s->nr_open == NBD_MAX_CONNS))
+      return c;
+    else if (s->opening || s->nr_open == NBD_MAX_CONNS)
+      pthread_cond_wait (&s->changed, &s->lock);
+    else if (c == NULL && now () < s->retry_at) {
+      qed_error (EIO, "%s: the connection was lost a moment ago", s->name);
+      return NULL;
+    }
+    else {
+      struct nbd_conn *another = open_another (s);
+
+      if (another != NULL || c == NULL)
+        return another;
+    }
+  }
+}
+
 struct nbd_conn *
-qed_nbd_take (struct nbd_server *s)
+qed_nbd_take (struct nbd_server *s, bool writes)
 {
   struct nbd_conn *c;
 
   pthread_mutex_lock (&s->lock);
-  for (;;) {
-    c = find_free (s);
-    if (c != NULL && c->stale)
-      close_stale (s, c);
-    else if (c != NULL)
-      break;
-    else if (s->nr_open == 0 && now () < s->retry_at) {
-      qed_error (EIO, "%s: the connection was lost a moment ago", s->name);
-      break;
-    }
-    else if (s->nr_open == 0) {
-      c = open_another (s);
-      break;
-    }
-    else if (s->multi && s->nr_open < NBD_MAX_CONNS) {
-      c = open_another (s);
-      if (c != NULL)
-        break;
-    }
-    else
-      pthread_cond_wait (&s->changed, &s->lock);
+  c = find_connection (s, writes);
+  if (c != NULL) {
+    c->users++;
+    c->writers += writes;
   }
-  if (c != NULL)
-    c->busy = true;
   pthread_mutex_unlock (&s->lock);
   if (c == NULL)
     errno = EIO;
   return c;
 }
 
-/* If the connection is dead, those that are idle probably are, too. */
 void
-qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c)
+qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c, bool writes,
+                   bool written)
 {
-  bool dead = !nbd_aio_is_ready (c->h);
+  int err = errno;
 
   pthread_mutex_lock (&s->lock);
-  for (unsigned i = 0; dead && i < NBD_MAX_CONNS; ++i)
-    s->conns[i].stale = true;
-  c->busy = false;
-  pthread_cond_signal (&s->changed);
+  s->written += written;
+  if (!is_alive (c))
+    mark_lost (s, c);
+  c->users--;
+  c->writers -= writes;
+  if (c->lost && c->users == 0)
+    close_lost (s, c);
   pthread_mutex_unlock (&s->lock);
+  errno = err;
+}
+
+/* ---- requests ---- */
+
+/* Called by libnbd, in a thread that holds C->lock. */
+static int
+complete (void *opaque, int *error)
+{
+  struct nbd_request *r = opaque;
+
+  r->err = *error;
+  r->done = true;
+  pthread_cond_signal (&r->wake);
+  return 1;
+}
+
+/* Nothing has come from the server for a second.  SILENT counts these. */
+static void
+lose_patience (struct nbd_server *s, struct nbd_conn *c, unsigned *silent)
+{
+  if (!atomic_load (&hurry) || ++*silent < PATIENCE_SECONDS)
+    return;
+  atomic_store (&s->given_up, true);
+  shutdown (c->fd, SHUT_RDWR);
+}
+
+/* Let libnbd send and receive what it can.  Called with C->lock. */
+static void
+advance (struct nbd_conn *c, int events)
+{
+  unsigned dir = nbd_aio_get_direction (c->h);
+
+  if (dir & LIBNBD_AIO_DIRECTION_READ && events & ~POLLOUT)
+    nbd_aio_notify_read (c->h);
+  else if (dir & LIBNBD_AIO_DIRECTION_WRITE && events)
+    nbd_aio_notify_write (c->h);
+
+  /* libnbd has completed all requests of a dead connection, if it is right. */
+  if (!is_alive (c))
+    for (struct nbd_request *r = c->requests; r; r = r->next)
+      if (!r->done)
+        complete (r, &(int) { ENOTCONN });
+}
+
+/* Wait for the socket until R is complete.  Called with C->lock, which it drops
+ * meanwhile.
+ */
+static void
+lead (struct nbd_server *s, struct nbd_conn *c, const struct nbd_request *r)
+{
+  unsigned silent = 0;
+
+  while (!r->done) {
+    unsigned dir = nbd_aio_get_direction (c->h);
+    struct pollfd fds[] = {
+      { .fd = c->fd },
+      { .fd = c->kick, .events = POLLIN },
+    };
+    uint64_t count;
+    int n;
+
+    c->sending = dir & LIBNBD_AIO_DIRECTION_WRITE;
+    fds[0].events = (short) ((dir & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+                             (c->sending ? POLLOUT : 0));
+    pthread_mutex_unlock (&c->lock);
+    n = poll (fds, 2, 1000);
+    if (n > 0 && fds[1].revents && read (c->kick, &count, sizeof count) == -1)
+      n = errno == EAGAIN ? n : -1;
+    if (n == 0)
+      lose_patience (s, c, &silent);
+    pthread_mutex_lock (&c->lock);
+    if (n > 0 && fds[0].revents) {
+      silent = 0;
+      advance (c, fds[0].revents);
+    }
+  }
+}
+
+/* Take R, whose thread has led, off the list, and let another one lead. */
+static void
+hand_over (struct nbd_conn *c)
+{
+  struct nbd_request *r = c->requests;
+
+  while (r != NULL && r->done)
+    r = r->next;
+  c->led = r != NULL;
+  if (r != NULL) {
+    r->leads = true;
+    pthread_cond_signal (&r->wake);
+  }
+}
+
+/* Wait until R, which has been begun, is complete.  Called with C->lock, which
+ * it drops meanwhile.
+ */
+static void
+wait_for (struct nbd_server *s, struct nbd_conn *c, struct nbd_request *r)
+{
+  if (!c->led)
+    r->leads = c->led = true;
+  else if (!c->sending &&
+           nbd_aio_get_direction (c->h) & LIBNBD_AIO_DIRECTION_WRITE)
+    /* The thread that leads must wait for more.  The value can't overflow. */
+    (void) !write (c->kick, &(uint64_t) { 1 }, sizeof (uint64_t));
+
+  while (!r->done && !r->leads)
+    pthread_cond_wait (&r->wake, &c->lock);
+  if (r->leads)
+    lead (s, c, r);
+}
+
+static void
+remove_request (struct nbd_conn *c, const struct nbd_request *r)
+{
+  struct nbd_request **p = &c->requests;
+
+  while (*p != r)
+    p = &(*p)->next;
+  *p = r->next;
+}
+
+static int
+request_error (struct nbd_server *s, struct nbd_conn *c, int err,
+               const char *what, uint64_t offset)
+{
+  const char *why = strerror (err);
+
+  if (is_alive (c))
+    return qed_error (err == ENOSPC || err == ENOTSUP ? err : EIO,
+                      "%s: %s at %" PRIu64 ": the server says: %s",
+                      s->name, what, offset, why);
+  if (atomic_load (&s->given_up))
+    return qed_error (EIO, "%s: %s at %" PRIu64 ": the server hasn't answered "
+                      "for %d seconds, and this process is ending", s->name,
+                      what, offset, PATIENCE_SECONDS);
+  return qed_error (EIO, "%s: %s at %" PRIu64 ": %s", s->name, what,
+                    offset, s->format ? "qemu-nbd has ended" :
+                    s->argv ? "the command has ended" :
+                    "the connection to the server is lost");
 }
 
 int
-qed_nbd_request_error (struct nbd_server *s, struct nbd_conn *c,
-                       const char *what, uint64_t offset)
+qed_nbd_do (struct nbd_server *s, struct nbd_conn *c, qed_nbd_begin_fn *begin,
+            void *opaque, const char *what, uint64_t offset)
 {
-  const char *why = nbd_message ();
+  struct nbd_request r = { .wake = PTHREAD_COND_INITIALIZER };
+  const nbd_completion_callback completion = {
+    .callback = complete, .user_data = &r,
+  };
 
-  if (nbd_aio_is_ready (c->h))
-    return qed_error (EIO, "%s: %s at %" PRIu64 ": the server says: %s",
-                      s->name, what, offset, why);
-  return qed_error (EIO, "%s: %s at %" PRIu64 ": %s: %s", s->name, what,
-                    offset, s->format ? "qemu-nbd has ended"
-                    : "the connection to the server is lost", why);
+  pthread_mutex_lock (&c->lock);
+  r.next = c->requests;
+  c->requests = &r;
+  /* After a failure the request may have been completed or not. */
+  if (begin (c->h, opaque, completion) == -1) {
+    r.err = nbd_get_errno () ? : EIO;
+    r.done = true;
+  }
+  wait_for (s, c, &r);
+  remove_request (c, &r);
+  if (r.leads)
+    hand_over (c);
+  pthread_mutex_unlock (&c->lock);
+  pthread_cond_destroy (&r.wake);
+  return r.err == 0 ? 0 : request_error (s, c, r.err, what, offset);
 }
 
 /* ---- opening and closing ---- */
@@ -426,13 +725,29 @@ qed_nbd_request_error (struct nbd_server *s, struct nbd_conn *c,
 void
 qed_nbd_free (struct nbd_server *s)
 {
-  for (unsigned i = 0; i < NBD_MAX_CONNS; ++i)
-    disconnect (&s->conns[i]);
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c) {
+    if (c->open)
+      disconnect (s, c);
+    pthread_mutex_destroy (&c->lock);
+  }
+  pthread_rwlock_destroy (&s->blocks);
   pthread_cond_destroy (&s->changed);
   pthread_mutex_destroy (&s->lock);
-  free (s->program);
+  for (char **p = s->argv; p && *p; ++p)
+    free (*p);
+  free (s->argv);
   free (s->format);
   free (s->name);
+}
+
+void
+qed_nbd_restart (struct nbd_server *s)
+{
+  pthread_mutex_lock (&s->lock);
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    if (s->argv && c->open)
+      close_lost (s, c);
+  pthread_mutex_unlock (&s->lock);
 }
 
 /* A copy of S, which may be NULL.  *FAILED is set if there is no memory. */
@@ -446,18 +761,41 @@ copy (const char *s, bool *failed)
   return r;
 }
 
+static char **
+copy_list (const char *const list[], bool *failed)
+{
+  size_t n = 0;
+  char **r;
+
+  while (list && list[n])
+    ++n;
+  r = n > 0 ? calloc (n + 1, sizeof *r) : NULL;
+  if (r == NULL) {
+    *failed |= n > 0;
+    return NULL;
+  }
+  for (size_t i = 0; i < n; ++i)
+    r[i] = copy (list[i], failed);
+  return r;
+}
+
 static int
 init_server (struct nbd_server *s, const char *name, const char *format,
-             const char *program, bool trusted)
+             const char *const argv[], bool trusted)
 {
   bool failed = false;
 
   *s = (struct nbd_server) { .trusted = trusted };
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->changed, NULL);
+  pthread_rwlock_init (&s->blocks, NULL);
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c) {
+    pthread_mutex_init (&c->lock, NULL);
+    c->kick = -1;
+  }
   s->name = copy (name, &failed);
   s->format = copy (format, &failed);
-  s->program = copy (program, &failed);
+  s->argv = copy_list (argv, &failed);
   if (failed) {
     qed_nbd_free (s);
     return qed_error (ENOMEM, "%s: %m", name);
@@ -469,23 +807,53 @@ init_server (struct nbd_server *s, const char *name, const char *format,
 static int
 connect_first (struct nbd_server *s)
 {
-  if (connect_conn (s, &s->conns[0], &s->size, &s->multi) == -1) {
+  struct nbd_conn *c = &s->conns[0];
+
+  if (connect_conn (s, c, &s->offer, &s->multi) == -1) {
+    int err = errno;
+
     qed_nbd_free (s);
+    errno = err;
     return -1;
   }
+  c->open = c->ready = true;
+  s->nr_open = 1;
   return 0;
 }
 
 int
 qed_nbd_init_uri (struct nbd_server *s, const char *uri, bool trusted)
 {
-  if (check_parameters (uri, trusted) == -1 ||
-      init_server (s, uri, NULL, NULL, trusted) == -1 ||
-      connect_first (s) == -1)
-    return -1;
-  s->conns[0].open = true;
-  s->nr_open = 1;
-  return 0;
+  return check_parameters (uri, trusted) == -1 ||
+    init_server (s, uri, NULL, NULL, trusted) == -1 ? -1 : connect_first (s);
+}
+
+/* The words of a command in one string, to be freed, or NULL. */
+static char *
+join (const char *const argv[])
+{
+  char *s = strdup (argv[0]), *longer;
+
+  for (size_t i = 1; s != NULL && argv[i]; ++i) {
+    if (asprintf (&longer, "%s %s", s, argv[i]) == -1)
+      longer = NULL;
+    free (s);
+    s = longer;
+  }
+  return s;
+}
+
+int
+qed_nbd_init_command (struct nbd_server *s, const char *const argv[])
+{
+  char *name = join (argv);
+  int r;
+
+  if (name == NULL)
+    return qed_error (ENOMEM, "%s: %m", argv[0]);
+  r = init_server (s, name, NULL, argv, true);
+  free (name);
+  return r == -1 ? -1 : connect_first (s);
 }
 
 /* Find a program as a shell does.  To be freed; NULL if there is none. */
@@ -514,16 +882,17 @@ int
 qed_nbd_init_file (struct nbd_server *s, const char *path, const char *format)
 {
   char *program = find_program ("qemu-nbd");
+  const char *const argv[] = { program, "-r", "-f", format, path, NULL };
   int r;
 
   if (program == NULL)
     return qed_error (errno, "%s: reading format %s needs the program "
                       "qemu-nbd (on Debian in the package qemu-utils): %m",
                       path, format);
-  r = init_server (s, path, format, program, true);
+  r = init_server (s, path, format, argv, true);
   free (program);
   if (r == -1 || connect_first (s) == -1)
     return -1;
-  disconnect (&s->conns[0]);
+  qed_nbd_restart (s);
   return 0;
 }

@@ -10,6 +10,7 @@
 #define QED_NBD_CONNECTION_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -19,60 +20,120 @@
 /* More connections than these make nothing faster. */
 #define NBD_MAX_CONNS 4
 
+/* A request under way.  It lives on the stack of its thread. */
+struct nbd_request {
+  struct nbd_request *next;     /* of the same connection */
+  pthread_cond_t wake;          /* DONE, or LEADS */
+  bool done;
+  bool leads;                   /* its thread waits for the socket */
+  int err;                      /* DONE: an errno, or 0 */
+};
+
 struct nbd_conn {
   /* Guarded by the server's lock. */
   bool open;                    /* or being opened or closed */
-  bool busy;
-  bool stale;                   /* to be closed when it isn't busy */
+  bool ready;                   /* requests may take it */
+  bool lost;                    /* they may not any more */
+  unsigned users;               /* requests that have taken it ... */
+  unsigned writers;             /* ... and change what is exported */
 
-  /* The owner's, while it is busy. */
+  /* Constant while READY. */
   struct nbd_handle *h;
+  int fd;                       /* the socket; owned by H */
+  int kick;                     /* an eventfd that wakes the thread that leads;
+                                   owned */
+
+  pthread_mutex_t lock;         /* guards H and the rest */
+  struct nbd_request *requests; /* those under way */
+  bool led;                     /* one of them leads ... */
+  bool sending;                 /* ... and waits to send, too */
+};
+
+/* What a server offers: fixed by the first connection. */
+struct nbd_offer {
+  uint64_t size;                /* bytes, the export's */
   uint64_t min_block;           /* a power of 2 */
   uint64_t max_request;         /* a multiple of it */
-  uint8_t *bounce;              /* a block; NULL if blocks are bytes */
+  bool read_only;
+  bool flush, zero, fast_zero, trim, cache, extents;
+  bool rotational;
 };
 
 struct nbd_server {
-  char *name;                   /* a URI, or if there is a format a path */
-  char *format;                 /* NULL: not qemu-nbd */
-  char *program;                /* qemu-nbd's path */
+  char *name;                   /* for messages: a URI, a path, a command */
+  char **argv;                  /* the program to start, or NULL: NAME is a
+                                   URI */
+  char *format;                 /* the program is qemu-nbd, and NAME the path of
+                                   a file in this format; or NULL */
   bool trusted;                 /* the URI may name files with keys */
-  uint64_t size;                /* the export's, fixed by the constructor */
+  struct nbd_offer offer;
+
+  /* A write of whole blocks is a reader, and one of a part of a block, which
+   * reads the block first, is the writer.  Only taken if OFFER.min_block is
+   * more than 1.
+   */
+  pthread_rwlock_t blocks;
 
   pthread_mutex_t lock;         /* guards the rest */
-  pthread_cond_t changed;       /* a connection became free, or was closed */
+  pthread_cond_t changed;       /* a connection was opened or closed */
   struct nbd_conn conns[NBD_MAX_CONNS];
   unsigned nr_open;
+  bool opening;                 /* a thread opens one */
   bool multi;                   /* more than one connection may be opened */
   time_t retry_at;              /* don't connect before; monotonic */
+  uint64_t written;             /* writes that were acknowledged */
+  uint64_t flushed;             /* of these, those that are durable */
+  bool over;                    /* see nbd-connection.c, I5 ... */
+  uint64_t in_doubt;            /* ... for the sake of so many writes */
+  atomic_bool given_up;         /* it hung while the process was ending; also
+                                   read without the lock */
 };
 
-/* Fill S and connect to the export that URI names, or to a qemu-nbd of our own
- * that serves the file at PATH.  For the arguments see nbd.h.  If that fails,
- * S needn't be freed.
+/* Fill S and connect to the export that URI names, to a qemu-nbd of our own
+ * that serves the file at PATH, or to the program ARGV, which takes a socket as
+ * systemd passes it.  For the other arguments see nbd.h.  If that fails, S
+ * needn't be freed.
  */
 extern int qed_nbd_init_uri (struct nbd_server *s, const char *uri,
                              bool trusted);
 extern int qed_nbd_init_file (struct nbd_server *s, const char *path,
                               const char *format);
+extern int qed_nbd_init_command (struct nbd_server *s,
+                                 const char *const argv[]);
 
 /* Close all connections and free what S points to, but not S.  No request may
  * be under way.
  */
 extern void qed_nbd_free (struct nbd_server *s);
 
-/* Get a connection to work with: a free one, a new one, or the next to become
- * free.  NULL: EIO, with a message.
+/* End the program, if there is one.  The next request starts it again.  No
+ * request may be under way.
  */
-extern struct nbd_conn *qed_nbd_take (struct nbd_server *s);
+extern void qed_nbd_restart (struct nbd_server *s);
 
-/* Give C back.  If a request on it has failed, leave its message first. */
-extern void qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c);
-
-/* Leave a message, with libnbd's in it, for a request on C that has failed.
- * Returns -1 with EIO.
+/* Get a connection to work with.  NULL: EIO, with a message.  WRITES: for a
+ * request that changes what is exported; it is refused when S->over.
  */
-extern int qed_nbd_request_error (struct nbd_server *s, struct nbd_conn *c,
-                                  const char *what, uint64_t offset);
+extern struct nbd_conn *qed_nbd_take (struct nbd_server *s, bool writes);
+
+/* Begin a request on C: BEGIN calls one of libnbd's asynchronous functions,
+ * with COMPLETION, and returns what that does.  Wait for its end.  Returns 0;
+ * or -1 with errno, which libnbd or the server says, and a message that begins
+ * with WHAT and OFFSET.
+ */
+typedef int64_t qed_nbd_begin_fn (struct nbd_handle *h, void *opaque,
+                                  nbd_completion_callback completion);
+extern int qed_nbd_do (struct nbd_server *s, struct nbd_conn *c,
+                       qed_nbd_begin_fn *begin, void *opaque,
+                       const char *what, uint64_t offset);
+
+/* Give C back.  WRITES: as when it was taken.  WRITTEN: the server has
+ * acknowledged a write.  errno and message stay.
+ */
+extern void qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c,
+                               bool writes, bool written);
+
+/* Leave the message that S->over is set.  Returns -1 with EIO. */
+extern int qed_nbd_over_error (const struct nbd_server *s);
 
 #endif /* QED_NBD_CONNECTION_H */

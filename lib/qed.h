@@ -201,7 +201,7 @@ extern const char *qed_find_magic (const uint8_t *buf, size_t count);
  */
 extern const char *qed_packed_advice (const char *format);
 
-/* ---- storage: see storage.c, storage-file.c ---- */
+/* ---- storage: see storage.c, storage-file.c, storage-nbd.c ---- */
 
 /* An image file behind a small table of operations: the one seam for real
  * files, fault injection and recording.  An implementation embeds this
@@ -251,6 +251,11 @@ struct qed_storage_ops {
   int (*punch) (struct qed_storage *st, uint64_t offset, uint64_t length);
   int (*zero) (struct qed_storage *st, uint64_t offset, uint64_t length);
 
+  /* The content of a range isn't needed any more, whatever it reads as then.
+   * May be NULL, and then punch does it.  EOPNOTSUPP if that can't be had.
+   */
+  int (*discard) (struct qed_storage *st, uint64_t offset, uint64_t length);
+
   /* How many bytes the filesystem can still give to the file, or -1.  May be
    * NULL: that isn't known.
    */
@@ -264,6 +269,11 @@ struct qed_storage_ops {
   int (*make_writable) (struct qed_storage *st);
   void (*make_readonly) (struct qed_storage *st);
 
+  /* The process has forked, and this is the child, which goes on alone.  May
+   * be NULL.
+   */
+  void (*after_fork) (struct qed_storage *st);
+
   void (*close) (struct qed_storage *st);
 };
 
@@ -271,19 +281,40 @@ struct qed_storage {
   const struct qed_storage_ops *ops;
   const char *name;             /* for messages; owned by the storage */
   bool rotational;              /* seeks are slow there, as far as known */
-  bool fixed_size;              /* a block device: resize can't work */
+  bool fixed_size;              /* a block device, an NBD export: resize can't
+                                   work */
+  bool slow_zero;               /* punch and zero may take as long as writing */
+  bool explains;                /* a failing operation leaves a message, but
+                                   for next_extent */
   uint64_t device, inode;       /* which file it is; 0, 0: that isn't known */
 };
 
-/* Open a regular file or block device read-only and, with LOCK, take the
- * locks of a reader on it (DESIGN.md, Locking), which conflict with any
- * writer: EBUSY.  Never blocks, whatever PATH is.  The locks survive a
- * fork and are dropped with the last copy of the descriptor.
+/* Open what NAME is: an NBD URI (see qed_is_nbd_uri; a file of such a name is
+ * ./NAME), or the path of a regular file or block device, which is opened
+ * read-only.  With LOCK the locks of a reader are taken on a file or device
+ * (DESIGN.md, Locking), which conflict with any writer: EBUSY.  Never blocks,
+ * whatever a path leads to.  The locks survive a fork and are dropped with
+ * the last copy of the descriptor.
  */
-extern struct qed_storage *qed_storage_open (const char *path, bool lock);
+extern struct qed_storage *qed_storage_open (const char *name, bool lock);
+
+/* Open what an NBD server exports, which URI names, and which may name files
+ * with keys too; or what the program ARGV serves, which ends with a NULL: it is
+ * started with a socket as systemd passes one, and ended by the close
+ * operation.  It is looked for in PATH.  ENOTSUP: there is no libnbd.
+ */
+extern struct qed_storage *qed_storage_open_uri (const char *uri);
+extern struct qed_storage *qed_storage_open_command (const char *const argv[]);
+
+/* The process is about to end.  From now on an NBD server that doesn't answer
+ * for some seconds is given up: all requests to it fail.  May be called from
+ * any thread.
+ */
+extern void qed_hurry (void);
 
 /* Do the locks say that another process has the file of ST open for writing?
- * ST is from qed_storage_open.  -1: that filesystem has no locks.
+ * ST is from qed_storage_open.  -1: that filesystem, or an export, has no
+ * locks.
  */
 extern int qed_storage_is_written (struct qed_storage *st);
 
@@ -378,7 +409,7 @@ extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
                                            size_t cache_size);
 
-/* ---- chains: see chain.c, names.c ---- */
+/* ---- chains: see chain.c, names.c, source.c ---- */
 
 /* The longest backing chain: images and files in all (I9). */
 #define QED_MAX_CHAIN 64
@@ -435,12 +466,20 @@ struct qed_chain_options {
   size_t cache_size;            /* bytes, for all the images together */
 };
 
-/* Open the image at PATH and its backing chain, for reading; qed_close closes
- * all of it.  The strings of OPTS are used during the call only.  Messages
- * about a backing file name the image too.
+/* Open the image NAME (see qed_storage_open) and its backing chain, for
+ * reading; qed_close closes all of it.  The strings of OPTS are used during
+ * the call only.  Messages about a backing file name the image too.
  */
-extern struct qed_image *qed_open_chain (const char *path,
+extern struct qed_image *qed_open_chain (const char *name,
                                          const struct qed_chain_options *opts);
+
+/* The same for an image in ST, which it owns from now on, also on failure.  ST
+ * is from qed_storage_open_uri, qed_storage_open_command, or qed_storage_find;
+ * NULL: that failed.
+ */
+extern struct qed_image *
+qed_open_chain_in (struct qed_storage *st,
+                   const struct qed_chain_options *opts);
 
 /* ---- the open image: see image.c, read.c, mapping.c ---- */
 
@@ -452,6 +491,11 @@ extern struct qed_image *qed_open_chain (const char *path,
  * be under way or follow.  IMG may be NULL.
  */
 extern int qed_close (struct qed_image *img);
+
+/* The process has forked, and IMG goes on in the child, which calls this.  No
+ * other call is under way.
+ */
+extern void qed_after_fork (struct qed_image *img);
 
 /* They belong to IMG, and change only in qed_resize, qed_set_backing and
  * qed_empty.
@@ -803,7 +847,7 @@ struct qed_pair {
 /* Open the image at PATH and its backing file or BASE, as for qed_commit, and
  * all that is below that; and close them.
  */
-extern int qed_open_pair (const char *path, const char *base,
+extern int qed_open_pair (const char *name, const char *base,
                           const struct qed_chain_options *opts,
                           struct qed_pair *pair);
 extern void qed_close_pair (struct qed_pair *pair);

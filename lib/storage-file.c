@@ -401,6 +401,23 @@ qed_storage_find (const char *path)
   return NULL;
 }
 
+bool
+qed_storage_is_file (const struct qed_storage *st)
+{
+  return st->ops == &file_ops;
+}
+
+/* The name of what isn't a file, such as an export. */
+static char *
+copy_name (const struct qed_storage *st)
+{
+  char *name = strdup (st->name);
+
+  if (name == NULL)
+    qed_error (errno, "%s: %m", st->name);
+  return name;
+}
+
 char *
 qed_storage_resolve (struct qed_storage *st)
 {
@@ -410,6 +427,8 @@ qed_storage_resolve (struct qed_storage *st)
   ssize_t n;
   char *path;
 
+  if (!qed_storage_is_file (st))
+    return copy_name (st);
   fd_link (f->fd, link);
   n = readlink (link, buf, sizeof buf);
   path = n == -1 ? realpath (f->path, NULL) : strndup (buf, (size_t) n);
@@ -432,8 +451,11 @@ int
 qed_storage_begin (struct qed_storage *st)
 {
   struct file *f = (struct file *) st;
-  int fd = open_again (f, O_RDONLY);
+  int fd;
 
+  if (!qed_storage_is_file (st))
+    return 0;
+  fd = open_again (f, O_RDONLY);
   if (fd == -1)
     return qed_error (errno, "%s: open: %m", f->path);
   close (f->fd);
@@ -447,27 +469,16 @@ qed_storage_lock (struct qed_storage *st, enum qed_reader reader)
 {
   struct file *f = (struct file *) st;
 
+  if (!qed_storage_is_file (st))
+    return 0;
   f->locked = reader == QED_READS_IMAGE ? &qed_lock_reader :
     &qed_lock_raw_reader;
   return qed_take_locks (f->fd, f->path, f->locked, NULL) == -1 ? -1 :
     qed_file_check_named (f->fd, f->path, f->path);
 }
 
-struct qed_storage *
-qed_storage_open (const char *path, bool lock)
-{
-  struct qed_storage *st = qed_storage_find (path);
-
-  if (st && (qed_storage_begin (st) == -1 ||
-             (lock && qed_storage_lock (st, QED_READS_IMAGE) == -1))) {
-    file_close (st);
-    return NULL;
-  }
-  return st;
-}
-
 int
 qed_storage_is_written (struct qed_storage *st)
 {
-  return qed_fd_is_written (file_fd (st));
+  return !qed_storage_is_file (st) ? -1 : qed_fd_is_written (file_fd (st));
 }

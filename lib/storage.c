@@ -22,6 +22,10 @@
 #include "error.h"
 #include "storage.h"
 
+/* An operation has failed.  Leave a message, if it hasn't. */
+#define FAILED(st, err, ...)                            \
+  ((st)->explains ? -1 : qed_error (err, __VA_ARGS__))
+
 int
 qed_storage_read (struct qed_storage *st, void *buf, size_t count,
                   uint64_t offset)
@@ -32,8 +36,8 @@ qed_storage_read (struct qed_storage *st, void *buf, size_t count,
     if (r == -1 && errno == EINTR)
       continue;
     if (r == -1)
-      return qed_error (errno, "%s: read of %zu bytes at %" PRIu64 ": %m",
-                        st->name, count, offset);
+      return FAILED (st, errno, "%s: read of %zu bytes at %" PRIu64 ": %m",
+                     st->name, count, offset);
     if (r == 0)
       return qed_error (EIO, "%s: read of %zu bytes at %" PRIu64
                         ": the file has been cut short while in use",
@@ -55,9 +59,9 @@ qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
     if (r == -1 && errno == EINTR)
       continue;
     if (r <= 0)
-      return qed_error (r == 0 ? EIO : errno,
-                        "%s: write of %zu bytes at %" PRIu64 ": %m",
-                        st->name, count, offset);
+      return FAILED (st, r == 0 ? EIO : errno,
+                     "%s: write of %zu bytes at %" PRIu64 ": %m",
+                     st->name, count, offset);
     buf = (const char *) buf + r;
     count -= (size_t) r;
     offset += (uint64_t) r;
@@ -75,8 +79,8 @@ qed_storage_writev (struct qed_storage *st, struct iovec *iov, int iovcnt,
     if (r == -1 && errno == EINTR)
       continue;
     if (r <= 0)
-      return qed_error (r == 0 ? EIO : errno, "%s: write at %" PRIu64 ": %m",
-                        st->name, offset);
+      return FAILED (st, r == 0 ? EIO : errno, "%s: write at %" PRIu64 ": %m",
+                     st->name, offset);
     offset += (uint64_t) r;
     for (; iovcnt > 0 && (size_t) r >= iov->iov_len; ++iov, --iovcnt)
       r -= (ssize_t) iov->iov_len;
@@ -97,7 +101,7 @@ qed_storage_size (struct qed_storage *st)
     r = st->ops->get_size (st);
   while (r == -1 && errno == EINTR);
   if (r == -1)
-    return qed_error (errno, "%s: length of the file: %m", st->name);
+    return FAILED (st, errno, "%s: length of the file: %m", st->name);
   return r;
 }
 
@@ -110,8 +114,8 @@ qed_storage_resize (struct qed_storage *st, uint64_t size)
     r = st->ops->resize (st, size);
   while (r == -1 && errno == EINTR);
   if (r == -1)
-    return qed_error (errno, "%s: change of length to %" PRIu64 ": %m",
-                      st->name, size);
+    return FAILED (st, errno, "%s: change of length to %" PRIu64 ": %m",
+                   st->name, size);
   return 0;
 }
 
@@ -127,7 +131,7 @@ qed_storage_sync (struct qed_storage *st)
     r = st->ops->sync (st);
   while (r == -1 && errno == EINTR);
   if (r == -1)
-    return qed_error (errno, "%s: sync: %m", st->name);
+    return FAILED (st, errno, "%s: sync: %m", st->name);
   return 0;
 }
 
@@ -136,8 +140,8 @@ static int
 range_error (struct qed_storage *st, const char *what, uint64_t offset,
              uint64_t length)
 {
-  return qed_error (errno, "%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %m",
-                    st->name, what, length, offset);
+  return FAILED (st, errno, "%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %m",
+                 st->name, what, length, offset);
 }
 
 int
@@ -160,6 +164,21 @@ qed_storage_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
     r = st->ops->zero (st, offset, length);
   while (r == -1 && errno == EINTR);
   return r == -1 ? range_error (st, "zero", offset, length) : 0;
+}
+
+int
+qed_storage_discard (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  int r = -1;
+
+  errno = EOPNOTSUPP;
+  if (st->ops->discard)
+    do
+      r = st->ops->discard (st, offset, length);
+    while (r == -1 && errno == EINTR);
+  if (r == 0 || errno != EOPNOTSUPP)
+    return r == -1 ? range_error (st, "discard", offset, length) : 0;
+  return qed_storage_punch (st, offset, length);
 }
 
 int

@@ -38,16 +38,28 @@ extern int qed_storage_zero (struct qed_storage *st, uint64_t offset,
 extern int qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
                                  uint64_t length);
 
+/* As punch, if discarding can't be had in another way. */
+extern int qed_storage_discard (struct qed_storage *st, uint64_t offset,
+                                uint64_t length);
+
 /* The stages of qed_storage_open, for a caller that has to decide something
- * between them.  The others take a storage that find returned.
+ * between them.  The others take a storage that find or find_named returned.
  *
  * Find which file PATH is.  Nothing is done to it, and the operations don't
  * work yet.  Anything but a regular file or a block device is an error.
  */
 extern struct qed_storage *qed_storage_find (const char *path);
 
-/* The path of the file that was found, absolute and without symbolic links.
- * The caller frees it.
+/* The same, or open an NBD export: see qed_storage_open.  The other stages have
+ * nothing to do for an export.
+ */
+extern struct qed_storage *qed_storage_find_named (const char *name);
+
+/* Is ST a file or a device of this machine, as find returns? */
+extern bool qed_storage_is_file (const struct qed_storage *st);
+
+/* The path of the file that was found, absolute and without symbolic links, or
+ * the name of an export.  The caller frees it.
  */
 extern char *qed_storage_resolve (struct qed_storage *st);
 

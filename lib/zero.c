@@ -16,8 +16,10 @@
 #include <config.h>
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "allocate.h"
+#include "error.h"
 #include "image.h"
 #include "storage.h"
 #include "writer.h"
@@ -129,10 +131,13 @@ zero_data (struct qed_image *img, uint64_t count, uint64_t offset,
 {
   int r = -1;
 
+  errno = EOPNOTSUPP;
+  if (flags & QED_FAST_ZERO && img->st->slow_zero)
+    return qed_error (ENOTSUP, "%s: zero of %" PRIu64 " bytes at %" PRIu64
+                      ": may take as long as writing them", img->st->name,
+                      count, offset);
   if (flags & QED_MAY_TRIM)
     r = qed_storage_punch (img->st, offset, count);
-  else
-    errno = EOPNOTSUPP;
   if (r == -1 && errno == EOPNOTSUPP)
     r = qed_storage_zero (img->st, offset, count);
   if (r == -1 && errno == EOPNOTSUPP && !(flags & QED_FAST_ZERO))
@@ -144,7 +149,7 @@ static int
 trim_data (struct qed_image *img, uint64_t count, uint64_t offset,
            unsigned flags __attribute__ ((unused)))
 {
-  int r = qed_storage_punch (img->st, offset, count);
+  int r = qed_storage_discard (img->st, offset, count);
 
   return r == -1 && errno == EOPNOTSUPP ? 0 : r;
 }
