@@ -43,6 +43,11 @@
 /* file= */
 static char *filename;
 
+/* uri=; command= and arg=, as a list that ends with a NULL. */
+static const char *export_uri;
+static const char **command;
+static size_t nr_words;
+
 /* backing=, backing-format=, backing-dir= and backing-uri=, lock=, salvage=,
  * cache-size=.
  */
@@ -157,6 +162,7 @@ qed_plugin_unload (void)
     free (backing_dirs[i]);
   free (backing_dirs);
   free (backing_path);
+  free (command);
   free (filename);
 }
 
@@ -237,8 +243,29 @@ parse_cache_size (const char *value)
 }
 
 static int
+add_word (const char *value)
+{
+  const char **words = realloc (command, (nr_words + 2) * sizeof *words);
+
+  if (words == NULL) {
+    complain ("realloc: %m");
+    return -1;
+  }
+  command = words;
+  command[nr_words++] = value;
+  command[nr_words] = NULL;
+  return 0;
+}
+
+static int
 qed_plugin_config (const char *key, const char *value)
 {
+  if (strcmp (key, "uri") == 0) {
+    export_uri = value;
+    return 0;
+  }
+  if (strcmp (key, "command") == 0 || strcmp (key, "arg") == 0)
+    return add_word (value);
   if (strcmp (key, "file") == 0) {
     free (filename);
     /* nbdkit changes its directory when it daemonizes; an absolute name
@@ -278,7 +305,7 @@ qed_plugin_config (const char *key, const char *value)
 static int
 qed_plugin_config_complete (void)
 {
-  if (filename == NULL) {
+  if (filename == NULL && export_uri == NULL && command == NULL) {
     complain ("you must supply the file=<FILENAME> parameter "
               "after the plugin name on the command line");
     return -1;
@@ -381,7 +408,14 @@ qed_plugin_get_ready (void)
   /* A write past RLIMIT_FSIZE must fail with EFBIG, not kill nbdkit. */
   signal (SIGXFSZ, SIG_IGN);
 
-  image = qed_open_chain (filename, &chain_options);
+  if (export_uri)
+    image = qed_open_chain_in (qed_storage_open_uri (export_uri),
+                               &chain_options);
+  else if (command)
+    image = qed_open_chain_in (qed_storage_open_command (command),
+                               &chain_options);
+  else
+    image = qed_open_chain (filename, &chain_options);
   if (image == NULL)
     return library_error ();
   return chain_options.salvage ? report_all_damage () : 0;
@@ -392,6 +426,7 @@ qed_plugin_after_fork (void)
 {
   /* Before the fork a signal simply ends the process. */
   qed_interrupted = is_ending;
+  qed_after_fork (image);
   return 0;
 }
 
