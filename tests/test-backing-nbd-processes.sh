@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # The qemu-nbd that nbdkit starts ends with nbdkit, however that ends, and
-# leaves nothing behind.  When qemu-nbd dies reads fail, and then go on with a
-# new one.
+# leaves nothing behind.  When qemu-nbd dies reads under way fail, and later
+# ones go on with a new one.
 
 source ./functions.sh nbd qemu-img qemu-nbd libnbd nbdcopy
 
@@ -106,6 +106,7 @@ wait_for 30 none_left
 # Several clients read at once while their backing servers are killed.
 start_nbdkit -n x "${arguments[@]}"
 "$PYTHON" - "$uri" "$(cat $d/x.pid)" <<'END'
+import errno
 import os
 import signal
 import sys
@@ -133,18 +134,24 @@ for _ in range(3):
         # libnbd ends a server with this signal, so it must not be blocked.
         os.kill(p, signal.SIGTERM)
     qedtest.wait_until(lambda: not processes.processes())
-    qedtest.expect_error("EIO", h.pread, 1, 0)
-    def served():
-        try:
-            h.pread(1, 0)
-            return True
-        except nbd.Error:
-            return False
-    qedtest.wait_until(served)
     assert read_all() == 0
     children = processes.processes(pid)
     assert "Z" not in children.values(), children
     qedtest.check_raw(h, qedtest.TMP + "/base.raw")
+
+# A read that is under way fails.
+for p in processes.processes():
+    os.kill(p, signal.SIGSTOP)
+error = []
+h.aio_pread(nbd.Buffer(1), 0, lambda e: error.append(e.value) or 1)
+h.poll(1000)
+assert not error
+for p in processes.processes():
+    os.kill(p, signal.SIGKILL)
+while not error:
+    h.poll(-1)
+assert error == [errno.EIO], error
+qedtest.check_raw(h, qedtest.TMP + "/base.raw")
 END
 grep -F "$d/base.qcow2: read at 0: qemu-nbd has ended" $log
 stop_nbdkit x

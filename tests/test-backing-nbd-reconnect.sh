@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Reads fail while the server is away, and work again when it is back, unless
-# its size has changed.
+# Reads fail when the connection is lost and while the server is away.  They
+# work again when it is back, unless its size has changed.
 
 source ./functions.sh nbd libnbd
 
@@ -37,11 +37,15 @@ read_fails ()
     if read_one; then fail "it was read without a server"; fi
 }
 read_one
+kill -STOP "$(cat $d/base.pid)"
+read_fails & reader=$!
+sleep 1
 kill_base
-read_fails
-read_fails
+wait $reader
 grep -F "error: $base_uri: read at 65536: the connection to the server is lost" \
      $xlog
+read_fails
+grep -F "error: $base_uri: " $xlog | grep 'Connection refused'
 
 # Data that the image itself has is served nevertheless.
 nbdsh -u "nbd+unix:///?socket=$d/x.sock" -c 'h.pread(1 << 20, 3 << 20)'
