@@ -264,6 +264,26 @@ TEST_WITH (test_no_extents, "--filter=noextents", "memory", "4M")
 TEST_WITH (test_slow, "--filter=delay", "memory", "4M", "delay-write=1ms",
            "delay-read=1ms")
 
+/* What the server has said of holes is forgotten when one is filled. */
+static void
+test_filled_hole (void)
+{
+  struct qed_storage *st;
+  bool hole;
+
+  start_server ((const char *[]) { "memory", "4M", NULL });
+  st = open_storage ();
+  CHECK_EQ (st->ops->next_extent (st, 0, &hole), SIZE);
+  CHECK (hole);
+  CHECK_EQ (st->ops->pwrite (st, "x", 1, 1 << 20), 1);
+  CHECK (st->ops->next_extent (st, 0, &hole) <= 1 << 20);
+  CHECK (hole);
+  CHECK (st->ops->next_extent (st, 1 << 20, &hole) > 1 << 20);
+  CHECK (!hole);
+  qed_storage_close (st);
+  end_server (SIGTERM);
+}
+
 /* A connection that is lost while all is durable costs nothing.  Else nothing
  * more is written.
  */
@@ -325,7 +345,7 @@ test_lost_under_way (void)
   st = open_storage ();
   CHECK (kill (server, SIGSTOP) == 0);
   CHECK (pthread_create (&thread, NULL, write_one, st) == 0);
-  usleep (300000);
+  usleep (1000000);
   end_server (SIGKILL);
   CHECK (pthread_join (thread, NULL) == 0);
   start_server (args);
@@ -412,8 +432,9 @@ main (int argc, char *argv[])
   static const struct harness_test tests[] = {
     TEST (test_memory), TEST (test_one_connection), TEST (test_blocks_512),
     TEST (test_blocks_64k), TEST (test_no_zero), TEST (test_no_extents),
-    TEST (test_slow), TEST (test_lost), TEST (test_lost_under_way),
-    TEST (test_readonly), TEST (test_command), TEST (test_no_memory),
+    TEST (test_slow), TEST (test_filled_hole), TEST (test_lost),
+    TEST (test_lost_under_way), TEST (test_readonly), TEST (test_command),
+    TEST (test_no_memory),
   };
   int r;
 
