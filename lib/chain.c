@@ -718,8 +718,9 @@ qed_open_pair (const char *name, const char *base,
   int r;
 
   *pair = (struct qed_pair) { .img = NULL };
-  r = open_layers (&c, qed_storage_find_named (name)) == -1 || check_pair (&c) == -1 ||
-    find_layer (&c, base, &i) == -1 || build_pair (&c, i, pair) == -1 ? -1 : 0;
+  r = open_layers (&c, qed_storage_find_named (name)) == -1 ||
+    check_pair (&c) == -1 || find_layer (&c, base, &i) == -1 ||
+    build_pair (&c, i, pair) == -1 ? -1 : 0;
   if (r == -1)
     qed_close_pair (pair);
   close_layers (&c);
