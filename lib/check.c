@@ -94,6 +94,15 @@ damaged (struct checker *c, enum qed_damage damage, bool l1, uint64_t index,
 
 /* ---- marks ---- */
 
+/* Where what every image has ends: the header and the L1 table. */
+static uint64_t
+tables_end (const struct qed_geometry *g)
+{
+  uint64_t l1_end = g->l1_offset + g->table_bytes;
+
+  return g->header_bytes > l1_end ? g->header_bytes : l1_end;
+}
+
 static int
 mark (struct checker *c, uint64_t cluster)
 {
@@ -236,7 +245,9 @@ struct note {
   struct qed_past_end *past_end;
 };
 
-/* Would ENTRY be sound if the file were longer? */
+/* Where does what ENTRY points to end?  Would it be sound if the file were
+ * longer?
+ */
 static void
 note_past_end (const struct note *n, uint64_t entry, uint64_t length,
                uint64_t own_table)
@@ -244,9 +255,13 @@ note_past_end (const struct note *n, uint64_t entry, uint64_t length,
   const uint64_t file_end = n->w->file_end;
   struct qed_past_end *p = n->past_end;
 
-  if (!qed_entry_sound (&n->w->g, entry, length, INT64_MAX, own_table) ||
-      entry <= file_end - length)
+  if (!qed_entry_sound (&n->w->g, entry, length, INT64_MAX, own_table))
     return;
+  if (entry <= file_end - length) {
+    if (entry + length > p->end)
+      p->end = entry + length;
+    return;
+  }
   p->count++;
   if (entry > file_end && entry - file_end > QED_NEAR_END) {
     if (entry < p->far)
@@ -288,7 +303,7 @@ qed_find_past_end (struct qed_storage *st, const struct qed_header *h,
   if (qed_walk_init (&w, st, h, file_size) == -1)
     return -1;
   *past_end = (struct qed_past_end) {
-    .near_end = w.file_end, .far = UINT64_MAX
+    .end = tables_end (&w.g), .near_end = w.file_end, .far = UINT64_MAX
   };
   r = qed_walk_l1 (&w, note_l1_entry, &n);
   if (r == 0)
@@ -393,9 +408,8 @@ look_at_l1 (struct checker *c)
 {
   const struct qed_geometry *g = &c->w->g;
   const uint64_t clusters = c->w->file_end >> g->cluster_bits;
-  uint64_t l1_end = g->l1_offset + g->table_bytes;
 
-  c->result->end = g->header_bytes > l1_end ? g->header_bytes : l1_end;
+  c->result->end = tables_end (g);
   c->skip = qed_bitmap_new (UINT64_C (1) << g->table_bits, c->w->st->name);
   if (c->skip == NULL ||
       qed_set_init (&c->marks, clusters, c->w->st->name) == -1 ||

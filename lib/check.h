@@ -37,13 +37,15 @@ extern int qed_find_shared (struct qed_walk *w, bool in_tables,
  */
 extern int qed_find_shared_tables (struct qed_walk *w, uint8_t **skip);
 
-/* Entries that are unsound only because they point past the end of the file,
- * so that they would be sound if it grew over them: those up to QED_NEAR_END
- * behind its end, and the least of the others.
+/* Where what sound entries point to ends; all of them, also those of tables
+ * that overlap.  And entries that are unsound only because they point past the
+ * end of the file, so that they would be sound if it grew over them: those up
+ * to QED_NEAR_END behind its end, and the least of the others.
  */
 #define QED_NEAR_END (UINT64_C (1) << 36)
 struct qed_past_end {
-  uint64_t count;
+  uint64_t end;                 /* of what is in use, in bytes */
+  uint64_t count;               /* entries past the end of the file */
   uint64_t near_end;            /* where the last near one ends; else the
                                    file's end */
   uint64_t far;                 /* UINT64_MAX: there is none */

@@ -153,7 +153,8 @@ make_writable (struct qed_image *img)
  * clusters and all tables, durably, before there are entries for them.
  * Without that an overlay would read BASE after a power failure as it is,
  * unrepaired, with entries past the end of the file.  A file that can't be
- * extended so far stays as it is.
+ * extended so far stays as it is.  Storage of a fixed size has no such entries,
+ * whatever happens.
  */
 static int
 reserve (struct qed_image *base, uint64_t size, uint64_t clusters)
@@ -162,6 +163,8 @@ reserve (struct qed_image *base, uint64_t size, uint64_t clusters)
   struct qed_claim claim;
   uint64_t offset;
 
+  if (base->st->fixed_size)
+    return 0;
   if (g.image_size < size)
     g.image_size = size;
   if (clusters > qed_clusters (&g))
@@ -237,25 +240,8 @@ write_below (struct commit *c, uint64_t count, uint64_t offset)
 }
 
 static int
-write_zeros (struct commit *c, uint64_t count, uint64_t offset)
-{
-  memset (c->buf, 0, count < BUFFER_SIZE ? count : BUFFER_SIZE);
-  while (count > 0) {
-    uint64_t n = count < BUFFER_SIZE ? count : BUFFER_SIZE;
-
-    if (write_below (c, n, offset) == -1)
-      return -1;
-    count -= n;
-    offset += n;
-  }
-  return 0;
-}
-
-static int
 zero_below (struct commit *c, uint64_t count, uint64_t offset)
 {
-  int r;
-
   if (c->base)
     return qed_zero (c->base, count, offset, QED_MAY_TRIM);
 
@@ -264,12 +250,7 @@ zero_below (struct commit *c, uint64_t count, uint64_t offset)
     return 0;
   if (count > c->raw_size - offset)
     count = c->raw_size - offset;
-  r = qed_storage_punch (c->raw, offset, count);
-  if (r == -1 && errno == EOPNOTSUPP)
-    r = qed_storage_zero (c->raw, offset, count);
-  if (r == -1 && errno == EOPNOTSUPP)
-    r = write_zeros (c, count, offset);
-  return r;
+  return qed_storage_clear (c->raw, offset, count);
 }
 
 static int

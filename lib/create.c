@@ -6,6 +6,11 @@
  * header cluster, the L1 table after it, and the backing file's name right
  * after the header's fields.  The L1 table, which is all zeros, is left a hole
  * (I2).
+ *
+ * Storage of a fixed size, such as a block device, may hold an old image, or
+ * anything.  There the old header goes first, then all but the first sector of
+ * the new image is made, and that sector comes last; each step is durable
+ * before the next.  So a crash leaves the old image, no image, or the new one.
  */
 
 #include <config.h>
@@ -73,6 +78,41 @@ make_header (const struct qed_create_options *opts, const char *name,
   return qed_header_validate (h, g.l1_offset + g.table_bytes, name);
 }
 
+/* Write the image into a file.  The header is written last, so that an
+ * unfinished file is no image.
+ */
+static int
+write_file (struct qed_storage *st, const struct qed_geometry *g,
+            const uint8_t *buf, size_t count)
+{
+  return qed_storage_resize (st, g->l1_offset + g->table_bytes) == -1 ||
+    qed_storage_write (st, buf, count, 0) == -1 ? -1 : qed_storage_sync (st);
+}
+
+/* Write the image into storage of a fixed size. */
+static int
+write_device (struct qed_storage *st, const struct qed_geometry *g,
+              const uint8_t *buf, size_t count)
+{
+  static const uint8_t zeros[QED_SECTOR_SIZE];
+  const uint64_t end = g->l1_offset + g->table_bytes;
+  const size_t first = count < QED_SECTOR_SIZE ? count : QED_SECTOR_SIZE;
+  int64_t size = qed_storage_size (st);
+
+  if (size == -1)
+    return -1;
+  if ((uint64_t) size < end)
+    return qed_error (ENOSPC, "%s: has %" PRIi64 " bytes: the image's header "
+                      "and L1 table need %" PRIu64 ", and its data needs more",
+                      st->name, size, end);
+  return qed_storage_write (st, zeros, sizeof zeros, 0) == -1 ||
+    qed_storage_sync (st) == -1 ||
+    qed_storage_clear (st, 0, end) == -1 ||
+    qed_storage_write (st, buf + first, count - first, first) == -1 ||
+    qed_storage_sync (st) == -1 ||
+    qed_storage_write (st, buf, first, 0) == -1 ? -1 : qed_storage_sync (st);
+}
+
 int
 qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
 {
@@ -87,12 +127,8 @@ qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
   if (opts->backing)
     memcpy (buf + QED_HEADER_BYTES, opts->backing, h.backing_filename_size);
 
-  /* The header is written last, so that an unfinished file is no image. */
-  if (qed_storage_resize (st, g.l1_offset + g.table_bytes) == -1 ||
-      qed_storage_write (st, buf,
-                         QED_HEADER_BYTES + h.backing_filename_size, 0) == -1)
-    return -1;
-  return qed_storage_sync (st);
+  return (st->fixed_size ? write_device : write_file)
+    (st, &g, buf, QED_HEADER_BYTES + h.backing_filename_size);
 }
 
 int

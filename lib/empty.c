@@ -42,8 +42,10 @@ cut_to_tables (struct qed_image *img)
   uint64_t end = img->g.l1_offset + img->g.table_bytes;
 
   atomic_store (&img->corrupt, false);
-  if (img->st->fixed_size)
+  if (img->st->fixed_size) {
+    qed_set_space (img, img->writer->space.file_size);
     return 0;
+  }
   qed_expect_cut (img, end);
   if (qed_storage_resize (img->st, end) == -1)
     return qed_writer_fail (img, errno);

@@ -119,20 +119,7 @@ make_zero (struct repair *r, uint64_t offset, uint64_t length)
   /* Punching where there is a hole already takes longer than asking. */
   if (find_hole (r, offset, length, &hole) == length && hole)
     return 0;
-  if (qed_storage_punch (r->st, offset, length) == 0)
-    return 0;
-  if (errno != EOPNOTSUPP)
-    return -1;
-  memset (r->chunk, 0, CHUNK);
-  while (length > 0) {
-    size_t n = length < CHUNK ? length : CHUNK;
-
-    if (qed_storage_write (r->st, r->chunk, n, offset) == -1)
-      return -1;
-    offset += n;
-    length -= n;
-  }
-  return 0;
+  return qed_storage_clear (r->st, offset, length);
 }
 
 /* R->chunk has N bytes of a table: clear the unsound entries. */
@@ -295,13 +282,28 @@ qed_repair_resize (struct repair *r, uint64_t size)
   return 0;
 }
 
+/* The same on storage of a fixed size, from R->in_use on.  What is there isn't
+ * zeros.
+ */
+static int
+take_behind (struct repair *r, uint64_t bytes, uint64_t *offset)
+{
+  if (bytes > qed_repair_room (r))
+    return qed_error (ENOSPC, "%s: the repair needs space for copies of %"
+                      PRIu64 " bytes: behind what is in use there are %" PRIu64
+                      ", and the storage has a fixed size: repair a copy of "
+                      "it in a file, or in a larger device", r->st->name,
+                      bytes, qed_repair_room (r));
+  *offset = r->in_use;
+  r->in_use += bytes;
+  return 0;
+}
+
 int
 qed_repair_extend (struct repair *r, uint64_t bytes, uint64_t *offset)
 {
   if (r->st->fixed_size)
-    return qed_error (ENOSPC, "%s: is a block device, which can't be extended "
-                      "by the %" PRIu64 " bytes that the repair needs: repair "
-                      "a copy of it in a file", r->st->name, bytes);
+    return take_behind (r, bytes, offset);
   r->fresh = r->w.file_end;
   *offset = r->fresh < r->gap_end ? r->gap_end : r->fresh;
   if (*offset > r->limit || bytes > r->limit - *offset)
@@ -315,15 +317,17 @@ qed_repair_extend (struct repair *r, uint64_t bytes, uint64_t *offset)
   return qed_repair_resize (r, *offset + bytes);
 }
 
-/* Give the space back when the copy to it has failed, for instance because the
- * filesystem is full.  Preserves errno and the message.
+/* Give the space at TO back when the copy to it has failed, for instance
+ * because the filesystem is full.  Preserves errno and the message.
  */
 static void
-undo_extend (struct repair *r)
+undo_extend (struct repair *r, uint64_t to)
 {
   int err = errno;
 
-  if (r->st->ops->resize (r->st, r->fresh) == 0)
+  if (r->st->fixed_size)
+    r->in_use = to;
+  else if (r->st->ops->resize (r->st, r->fresh) == 0)
     r->file_size = r->w.file_end = r->fresh;
   errno = err;
 }
@@ -338,7 +342,7 @@ qed_move_to_end (struct repair *r, uint64_t bytes)
   for (size_t i = 0; i < r->nr_moves; ++i)
     r->moves[i].to = to + i * bytes;
   if (copy_some (r, 0, bytes, UINT64_MAX) == -1) {
-    undo_extend (r);
+    undo_extend (r, to);
     return -1;
   }
   return link_some (r, 0, r->nr_moves);

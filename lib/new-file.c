@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* A new file under a temporary name, and publishing it.
+/* Where a new image goes: a new file under a temporary name, and publishing it;
+ * or a block device.
  *
  * The new file is made beside the name it will have, and renamed to that when
  * it is complete: at no time can another process see half an image there, and
@@ -13,6 +14,9 @@
  * the rename fails if it has appeared meanwhile.  The directory is open before
  * the rename and synced after it: when publish has returned 0, the name is
  * durable.
+ *
+ * A block device has its name already, and the image is written into it.  It is
+ * opened exclusively, which fails if it is mounted or part of another device.
  *
  * One thread creates a file; nothing here is locked against others.
  */
@@ -47,8 +51,9 @@ open_replaced (struct file *f)
   if (qed_file_check_type (&st, f->path) == -1)
     return -1;
   if (!S_ISREG (st.st_mode))
-    return qed_error (EINVAL, "%s: is a block device: an image is created in "
-                      "a regular file only, because it grows", f->path);
+    return qed_error (EBUSY, "%s: another process has just replaced this "
+                      "file: make sure that it is still the right one",
+                      f->path);
   if (qed_take_locks (f->replaced, f->path, &qed_lock_creator, NULL) == -1)
     return -1;
   return qed_file_check_named (f->replaced, f->target, f->path);
@@ -133,6 +138,45 @@ copy_permissions (struct file *f)
   return qed_error (errno, "%s: copy of the permissions: %m", f->path);
 }
 
+static bool
+is_device (const struct file *f)
+{
+  struct stat st;
+
+  return stat (f->target, &st) == 0 && S_ISBLK (st.st_mode);
+}
+
+/* The target is a block device: open it as what is to be written. */
+static int
+open_device (struct file *f)
+{
+  struct stat st;
+
+  f->fd = open (f->target, O_RDWR | O_EXCL | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (f->fd == -1)
+    return qed_error (errno, "%s: open: %m%s", f->path, errno == EBUSY ?
+                      ": the device is mounted, or in use otherwise" : "");
+  f->writable_fd = f->sync_fds[0] = f->fd;
+  f->st.fixed_size = true;
+  if (fstat (f->fd, &st) == -1)
+    return qed_error (errno, "%s: stat: %m", f->path);
+  if (!S_ISBLK (st.st_mode))
+    return qed_error (EBUSY, "%s: another process has just replaced this "
+                      "device: make sure that it is still the right one",
+                      f->path);
+  if (qed_take_locks (f->fd, f->path, &qed_lock_creator, NULL) == -1)
+    return -1;
+  return qed_file_check_named (f->fd, f->target, f->path);
+}
+
+static int
+open_file (struct file *f)
+{
+  return open_replaced (f) == -1 || open_directory (f) == -1 ||
+    open_temporary (f) == -1 ||
+    (f->replaced >= 0 && copy_permissions (f) == -1) ? -1 : 0;
+}
+
 struct qed_storage *
 qed_storage_create (const char *path)
 {
@@ -150,9 +194,7 @@ qed_storage_create (const char *path)
     qed_error (errno, "%s: %m", path);
     goto err;
   }
-  if (open_replaced (f) == -1 || open_directory (f) == -1 ||
-      open_temporary (f) == -1 ||
-      (f->replaced >= 0 && copy_permissions (f) == -1))
+  if ((is_device (f) ? open_device (f) : open_file (f)) == -1)
     goto err;
   return &f->st;
 
@@ -184,6 +226,8 @@ qed_storage_publish (struct qed_storage *st)
   struct file *f = (struct file *) st;
   int r;
 
+  if (st->fixed_size) /* a device has its name */
+    return 0;
   r = f->replaced >= 0 ? rename (f->temporary, f->target) :
     rename_new (f->temporary, f->target);
   if (r == -1 && errno == EEXIST)

@@ -59,21 +59,8 @@ qed_replace_header (struct qed_image *img, const struct qed_header *h,
 int
 qed_zero_file (struct qed_image *img, uint64_t offset, uint64_t length)
 {
-  static uint8_t zeros[1 << 16]; /* not const, so in .bss */
-  int r = 0;
+  int r = qed_storage_clear (img->st, offset, length);
 
-  if (length > 0)
-    r = qed_storage_punch (img->st, offset, length);
-  if (r == -1 && errno == EOPNOTSUPP)
-    r = qed_storage_zero (img->st, offset, length);
-  if (r == -1 && errno == EOPNOTSUPP)
-    for (r = 0; r == 0 && length > 0; ) {
-      uint64_t n = length < sizeof zeros ? length : sizeof zeros;
-
-      r = qed_storage_write (img->st, zeros, n, offset);
-      offset += n;
-      length -= n;
-    }
   qed_mark_unsynced (img);
   return r;
 }

@@ -13,8 +13,9 @@
  *        zero -> data, and a data cluster stays where it is.  So a lookup
  *        that races with an allocation gets an answer that is right, and
  *        no lock is held across data I/O.
- *   I2.  Fresh space reads as zeros: clusters come from the end of the
- *        file, which is extended as a hole.
+ *   I2.  Fresh space reads as zeros: clusters come from the end of the file,
+ *        which is extended as a hole; where the storage has a size of its own,
+ *        from space that was zeroed, durably, before.
  *   I3.  No link becomes durable before what it points to would be wrong
  *        without it.  Without a backing file fresh space reads as the
  *        unallocated cluster did, so entries are written at once, after
@@ -282,7 +283,8 @@ struct qed_storage {
   const char *name;             /* for messages; owned by the storage */
   bool rotational;              /* seeks are slow there, as far as known */
   bool fixed_size;              /* a block device, an NBD export: resize can't
-                                   work */
+                                   work, and what is behind the image may be
+                                   anything */
   bool slow_zero;               /* punch and zero may take as long as writing */
   bool explains;                /* a failing operation leaves a message, but
                                    for next_extent */
@@ -626,7 +628,12 @@ struct qed_create_options {
   bool backing_raw;             /* the backing file is raw: no probing */
 };
 
-/* Write an empty image into ST, which must be empty, and sync it. */
+/* Write an empty image into ST, which is open for writing, and sync it.  A
+ * file must be empty.  Storage of a fixed size may hold anything: the header
+ * cluster and the L1 table are overwritten, and nothing else.  If that fails or
+ * is interrupted there is no image, or, before anything was written, the old
+ * one.  ENOSPC: it is smaller than these two.  The disk may be larger than it.
+ */
 extern int qed_create_in (struct qed_storage *st,
                           const struct qed_create_options *opts);
 
@@ -634,6 +641,9 @@ extern int qed_create_in (struct qed_storage *st,
  * has open as an image (EBUSY).  When this returns 0 file and name are
  * durable; when it fails PATH is as it was, unless it was the very last step
  * that failed, the sync of the directory.
+ *
+ * If PATH is a block device the image is made in it, as qed_create_in does.
+ * EBUSY: it is open as an image, or mounted, or in use in another such way.
  */
 extern int qed_create (const char *path,
                        const struct qed_create_options *opts);

@@ -14,6 +14,9 @@
  *     apart.
  *
  * The last two may need more space at the end of the file for a while.
+ *
+ * Storage of a fixed size isn't cut.  There the end of what is in use is drawn
+ * back, and counts as the end of the file here.
  */
 
 #include <config.h>
@@ -401,6 +404,7 @@ qed_reclaim_space (struct repair *r, uint64_t *freed)
                       "%" PRIu64 " entries are corrupt: run qed-img check "
                       "-r all", r->st->name, result.corruptions);
   in_use = r->st->fixed_size ? result.end : r->w.file_end;
+  r->in_use = result.end;
   r->end = (in_use >> r->w.g.cluster_bits) - result.leaks;
   r->fresh = UINT64_MAX;
   if (result.end > end_bytes (r) && move_all_down (r) == -1)

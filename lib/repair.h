@@ -40,6 +40,11 @@ struct repair {
   struct qed_walk w;
   uint64_t file_size;
 
+  /* Storage of a fixed size: copies go here, behind what is in use.  Set by
+   * those who begin to make some.
+   */
+  uint64_t in_use;
+
   /* The batch of moves. */
   struct move *moves;           /* owned: NR_MOVES of ALLOCATED are in use */
   size_t nr_moves, allocated;
@@ -47,7 +52,8 @@ struct repair {
 
   /* Copying. */
   uint8_t *chunk;               /* owned: a buffer */
-  uint64_t fresh;               /* from here on the file reads as zeros */
+  uint64_t fresh;               /* from here on the file reads as zeros; never
+                                   on storage of a fixed size */
   uint64_t copied;              /* bytes, since the last sync */
   struct qed_stretch_seen seen; /* of the source, which nothing changes */
   bool copying_tables;          /* clear unsound entries in the copies ... */
@@ -140,8 +146,15 @@ extern int qed_move_to_end (struct repair *r, uint64_t bytes);
 /* Set the file's length, not durably. */
 extern int qed_repair_resize (struct repair *r, uint64_t size);
 
-/* Add zeros to the end of the file and set *OFFSET to where they are.  ENOSPC:
- * ST is a block device.  EFBIG: R->limit forbids it.
+/* On storage of a fixed size: the bytes that are left for copies. */
+static inline uint64_t
+qed_repair_room (const struct repair *r)
+{
+  return r->w.file_end - r->in_use;
+}
+
+/* Make space at the end of the file and set *OFFSET to where it is.  EFBIG:
+ * R->limit forbids it.  ENOSPC: the storage has a fixed size.
  */
 extern int qed_repair_extend (struct repair *r, uint64_t bytes,
                               uint64_t *offset);

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Space for clusters and tables, at the end of the file.
+/* Space for clusters and tables, at the end of the file or of what is in use.
  *
  *     0                              end            file_size
  *     +------------------------------+--------------+
@@ -21,6 +21,24 @@
  * first time all tables are read.  Clusters that such entries point to aren't
  * allocated: near ones are jumped over, and far ones limit the length of the
  * file.
+ *
+ * Storage of a fixed size, such as a block device, can't be extended, and what
+ * is behind the image there may be anything:
+ *
+ *     0                              end            fresh_end     file_size
+ *     +------------------------------+--------------+--------------+
+ *     | header, tables, data         | zeros        | anything     |
+ *     +------------------------------+--------------+--------------+
+ *
+ * The header doesn't say where END is: it is where the last thing ends that a
+ * sound entry points to.  So before the first allocation all tables are read.
+ * A check at open (writable.c) has found it already.  Then, in large steps,
+ * the space behind FRESH_END is zeroed.  Only when a sync has made that durable
+ * it is given away.  Otherwise a crash might leave a link to a new L2 table, or
+ * to a cluster that was written in part, and the old content of the space.
+ * After a crash END is found again, wherever FRESH_END was.  An entry that
+ * points past the end of the storage never becomes sound, for that doesn't
+ * move.
  *
  * Clusters in use are never freed.  But a request can fail after it allocated
  * some, for instance because the filesystem is full, and a client that tries
@@ -44,7 +62,10 @@
  *
  * Before the image is marked as clean END is drawn back over what is undone
  * there, and the file is cut, durably, so that it is zeros when the file grows
- * again.  What is undone elsewhere is given back when the image is closed, by
+ * again.  On storage of a fixed size FRESH_END is drawn back too, if something
+ * of that isn't zeros yet, so that it is zeroed again.  Otherwise FRESH_END
+ * stays, so that an image which is written to now and then isn't zeroed each
+ * time.  What is undone elsewhere is given back when the image is closed, by
  * moving what is behind it (reclaim.c).  Until then the image stays marked.
  */
 
@@ -63,6 +84,9 @@
 #define EXTEND_BYTES UINT64_C (0x4000000)
 _Static_assert (EXTEND_BYTES % QED_MAX_CLUSTER_SIZE == 0, "extend");
 
+/* Where zeros have to be written this takes less than a second. */
+#define ZERO_BYTES (UINT64_C (8) << 20)
+
 void
 qed_space_init (struct qed_space *s, const struct qed_geometry *g)
 {
@@ -78,23 +102,31 @@ qed_space_destroy (struct qed_space *s)
   pthread_cond_destroy (&s->changed);
 }
 
-void
-qed_space_begin (struct qed_space *s, uint64_t file_size, uint64_t end,
-                 bool checked)
-{
-  s->file_size = file_size;
-  s->first = s->end = end;
-  s->checked = checked;
-  s->limit = INT64_MAX; /* of all files: lengths are signed */
-  /* A header and an L1 table: there are two clusters at least. */
-  atomic_store (&s->last_cluster,
-                file_size - (UINT64_C (1) << s->cluster_bits));
-}
-
 static uint64_t
 in_cluster (const struct qed_space *s)
 {
   return (UINT64_C (1) << s->cluster_bits) - 1;
+}
+
+void
+qed_space_begin (struct qed_space *s, uint64_t file_size, uint64_t end,
+                 bool checked)
+{
+  const bool fixed = s->st->fixed_size;
+  const uint64_t clusters_end = file_size & ~in_cluster (s);
+
+  s->file_size = file_size;
+  s->first = s->end = fixed && !checked ? clusters_end : end;
+  s->fresh_end = fixed ? s->end : file_size;
+  s->checked = checked;
+  /* The limit of all files: lengths are signed. */
+  s->limit = fixed ? clusters_end : INT64_MAX;
+  /* Or that isn't known yet. */
+  atomic_store (&s->near_limit,
+                fixed && (!checked || clusters_end - end < EXTEND_BYTES));
+  /* A header and an L1 table: there are two clusters at least. */
+  atomic_store (&s->last_cluster,
+                file_size - (UINT64_C (1) << s->cluster_bits));
 }
 
 /* Before the first extension: where may clusters be taken?  *END is where the
@@ -105,10 +137,6 @@ find_room (struct qed_space *s, uint64_t *end, uint64_t *limit)
 {
   struct qed_past_end past;
 
-  if (s->st->fixed_size)
-    return qed_error (ENOSPC, "%s: no more clusters can be allocated: the "
-                      "image is a block device, which can't be extended",
-                      s->st->name);
   if (qed_find_past_end (s->st, s->h, *end, &past) == -1)
     return -1;
   if (past.count > 0) {
@@ -118,15 +146,28 @@ find_room (struct qed_space *s, uint64_t *end, uint64_t *limit)
                  "the image is corrupt: run qed-img check -r all",
                  s->st->name, past.count);
   }
+  if (s->st->fixed_size) {
+    *end = past.end;
+    return 0;
+  }
   *end = past.near_end;
   *limit = past.far < INT64_MAX ? past.far : INT64_MAX;
   return 0;
 }
 
+/* END is too near to LIMIT. */
+
 static int
-limit_error (struct qed_space *s, uint64_t limit)
+limit_error (struct qed_space *s, uint64_t end, uint64_t limit)
 {
   atomic_store (&s->near_limit, true);
+  if (s->st->fixed_size)
+    return qed_error (ENOSPC, "%s: no more clusters can be allocated: of the "
+                      "%" PRIu64 " bytes of this device or export %" PRIu64
+                      " are left: what is allocated can be written to as "
+                      "before; for more make it larger, or copy the image to "
+                      "a larger one, and open it again", s->st->name, limit,
+                      end < limit ? limit - end : 0);
   return qed_error (EFBIG, "%s: no more clusters can be allocated: the file "
                     "can't be longer, or a corrupt entry points to %" PRIu64
                     ": run qed-img check -r all", s->st->name, limit);
@@ -137,6 +178,8 @@ static void
 set_file_size (struct qed_space *s, uint64_t size)
 {
   s->file_size = size;
+  if (!s->st->fixed_size)
+    s->fresh_end = size;
   s->resizes++;
   atomic_store (&s->last_cluster,
                 size > in_cluster (s) ? size - in_cluster (s) - 1 : 0);
@@ -145,6 +188,8 @@ set_file_size (struct qed_space *s, uint64_t size)
 void
 qed_space_expect_cut (struct qed_space *s, uint64_t size)
 {
+  if (s->st->fixed_size)
+    return;
   pthread_mutex_lock (&s->lock);
   set_file_size (s, size);
   pthread_mutex_unlock (&s->lock);
@@ -181,6 +226,24 @@ qed_space_check_length (struct qed_space *s)
   return qed_sync_fail (s->sync, EIO);
 }
 
+/* How far is fresh space to reach, so that BYTES and more follow END? */
+static int
+choose_end (struct qed_space *s, uint64_t end, uint64_t limit, uint64_t bytes,
+            uint64_t *least, uint64_t *want)
+{
+  if (end > limit || bytes > limit - end)
+    return limit_error (s, end, limit);
+  *least = *want = end + bytes;
+  if (EXTEND_BYTES <= limit - *least)
+    *want += EXTEND_BYTES;
+  else {
+    atomic_store (&s->near_limit, true);
+    if (s->st->fixed_size)
+      *want = limit;
+  }
+  return 0;
+}
+
 /* Extend the file so that BYTES and more follow END, up to LIMIT; *SIZE is its
  * length, and becomes the new one.  Called without the lock.
  */
@@ -190,15 +253,8 @@ extend (struct qed_space *s, uint64_t end, uint64_t limit, uint64_t bytes,
 {
   uint64_t least, want;
 
-  if (end > limit || bytes > limit - end)
-    return limit_error (s, limit);
-  least = end + bytes;
-  want = least;
-  if (EXTEND_BYTES <= limit - least)
-    want += EXTEND_BYTES;
-  else
-    atomic_store (&s->near_limit, true);
-
+  if (choose_end (s, end, limit, bytes, &least, &want) == -1)
+    return -1;
   if (qed_space_check_length (s) == -1)
     return -1;
   if (*size & in_cluster (s)) {
@@ -221,7 +277,7 @@ extend (struct qed_space *s, uint64_t end, uint64_t limit, uint64_t bytes,
  * before the first time.  Called with the lock, which it drops meanwhile.
  */
 static int
-make_room (struct qed_space *s, uint64_t bytes)
+make_file_longer (struct qed_space *s, uint64_t bytes)
 {
   /* Meanwhile others may take what there is, which leaves enough. */
   uint64_t end = s->end, size = s->file_size, limit = s->limit;
@@ -248,6 +304,84 @@ make_room (struct qed_space *s, uint64_t bytes)
   }
   pthread_cond_broadcast (&s->changed);
   return r;
+}
+
+/* Storage of a fixed size: find END once.  Nothing is allocated before that.
+ * Called with the lock, which it drops meanwhile.
+ */
+static int
+find_end (struct qed_space *s)
+{
+  uint64_t end = s->end, limit = s->limit;
+  int r;
+
+  s->extending = true;
+  pthread_mutex_unlock (&s->lock);
+  r = find_room (s, &end, &limit);
+  pthread_mutex_lock (&s->lock);
+  s->extending = false;
+  if (r == 0) {
+    s->checked = true;
+    s->first = s->end = s->fresh_end = end;
+    atomic_store (&s->near_limit, limit - end < EXTEND_BYTES);
+  }
+  pthread_cond_broadcast (&s->changed);
+  return r;
+}
+
+/* Zero a range, durably.  Called without the lock. */
+static int
+make_zeros (struct qed_space *s, uint64_t offset, uint64_t end)
+{
+  int r = 0;
+
+  for (uint64_t n; r == 0 && offset < end; offset += n) {
+    n = end - offset < ZERO_BYTES ? end - offset : ZERO_BYTES;
+    if (qed_interrupted && qed_interrupted ())
+      r = qed_error (ESHUTDOWN, "%s: zeroing space was interrupted: the "
+                     "program is terminating", s->st->name);
+    else
+      r = qed_storage_clear (s->st, offset, n);
+  }
+  qed_forget_data (s->data);
+  qed_sync_mark (s->sync);
+  return r == -1 ? -1 : qed_sync_run (s->sync);
+}
+
+/* Storage of a fixed size: zero a step behind what was zeroed, so that BYTES
+ * and more follow END.  One thread does that while the others wait.  It is
+ * given away only when it is durable.  Called with the lock, which it drops
+ * meanwhile.
+ */
+static int
+zero_step (struct qed_space *s, uint64_t bytes)
+{
+  /* Meanwhile others may take what there is, which leaves enough. */
+  const uint64_t end = s->end, fresh_end = s->fresh_end;
+  uint64_t least, want = 0;
+  int r;
+
+  s->extending = true;
+  pthread_mutex_unlock (&s->lock);
+  r = choose_end (s, end, s->limit, bytes, &least, &want);
+  if (r == 0)
+    r = qed_space_check_length (s);
+  if (r == 0)
+    r = make_zeros (s, fresh_end, want);
+  pthread_mutex_lock (&s->lock);
+  s->extending = false;
+  if (r == 0)
+    s->fresh_end = want;
+  pthread_cond_broadcast (&s->changed);
+  return r;
+}
+
+/* Make that BYTES follow END, or a step towards that. */
+static int
+make_room (struct qed_space *s, uint64_t bytes)
+{
+  return !s->st->fixed_size ? make_file_longer (s, bytes) :
+    s->checked ? zero_step (s, bytes) : find_end (s);
 }
 
 /* Does U read as zeros, durably?  Called with the lock, as are all static
@@ -358,15 +492,21 @@ set_end (struct qed_space *s, uint64_t end)
 bool
 qed_space_is_limited (const struct qed_space *s)
 {
-  return s->st->fixed_size || atomic_load (&s->near_limit);
+  return atomic_load (&s->near_limit);
 }
 
 int
 qed_space_check_room (struct qed_space *s, uint64_t count)
 {
   uint64_t end, limit, room;
+  int r = 0;
 
   pthread_mutex_lock (&s->lock);
+  while (r == 0 && s->st->fixed_size && !s->checked)
+    if (s->extending)
+      pthread_cond_wait (&s->changed, &s->lock);
+    else
+      r = find_end (s);
   end = s->end;
   limit = s->limit;
   room = !s->checked ? INT64_MAX : end < limit ? limit - end : 0;
@@ -374,9 +514,8 @@ qed_space_check_room (struct qed_space *s, uint64_t count)
     if (is_usable (s, &s->undone[i]))
       room += s->undone[i].bytes;
   pthread_mutex_unlock (&s->lock);
-  if (s->st->fixed_size)
-    return find_room (s, &end, &limit); /* it is known without looking */
-  return count <= room >> s->cluster_bits ? 0 : limit_error (s, limit);
+  return r == -1 ? -1 : count <= room >> s->cluster_bits ? 0 :
+    limit_error (s, end, limit);
 }
 
 /* Take BYTES from what was undone, if there is a place, maybe after a sync.
@@ -409,7 +548,7 @@ qed_space_alloc (struct qed_space *s, uint64_t count, uint64_t *offset)
   pthread_mutex_lock (&s->lock);
   if (s->any_undone)
     r = use_undone (s, bytes, offset, &taken);
-  while (r == 0 && !taken && s->file_size - s->end < bytes)
+  while (r == 0 && !taken && s->fresh_end - s->end < bytes)
     if (s->extending)
       pthread_cond_wait (&s->changed, &s->lock);
     else
@@ -484,8 +623,22 @@ qed_space_unused (struct qed_space *s, uint64_t count, uint64_t offset)
   pthread_mutex_unlock (&s->lock);
 }
 
-int
-qed_space_cut_tail (struct qed_space *s, bool *left)
+/* Storage of a fixed size: draw END back. */
+static void
+give_tail_back (struct qed_space *s)
+{
+  uint64_t end;
+
+  set_end (s, end_of_use (s, false));
+  end = end_of_use (s, true);
+  if (end < s->end) {
+    s->fresh_end = end; /* it has to be zeroed again */
+    set_end (s, end);
+  }
+}
+
+static int
+cut_file (struct qed_space *s)
 {
   uint64_t end, size;
   int r = 0;
@@ -494,7 +647,7 @@ qed_space_cut_tail (struct qed_space *s, bool *left)
   end = end_of_use (s, true);
   size = s->file_size;
   pthread_mutex_unlock (&s->lock);
-  if (size != end && !s->st->fixed_size) {
+  if (size != end) {
     if (qed_space_check_length (s) == -1)
       return -1;
     qed_space_expect_cut (s, end);
@@ -505,11 +658,23 @@ qed_space_cut_tail (struct qed_space *s, bool *left)
   pthread_mutex_lock (&s->lock);
   if (r == -1)
     set_file_size (s, size);
-  else if (!s->st->fixed_size)
+  else
     set_end (s, end);
-  *left = s->forgotten || s->any_undone;
   pthread_mutex_unlock (&s->lock);
   return r;
+}
+
+int
+qed_space_cut_tail (struct qed_space *s, bool *left)
+{
+  if (!s->st->fixed_size && cut_file (s) == -1)
+    return -1;
+  pthread_mutex_lock (&s->lock);
+  if (s->st->fixed_size)
+    give_tail_back (s);
+  *left = s->forgotten || s->any_undone;
+  pthread_mutex_unlock (&s->lock);
+  return 0;
 }
 
 void
@@ -518,6 +683,10 @@ qed_space_set (struct qed_space *s, uint64_t size)
   pthread_mutex_lock (&s->lock);
   set_file_size (s, size);
   set_end (s, size & ~in_cluster (s));
+  if (s->st->fixed_size) {
+    s->fresh_end = s->end;
+    s->checked = false;
+  }
   memset (s->undone, 0, sizeof s->undone);
   s->any_undone = s->forgotten = false;
   pthread_mutex_unlock (&s->lock);

@@ -40,13 +40,17 @@ struct qed_space {
   pthread_mutex_t lock;         /* guards all that follows but the atomics */
   pthread_cond_t changed;       /* EXTENDING ended */
 
-  /* Clusters up to END are allocated, the file has FILE_SIZE bytes and may have
-   * LIMIT.  One thread at a time extends it.  FILE_SIZE changes before the file
-   * is cut and after it was extended.  So the file is shorter only if another
-   * process has cut it: qed_check_length.
+  /* Clusters up to END are allocated.  From there to FRESH_END all is zeros,
+   * durably on storage of a fixed size.  Clusters end at LIMIT at the latest.
+   * One thread at a time moves FRESH_END.  It is FILE_SIZE, the length of the
+   * file, unless the storage has a fixed size.
+   *
+   * FILE_SIZE changes before the file is cut and after it was extended.  So
+   * the file is shorter only if another process has cut it: qed_check_length.
    */
   uint64_t first;               /* allocated in this session, once CHECKED */
   uint64_t end;
+  uint64_t fresh_end;
   uint64_t file_size;
   uint64_t resizes;             /* changes of FILE_SIZE */
 
@@ -56,7 +60,9 @@ struct qed_space {
   _Atomic uint64_t last_cluster;
   uint64_t limit;
   bool extending;
-  bool checked;                 /* FIRST and LIMIT are known */
+  bool checked;                 /* FIRST and LIMIT are known; and, on storage of
+                                   a fixed size, END: until then it is the
+                                   device's */
   atomic_bool near_limit;       /* the next extension may fail at LIMIT */
   struct qed_undone undone[QED_MAX_UNDONE];
   bool any_undone;              /* some of these may not be empty */
@@ -68,13 +74,15 @@ extern void qed_space_init (struct qed_space *s, const struct qed_geometry *g);
 extern void qed_space_destroy (struct qed_space *s);
 
 /* The file has FILE_SIZE bytes, and clusters up to END are in use.  CHECKED:
- * no entry points past END.  Called before any of the calls below.
+ * no entry points past END.  Called before any of the calls below.  If the
+ * storage has a fixed size END counts only if CHECKED is true.
  */
 extern void qed_space_begin (struct qed_space *s, uint64_t file_size,
                              uint64_t end, bool checked);
 
 /* Allocate COUNT contiguous clusters at the end of the file, which read as
- * zeros (I2).  ENOSPC, EFBIG and others: the file can't be extended.
+ * zeros (I2).  ENOSPC, EFBIG and others: the file can't be extended, or the
+ * device is full.
  */
 extern int qed_space_alloc (struct qed_space *s, uint64_t count,
                             uint64_t *offset);
@@ -99,11 +107,14 @@ extern void qed_space_unused (struct qed_space *s, uint64_t count,
                               uint64_t offset);
 
 /* Cut the file to what is in use.  No other thread allocates meanwhile.
+ * Storage of a fixed size keeps its length, and the space that is zeros.
  * *LEFT: before that end there are free clusters of failed requests.
  */
 extern int qed_space_cut_tail (struct qed_space *s, bool *left);
 
-/* The file has SIZE bytes and ends with what is in use; all before is. */
+/* The file has SIZE bytes and ends with what is in use; all before is.  If the
+ * storage has a fixed size the tables say where that ends.
+ */
 extern void qed_space_set (struct qed_space *s, uint64_t size);
 
 /* The caller is going to cut the file, but not to less than SIZE. */

@@ -30,7 +30,7 @@ struct file {
   int sync_fds[QED_MAX_SYNCS];
   atomic_bool syncing[QED_MAX_SYNCS];
 
-  /* Only of a file that is being created: */
+  /* Only of a file that is being created; a device has TARGET only: */
   char *target;                 /* path with symbolic links followed */
   char *temporary;              /* its name until published, or NULL */
   int replaced;                 /* locked descriptor of the old file, or -1 */

@@ -182,6 +182,27 @@ qed_storage_discard (struct qed_storage *st, uint64_t offset, uint64_t length)
 }
 
 int
+qed_storage_clear (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  static uint8_t zeros[1 << 18]; /* not const, so in .bss */
+  int r = 0;
+
+  if (length > 0)
+    r = qed_storage_punch (st, offset, length);
+  if (r == -1 && errno == EOPNOTSUPP)
+    r = qed_storage_zero (st, offset, length);
+  if (r == -1 && errno == EOPNOTSUPP)
+    for (r = 0; r == 0 && length > 0; ) {
+      uint64_t n = length < sizeof zeros ? length : sizeof zeros;
+
+      r = qed_storage_write (st, zeros, n, offset);
+      offset += n;
+      length -= n;
+    }
+  return r;
+}
+
+int
 qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
                       uint64_t length)
 {

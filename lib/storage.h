@@ -35,6 +35,10 @@ extern int qed_storage_punch (struct qed_storage *st, uint64_t offset,
 extern int qed_storage_zero (struct qed_storage *st, uint64_t offset,
                              uint64_t length);
 
+/* Make a range read as zeros: punch, else zero, else written zeros. */
+extern int qed_storage_clear (struct qed_storage *st, uint64_t offset,
+                              uint64_t length);
+
 extern int qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
                                  uint64_t length);
 
@@ -77,6 +81,9 @@ extern int qed_storage_lock (struct qed_storage *st, enum qed_reader reader);
  * writing.  If PATH exists, it is locked as qemu-img create does (EBUSY) until
  * close.  Publish renames the file to PATH and makes the name durable.
  * Closing without publishing removes the file.
+ *
+ * If PATH is a block device, that is opened, exclusively (EBUSY) and with the
+ * same locks, and there is nothing to publish.
  */
 extern struct qed_storage *qed_storage_create (const char *path);
 extern int qed_storage_publish (struct qed_storage *st);

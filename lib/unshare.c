@@ -20,6 +20,9 @@
  * Until then unsound entries stay in the file.  The file grows only beyond
  * what they point to, and has a gap there (space.c).  An interruption may turn
  * a range that couldn't be read into a range of zeros.
+ *
+ * Storage of a fixed size doesn't grow: copies go behind what sound entries
+ * point to.  An entry that points past its end stays unsound.
  */
 
 #include <config.h>
@@ -189,15 +192,22 @@ clear_first (struct repair *r, uint64_t *fixed)
 static int
 unshare_batch (struct repair *r, uint64_t bytes, uint64_t *fixed)
 {
-  int64_t room = r->st->ops->free_space ? r->st->ops->free_space (r->st) : -1;
+  int64_t room = -1;
 
   if (r->nr_moves == 0)
     return 0;
+  if (r->st->fixed_size)
+    room = (int64_t) qed_repair_room (r);
+  else if (r->st->ops->free_space)
+    room = r->st->ops->free_space (r->st);
   if (room >= 0 && r->wanted_moves > (uint64_t) room / bytes)
     return qed_error (ENOSPC, "%s: %" PRIu64 " tables or clusters that belong "
                       "to two ranges need copies of %" PRIu64 " bytes each: "
-                      "the filesystem has %" PRIi64 " bytes left", r->st->name,
-                      r->wanted_moves, bytes, room);
+                      "%s %" PRIi64 " bytes%s", r->st->name, r->wanted_moves,
+                      bytes, r->st->fixed_size ? "behind what is in use there "
+                      "are" : "the filesystem has", room, r->st->fixed_size ?
+                      ": repair a copy in a file, or in a larger device" :
+                      " left");
   if (qed_move_to_end (r, bytes) == -1)
     return -1;
   *fixed += r->nr_moves;
@@ -317,6 +327,7 @@ qed_fix_corruptions (struct repair *r, uint64_t *fixed)
   if (clear_first (r, fixed) == -1 ||
       qed_find_past_end (r->st, &r->h, r->file_size, &past) == -1)
     return -1;
+  r->in_use = past.end;
   r->gap = r->w.file_end;
   r->gap_end = past.near_end;
   r->limit = past.far < INT64_MAX ? past.far : INT64_MAX;

@@ -94,13 +94,14 @@ repair (struct qed_image *img, struct qed_writer *w, uint64_t *file_size,
   if (qed_debug)
     qed_debug ("%s: was not closed cleanly: clearing %" PRIu64 " entries "
                "out of range and %" PRIu64 " that point into tables, cutting "
-               "the file from %" PRIu64 " to %" PRIu64 " bytes",
-               img->st->name, unsound, in_tables, *file_size, result->end);
+               "%s from %" PRIu64 " to %" PRIu64 " bytes",
+               img->st->name, unsound, in_tables, img->st->fixed_size ?
+               "what is in use" : "the file", *file_size, result->end);
   if (result->corruptions > 0 &&
       qed_check_tables (img->st, &w->h, *file_size, NULL, clear,
                         result) == -1)
     return -1;
-  /* What lies behind on a block device may not be zeros. */
+  /* What lies behind on storage of a fixed size may not be zeros. */
   if (!img->st->fixed_size) {
     if (*file_size > result->end &&
         qed_storage_resize (img->st, result->end) == -1)
@@ -137,8 +138,8 @@ prepare (struct qed_image *img, struct qed_writer *w,
     return -1;
   w->need_check = need_check ? QED_DIRTY : QED_CLEAN;
   end = file_size & ~(img->g.cluster_size - 1);
-  qed_space_begin (&w->space, file_size, end,
-                   need_check && !img->st->fixed_size);
+  qed_space_begin (&w->space, file_size, need_check ? result.end : end,
+                   need_check);
   qed_table_reset (img->table, end);
   if (need_check)
     atomic_store (&img->corrupt, false); /* if something was, it's repaired */
