@@ -4,6 +4,7 @@
 
 #include <config.h>
 
+#include <endian.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ struct mem_file {
   uint64_t size;
   struct chunk *chunks;         /* sorted by number */
   size_t n, allocated;
+  bool device;                  /* see mem_make_device */
 
   _Atomic unsigned storages;    /* open ones */
   struct counter counters[MEM_NR_OPS];
@@ -320,8 +322,15 @@ op_pwrite (struct qed_storage *st, const void *buf, size_t count,
     return -1;
   }
   pthread_rwlock_wrlock (&f->lock);
-  put (f, buf, (size_t) r, offset);
+  if (f->device && offset + (size_t) r > f->size)
+    r = offset < f->size ? (ssize_t) (f->size - offset) : -1;
+  if (r > 0)
+    put (f, buf, (size_t) r, offset);
   pthread_rwlock_unlock (&f->lock);
+  if (r == -1) {
+    errno = ENOSPC;
+    return -1;
+  }
   add (&f->counters[MEM_PWRITE].bytes, (uint64_t) r);
   return r;
 }
@@ -362,6 +371,7 @@ op_resize (struct qed_storage *st, uint64_t size)
 {
   struct mem_file *f = file (st);
 
+  CHECK (!f->device);
   if (enter (f, MEM_RESIZE, size, 0) == -1)
     return -1;
   if (too_large (size, 0)) {
@@ -388,6 +398,10 @@ op_next_extent (struct qed_storage *st, uint64_t offset, bool *hole)
     return -1;
   if (offset >= size) {         /* lseek gives ENXIO, of which the storage */
     *hole = true;               /* on real files makes this */
+    return (int64_t) size;
+  }
+  if (f->faults.no_holes) {
+    *hole = false;
     return (int64_t) size;
   }
   return (int64_t) mem_next_extent (f, offset, hole);
@@ -514,9 +528,44 @@ mem_open (struct mem_file *f)
 
   m->st.ops = &mem_ops;
   m->st.name = MEM_NAME;
+  m->st.fixed_size = f->device;
   m->f = f;
   atomic_fetch_add (&f->storages, 1);
   return &m->st;
+}
+
+/* A word of old content, in a device of SIZE bytes. */
+static uint64_t
+old_word (struct rng *rng, uint64_t size)
+{
+  switch (rng_below (rng, 4)) {
+  case 0: return rng_next (rng) | 1;
+  case 1: return rng_below (rng, 8) ? 0 : 1;
+  default: return rng_below (rng, size / 4096) * 4096;
+  }
+}
+
+void
+mem_make_device (struct mem_file *f, uint64_t bytes)
+{
+  const uint64_t start = mem_size (f), end = start + bytes;
+  struct rng rng = { end };
+  uint64_t words[MEM_CHUNK / sizeof (uint64_t)];
+
+  CHECK_EQ (start % MEM_CHUNK + bytes % MEM_CHUNK, 0);
+  for (uint64_t o = start; o < end; o += sizeof words) {
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; ++i)
+      words[i] = htole64 (old_word (&rng, end));
+    words[0] |= htole64 (UINT64_C (0xa7) << 56 * (o / MEM_CHUNK % 2));
+    mem_write (f, words, sizeof words, o);
+  }
+  f->device = true;
+}
+
+bool
+mem_is_device (const struct mem_file *f)
+{
+  return f->device;
 }
 
 unsigned

@@ -66,6 +66,7 @@ struct mem_faults {
   unsigned delay_us;            /* microseconds that each pread, pwrite and
                                    sync takes at least */
   bool no_punch, no_zero;       /* punch, zero: EOPNOTSUPP */
+  bool no_holes;                /* next_extent knows of none */
   uint64_t free_space;          /* the bytes that free_space returns; 0: not
                                    known */
 };
@@ -90,6 +91,14 @@ extern void mem_file_free (struct mem_file *f);
  * storage and closes it with qed_storage_close.  The file must outlive it.
  */
 extern struct qed_storage *mem_open (struct mem_file *f);
+
+/* F becomes a device, of BYTES more than it has.  They hold old content: in
+ * each sector random bytes, words that look like table entries, and both.  From
+ * now on its storages have a fixed size.  It is never resized by them (that is
+ * checked), and writes past its end fail.
+ */
+extern void mem_make_device (struct mem_file *f, uint64_t bytes);
+extern bool mem_is_device (const struct mem_file *f);
 
 /* The number of storages on the file that are open. */
 extern unsigned mem_open_storages (const struct mem_file *f);

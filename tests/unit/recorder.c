@@ -18,6 +18,11 @@
 #include "model.h"
 #include "recorder.h"
 
+/* As much is zeroed at once only where space is made: the guests of the tests
+ * zero less.
+ */
+#define FRESH_BYTES UINT64_C (0x10000)
+
 enum event_type { WRITE, ZERO, PUNCH, RESIZE, SYNC_BEGIN, SYNC_END, MARK };
 
 struct event {
@@ -51,7 +56,7 @@ struct recorder {
   size_t n, allocated;
   bool need_check;              /* in the header */
   uint64_t l1_offset;
-  bool lie_next;                /* LIE_DIRTY_UNSYNCED: at the next sync */
+  bool lie_next;                /* LIE_..._UNSYNCED: at the next sync */
 
   /* Made when the first state is rebuilt.  First with base only. */
   struct sector *sectors;       /* sorted by number */
@@ -247,8 +252,11 @@ punch_or_zero (struct recorder *r, struct qed_storage *inner,
   pthread_mutex_lock (&r->lock);
   ret = (type == PUNCH ? inner->ops->punch : inner->ops->zero)
     (inner, offset, length);
-  if (ret == 0)
-    i = add_event (r, type, offset, length);
+  if (ret == 0) {
+    i = add_event (r, mem_is_device (r->f) ? ZERO : type, offset, length);
+    if (r->lie == LIE_FRESH_UNSYNCED && length >= FRESH_BYTES)
+      r->lie_next = true;
+  }
   pthread_mutex_unlock (&r->lock);
   if (ret == 0)
     returning (r, i);
@@ -699,6 +707,8 @@ recorder_rebuild (struct recorder *r, size_t cut, enum recorder_keep keep,
     hash = mix (hash, version);
     rebuild_sector (r, &c, &r->sectors[i], version, version < newest, out);
   }
+  if (mem_is_device (r->f))
+    mem_make_device (out, 0);
   return hash;
 }
 
@@ -779,6 +789,10 @@ audit_image (struct mem_file *f, struct audit *a)
     audit_table (&m, i, &u);
   }
   free (u.used);
+  if (mem_is_device (f)) {      /* it isn't cut */
+    a->leaked -= (a->size - a->end) / u.cluster_size;
+    a->size = a->end;
+  }
   return true;
 }
 

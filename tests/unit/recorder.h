@@ -27,6 +27,8 @@
  *     If one is lost, all later writes to its range are lost too: they went
  *     to blocks that the journal doesn't know.
  *   - Everything past the file's length is lost.
+ *   - A device (mem_make_device) has no such metadata: its length never
+ *     changes, and a hole is a write of zeros.
  *
  * A storage can be told to lie: each lie breaks one of the library's
  * invariants (qed.h) without changing the library, so that a test can show
@@ -56,6 +58,8 @@ enum recorder_lie {
                           bytes than zeros */
   LIE_DIRTY_UNSYNCED,  /* I6: the sync after setting NEED_CHECK returns and
                           nothing is durable */
+  LIE_FRESH_UNSYNCED,  /* I2: the sync after zeroing space of a device returns
+                          and nothing is durable */
   LIE_CLEAN_EARLY,     /* I6: the same for the syncs between the last mark and
                           clearing NEED_CHECK */
 };

@@ -26,6 +26,9 @@
  * the cache has room for.  The tests look at a part of the states, in all
  * about twice as many as QED_CRASH_STATES in the environment says.
  *
+ * In a device, which has old content behind the image, the same holds, but that
+ * it isn't cut.
+ *
  * The tests of lies show that the breach of each of these invariants is
  * noticed.
  */
@@ -55,6 +58,9 @@
 
 /* The length of short raw backing files. */
 #define SHORT_SIZE (WINDOW + 5 * CLUSTER + 3 * QED_SECTOR_SIZE + 300)
+
+/* The clusters of a device behind the image: enough for all workloads. */
+#define DEVICE_CLUSTERS 160
 
 #define MAX_OPS 64
 
@@ -86,6 +92,8 @@ struct setup {
   enum recorder_lie lie;
   unsigned idle_ms, commit_ms;  /* see NEVER_IDLE */
   bool parallel;                /* whole sectors only */
+  bool device;                  /* see mem_make_device */
+  bool no_holes;                /* it can't make any: zeros are written */
   uint64_t seed;
 };
 
@@ -131,11 +139,12 @@ add_leak (struct model *m)
 
 /* A filled image has one table, with entries of all kinds, and if it is clean
  * a partial cluster at its end.  A dirty image is as a crash leaves it, with
- * leaks at its end and an entry that points past the end of the file.
+ * leaks at its end and an entry that points past the end of the file, or of the
+ * device that has BEHIND bytes more.
  */
 static void
 make_image (struct mem_file *f, int kind, const struct backing *backing,
-            uint8_t window[WINDOW_BYTES])
+            uint64_t behind, uint8_t window[WINDOW_BYTES])
 {
   struct model m;
 
@@ -155,9 +164,9 @@ make_image (struct mem_file *f, int kind, const struct backing *backing,
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
 
   if (kind == DIRTY_FILLED)
-    model_set (&m, FIRST + 3, mem_size (f) + CLUSTER);
+    model_set (&m, FIRST + 3, mem_size (f) + behind + CLUSTER);
   if (kind == DIRTY_EMPTY)
-    model_set_l1 (&m, TABLES - 1, mem_size (f) + CLUSTER);
+    model_set_l1 (&m, TABLES - 1, mem_size (f) + behind + CLUSTER);
   if (kind == DIRTY_EMPTY || kind == DIRTY_FILLED) {
     m.h.features |= QED_F_NEED_CHECK;
     model_write_header (&m);
@@ -238,7 +247,12 @@ static struct session *
 new_session (const struct setup *setup)
 {
   /* Do something while the image is being marked as clean. */
-  const struct mem_faults slow = { .delay_us = 100 };
+  const struct mem_faults faults = {
+    .delay_us = setup->parallel && setup->idle_ms ? 100 : 0,
+    .no_punch = setup->no_holes, .no_zero = setup->no_holes,
+    .no_holes = setup->device && setup->seed % 2,
+  };
+  const uint64_t behind = setup->device ? DEVICE_CLUSTERS * CLUSTER : 0;
   struct session *s = calloc (1, sizeof *s);
 
   CHECK (s != NULL);
@@ -246,9 +260,13 @@ new_session (const struct setup *setup)
   s->setup = *setup;
   s->backing = &backings[setup->backing];
   s->f = mem_file_new ();
-  make_image (s->f, setup->image, s->backing, s->initial);
+  make_image (s->f, setup->image, s->backing, behind, s->initial);
+  if (behind > 0) {
+    mem_truncate (s->f, (mem_size (s->f) + CLUSTER - 1) / CLUSTER * CLUSTER);
+    mem_make_device (s->f, behind);
+  }
   mem_set_hook (s->f, fail_write, s);
-  mem_set_faults (s->f, setup->parallel && setup->idle_ms ? &slow : NULL);
+  mem_set_faults (s->f, &faults);
   memcpy (s->now, s->initial, WINDOW_BYTES);
   s->r = recorder_new (s->f, setup->lie);
   open_session_image (s);
@@ -717,11 +735,12 @@ sequence (size_t i, char ops[4])
  * than are wanted, some of the sequences.
  */
 static void
-all_sequences (uint64_t wanted, enum backing_kind first, enum backing_kind last)
+all_sequences (uint64_t wanted, bool device, enum backing_kind first,
+               enum backing_kind last)
 {
   uint64_t sessions = NR_SEQUENCES * NR_IMAGES * 2 * (last - first + 1);
   uint64_t max = wanted / sessions + 1;
-  struct setup setup = { .backing = first };
+  struct setup setup = { .backing = first, .device = device };
   struct rng rng = { 0 };
   char ops[4];
 
@@ -732,6 +751,7 @@ all_sequences (uint64_t wanted, enum backing_kind first, enum backing_kind last)
         for (uint64_t home = FIRST; home <= BORDER; home += BORDER - FIRST) {
           if (rng_below (&rng, sessions) >= wanted)
             continue;
+          setup.no_holes = device && setup.seed % 4 == 1;
           sequence (setup.seed, ops);
           all_states_are_good (run_sequence (ops, home, &setup), max);
         }
@@ -742,13 +762,26 @@ all_sequences (uint64_t wanted, enum backing_kind first, enum backing_kind last)
 static void
 test_all_sequences (void)
 {
-  all_sequences (recorder_states_wanted (50), NO_OVERLAY);
+  all_sequences (recorder_states_wanted (50), false, NO_OVERLAY);
 }
 
 static void
 test_overlay_all_sequences (void)
 {
-  all_sequences (recorder_states_wanted (50), OVERLAY);
+  all_sequences (recorder_states_wanted (50), false, OVERLAY);
+}
+
+/* I2: what is behind an image in a device is never seen. */
+static void
+test_device_all_sequences (void)
+{
+  all_sequences (recorder_states_wanted (15), true, NO_OVERLAY);
+}
+
+static void
+test_device_overlay_all_sequences (void)
+{
+  all_sequences (recorder_states_wanted (15), true, OVERLAY);
 }
 
 /* For random tests, in turn. */
@@ -765,10 +798,10 @@ choose_setup (struct setup *setup, uint64_t seed, enum backing_kind first,
  * FAILURES a write fails when a part of it was written.
  */
 static void
-random_sequences (uint64_t wanted, bool failures, enum backing_kind first,
-                  enum backing_kind last)
+random_sequences (uint64_t wanted, bool failures, bool device,
+                  enum backing_kind first, enum backing_kind last)
 {
-  struct setup setup = { 0 };
+  struct setup setup = { .device = device };
   char ops[40];
 
   make_backings ();
@@ -781,6 +814,7 @@ random_sequences (uint64_t wanted, bool failures, enum backing_kind first,
     setup.idle_ms = setup.commit_ms = seed % 4 == 0 && !failures;
     if (seed % 8 == 4 && setup.backing != BACKING_NONE)
       setup.idle_ms = NEVER_IDLE;
+    setup.no_holes = device && seed % 8 == 1;
     s = new_session (&setup);
     for (size_t i = 0; i < length; i++)
       ops[i] = "wwwsssfzztFcp"[rng_below (&rng, 12 + setup.commit_ms)];
@@ -799,25 +833,39 @@ random_sequences (uint64_t wanted, bool failures, enum backing_kind first,
 static void
 test_random_sequences (void)
 {
-  random_sequences (recorder_states_wanted (15), false, NO_OVERLAY);
+  random_sequences (recorder_states_wanted (15), false, false, NO_OVERLAY);
 }
 
 static void
 test_overlay_random_sequences (void)
 {
-  random_sequences (recorder_states_wanted (20), false, OVERLAY);
+  random_sequences (recorder_states_wanted (20), false, false, OVERLAY);
 }
 
 static void
 test_failed_writes (void)
 {
-  random_sequences (recorder_states_wanted (10), true, NO_OVERLAY);
+  random_sequences (recorder_states_wanted (10), true, false, NO_OVERLAY);
 }
 
 static void
 test_overlay_failed_writes (void)
 {
-  random_sequences (recorder_states_wanted (10), true, OVERLAY);
+  random_sequences (recorder_states_wanted (10), true, false, OVERLAY);
+}
+
+static void
+test_device_random_sequences (void)
+{
+  random_sequences (recorder_states_wanted (5), false, true, NO_OVERLAY);
+  random_sequences (recorder_states_wanted (5), true, true, NO_OVERLAY);
+}
+
+static void
+test_device_overlay_random_sequences (void)
+{
+  random_sequences (recorder_states_wanted (5), false, true, OVERLAY);
+  random_sequences (recorder_states_wanted (5), true, true, OVERLAY);
 }
 
 #define THREADS 4
@@ -848,10 +896,12 @@ guest (void *arg)
 }
 
 static void
-parallel (uint64_t wanted, bool pauses, uint64_t max,
+parallel (uint64_t wanted, bool pauses, bool device, uint64_t max,
           enum backing_kind first, enum backing_kind last)
 {
-  struct setup setup = { .commit_ms = pauses, .parallel = true };
+  struct setup setup = {
+    .commit_ms = pauses, .parallel = true, .device = device,
+  };
 
   make_backings ();
   for (uint64_t seed = 0; states_checked < wanted; seed++) {
@@ -881,26 +931,33 @@ parallel (uint64_t wanted, bool pauses, uint64_t max,
 static void
 test_parallel (void)
 {
-  parallel (recorder_states_wanted (15), false, 100, NO_OVERLAY);
+  parallel (recorder_states_wanted (15), false, false, 100, NO_OVERLAY);
 }
 
 static void
 test_overlay_parallel (void)
 {
-  parallel (recorder_states_wanted (20), false, 100, OVERLAY);
+  parallel (recorder_states_wanted (20), false, false, 100, OVERLAY);
 }
 
 /* With pauses in which the image is marked as clean, or links committed. */
 static void
 test_parallel_idle (void)
 {
-  parallel (recorder_states_wanted (10), true, 30, NO_OVERLAY);
+  parallel (recorder_states_wanted (10), true, false, 30, NO_OVERLAY);
 }
 
 static void
 test_overlay_parallel_idle (void)
 {
-  parallel (recorder_states_wanted (15), true, 30, OVERLAY);
+  parallel (recorder_states_wanted (15), true, false, 30, OVERLAY);
+}
+
+static void
+test_device_parallel (void)
+{
+  parallel (recorder_states_wanted (5), false, true, 100, NO_OVERLAY);
+  parallel (recorder_states_wanted (5), true, true, 30, OVERLAY);
 }
 
 /* With a storage that lies the check fails, with a description that begins
@@ -911,7 +968,9 @@ static bool
 is_noticed_on (enum backing_kind backing, enum recorder_lie lie,
                const char *words)
 {
-  struct setup setup = { .backing = backing, .lie = lie };
+  struct setup setup = {
+    .backing = backing, .lie = lie, .device = lie == LIE_FRESH_UNSYNCED,
+  };
   bool noticed = false;
   size_t cut;
   char ops[4];
@@ -974,6 +1033,15 @@ test_lie_stale_space (void)
   is_noticed (LIE_STALE_SPACE, "content:", NULL);
 }
 
+/* In a device neither a new L2 table nor a cluster that is written in part may
+ * be given away before the zeros there are durable.
+ */
+static void
+test_lie_fresh_unsynced (void)
+{
+  is_noticed (LIE_FRESH_UNSYNCED, "content:", "cluster");
+}
+
 static void
 test_lie_dirty_unsynced (void)
 {
@@ -997,10 +1065,16 @@ HARNESS_MAIN (
   TEST (test_overlay_failed_writes),
   TEST (test_overlay_parallel),
   TEST (test_overlay_parallel_idle),
+  TEST (test_device_all_sequences),
+  TEST (test_device_overlay_all_sequences),
+  TEST (test_device_random_sequences),
+  TEST (test_device_overlay_random_sequences),
+  TEST (test_device_parallel),
   TEST (test_lie_sync),
   TEST (test_lie_late_entries),
   TEST (test_lie_early_entries),
   TEST (test_lie_stale_space),
+  TEST (test_lie_fresh_unsynced),
   TEST (test_lie_dirty_unsynced),
   TEST (test_lie_clean_early),
 )

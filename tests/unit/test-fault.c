@@ -42,6 +42,7 @@
 #define FIRST (BORDER - 4)
 #define WINDOW (FIRST * CLUSTER)
 #define WINDOW_BYTES (10 * CLUSTER)
+#define DEVICE_CLUSTERS UINT64_C (40)
 #define SHORT_SIZE (WINDOW + 6 * CLUSTER + 700)
 
 enum kind { WRITE, ZERO, TRIM, FLUSH };
@@ -73,6 +74,7 @@ static const struct step {
  * on.
  */
 struct fault {
+  bool device;                  /* the image is in one: mem_make_device */
   enum backing_kind backing;
   bool is_backing;              /* in the lowest file there */
   enum mem_op op;               /* or MEM_ANY */
@@ -153,12 +155,13 @@ fill (uint8_t *buf, const struct step *step)
 }
 
 /* With a data cluster, a zero cluster, one table; and if DIRTY, leaks and
- * unsound entries.
+ * unsound entries.  A DEVICE has old content behind that.
  */
 static void
-make_image (struct mem_file *f, bool dirty, const struct backing *backing,
-            uint8_t window[WINDOW_BYTES])
+make_image (struct mem_file *f, bool dirty, bool device,
+            const struct backing *backing, uint8_t window[WINDOW_BYTES])
 {
+  const uint64_t behind = device ? DEVICE_CLUSTERS * CLUSTER : 0;
   struct model m;
 
   model_create (&m, f, CLUSTER, 1, WINDOW + WINDOW_BYTES);
@@ -171,11 +174,13 @@ make_image (struct mem_file *f, bool dirty, const struct backing *backing,
   m.backing = backing_model (backing);
   CHECK_EQ (model_pread (&m, window, WINDOW_BYTES, WINDOW), 0);
   if (dirty) {
-    model_set (&m, FIRST + 3, mem_size (f) + 2 * CLUSTER);
-    model_set_l1 (&m, 1, mem_size (f) + CLUSTER);
+    model_set (&m, FIRST + 3, mem_size (f) + behind + 2 * CLUSTER);
+    model_set_l1 (&m, 1, mem_size (f) + behind + CLUSTER);
     m.h.features |= QED_F_NEED_CHECK;
     model_write_header (&m);
   }
+  if (device)
+    mem_make_device (f, behind);
 }
 
 /* ---- opening ---- */
@@ -438,7 +443,7 @@ run_with_fault (const struct fault *fault, bool dirty)
   r->f = mem_file_new ();
   r->fault = *fault;
   make_backing (r);
-  make_image (r->f, dirty, &r->backing, r->now);
+  make_image (r->f, dirty, fault->device, &r->backing, r->now);
   target = fault->is_backing ? r->backing.files[0] : r->f;
   mem_set_faults (target, &fault->others);
   mem_set_hook (target, hook, &r->fault);
@@ -510,12 +515,13 @@ run_with_each_fault (const struct fault *base)
   run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
 }
 
-/* In overlays these faults show most. */
+/* In overlays and devices these faults show most. */
 static void
 run_with_some_faults (const struct fault *base)
 {
   static const struct failing kinds[] = {
     { MEM_ANY, EIO }, { MEM_PWRITE, ENOSPC }, { MEM_SYNC, EIO },
+    { MEM_PUNCH, EIO },
   };
 
   run_with_each_of (base, kinds, sizeof kinds / sizeof kinds[0]);
@@ -559,6 +565,41 @@ test_each_interrupted (void)
 {
   run_with_each_fault (&(struct fault) {
       .others.no_punch = true, .others.no_zero = true, .eintr_every = 3,
+    });
+}
+
+/* A device needs zeroing before anything is allocated there. */
+static void
+test_device_each_operation (void)
+{
+  run_with_each_fault (&(struct fault) { .device = true });
+  run_with_some_faults (&(struct fault) {
+      .device = true, .others.no_holes = true,
+    });
+}
+
+static void
+test_device_each_interrupted (void)
+{
+  run_with_some_faults (&(struct fault) {
+      .device = true, .others.no_punch = true, .others.no_holes = true,
+      .others.max_transfer = 50000,
+    });
+  run_with_some_faults (&(struct fault) {
+      .device = true, .others.no_punch = true, .others.no_zero = true,
+      .others.no_holes = true, .eintr_every = 3,
+    });
+}
+
+static void
+test_device_overlay_each_operation (void)
+{
+  run_with_some_faults (&(struct fault) {
+      .device = true, .backing = BACKING_FULL,
+    });
+  run_with_some_faults (&(struct fault) {
+      .device = true, .backing = BACKING_SHORT, .others.no_punch = true,
+      .others.no_zero = true, .others.no_holes = true,
     });
 }
 
@@ -613,6 +654,7 @@ test_tolerated (void)
             .max_transfer = transfers[i],
             .no_punch = j & 1, .no_zero = j & 2,
           },
+          .device = eintr & 1,
           .eintr_every = eintr,
         };
 
@@ -633,7 +675,7 @@ test_no_punch (void)
 
   CHECK (r != NULL);
   r->f = mem_file_new ();
-  make_image (r->f, false, &r->backing, r->now);
+  make_image (r->f, false, r->fault.device, &r->backing, r->now);
   mem_set_faults (r->f, &none);
   open_for_writing (r);
   CHECK_FAILS (qed_zero (r->img, CLUSTER, WINDOW, QED_FAST_ZERO), ENOTSUP,
@@ -711,7 +753,7 @@ share_failure (enum backing_kind kind, mem_hook *fails)
   r->f = mem_file_new ();
   r->fault.backing = kind;
   make_backing (r);
-  make_image (r->f, false, &r->backing, r->now);
+  make_image (r->f, false, r->fault.device, &r->backing, r->now);
   open_for_writing (r);
   if (kind != BACKING_NONE)     /* so that it's marked and has both tables */
     for (unsigned i = 2; i <= 9; i += 7)
@@ -757,6 +799,9 @@ HARNESS_MAIN (
   TEST (test_each_short_transfer),
   TEST (test_each_part_of_an_entry),
   TEST (test_each_interrupted),
+  TEST (test_device_each_operation),
+  TEST (test_device_each_interrupted),
+  TEST (test_device_overlay_each_operation),
   TEST (test_overlay_each_operation),
   TEST (test_overlay_each_short_transfer),
   TEST (test_overlay_each_interrupted),
