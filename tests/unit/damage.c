@@ -415,6 +415,8 @@ damage_check (struct mem_file *f, bool fixed_size, struct qed_check_result *r)
   r->end = m.h.l1_table_offset + model_table_bytes (&m);
   r->end = largest (&tables, model_table_bytes (&m), r->end);
   r->end = largest (&data, cs, r->end);
+  if (mem_is_device (f))
+    fixed_size = true;
   r->leaks = (fixed_size ? r->end : m.file_size) / cs - used;
   free (tables.v);
   free (data.v);
@@ -481,7 +483,7 @@ compare_check (struct mem_file *f, bool fixed_size)
   CHECK (model_open (&found.m, f));
   CHECK (damage_check (f, fixed_size, &want));
   mem_reset_counters (f);
-  st->fixed_size = fixed_size;
+  st->fixed_size |= fixed_size;
   CHECK_EQ (qed_check (st, &opts, &got), 0);
   qed_storage_close (st);
   CHECK_EQ (mem_calls (f, MEM_PWRITE) + mem_calls (f, MEM_RESIZE) +

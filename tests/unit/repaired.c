@@ -97,7 +97,8 @@ check_end (const struct before *b, struct mem_file *f, enum snapshot_when when)
   if (why)
     return why;
   CHECK (damage_check (f, false, &r));
-  if (r.corruptions || r.leaks || r.need_check || r.file_size != r.end)
+  if (r.corruptions || r.leaks || r.need_check ||
+      (!mem_is_device (f) && r.file_size != r.end))
     return violation ("clean: %" PRIu64 " corruptions, %" PRIu64 " leaks, "
                       "used %#" PRIx64 " of %#" PRIx64, r.corruptions, r.leaks,
                       r.end, r.file_size);
