@@ -156,7 +156,6 @@ find_room (struct qed_space *s, uint64_t *end, uint64_t *limit)
 }
 
 /* END is too near to LIMIT. */
-
 static int
 limit_error (struct qed_space *s, uint64_t end, uint64_t limit)
 {
