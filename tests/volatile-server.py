@@ -13,6 +13,7 @@ the server dies some of it, chosen at random, is written to FILE, in blocks of
 action=ACTION   error: a request fails with EIO;
                 die: the server ends without an answer to it;
                 die-after: the server ends when it has answered the request;
+                cut: the server closes all connections, and loses nothing;
                 hang: it is never answered
 count=KINDS     the requests that are counted: some of pread, pwrite, zero,
                 flush, separated by commas
@@ -27,6 +28,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import threading
 import time
 
@@ -89,6 +91,16 @@ def die(h):
     time.sleep(60)
 
 
+def cut():
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            s = socket.socket(fileno=os.dup(int(fd)))
+            s.getpeername()
+            s.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
 def count(h, kind):
     """Is this the request that goes wrong?  Returns what is to be done after
     it."""
@@ -101,6 +113,8 @@ def count(h, kind):
     action = options["action"]
     if action == "die":
         die(h)
+    elif action == "cut":
+        cut()
     elif action == "hang":
         lock.release()
         while True:
