@@ -401,6 +401,19 @@ least_used (struct nbd_server *s)
   return best;
 }
 
+/* How many writes aren't known to be durable: those that the server has
+ * acknowledged, and those under way.
+ */
+static uint64_t
+writes_in_doubt (const struct nbd_server *s)
+{
+  uint64_t n = s->written - s->flushed;
+
+  for (const struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    n += c->writers;
+  return n;
+}
+
 /* C is dead: I5. */
 static void
 mark_lost (struct nbd_server *s, struct nbd_conn *c)
@@ -409,9 +422,10 @@ mark_lost (struct nbd_server *s, struct nbd_conn *c)
     return;
   c->lost = true;
   c->ready = false;
-  if (!s->over)
-    s->in_doubt = s->written - s->flushed + c->writers;
-  s->over |= s->in_doubt > 0;
+  if (!s->over && (s->written != s->flushed || c->writers > 0)) {
+    s->over = true;
+    s->in_doubt = writes_in_doubt (s);
+  }
 }
 
 /* C has been closed, or couldn't be opened. */
@@ -674,6 +688,21 @@ remove_request (struct nbd_conn *c, const struct nbd_request *r)
   *p = r->next;
 }
 
+/* The server hasn't answered while the process was ending. */
+static int
+given_up_error (struct nbd_server *s, const char *what, uint64_t offset)
+{
+  uint64_t in_doubt;
+
+  pthread_mutex_lock (&s->lock);
+  in_doubt = s->over ? s->in_doubt : writes_in_doubt (s);
+  pthread_mutex_unlock (&s->lock);
+  return qed_error (EIO, "%s: %s at %" PRIu64 ": the server hasn't answered "
+                    "for %d seconds, and this process is ending: %" PRIu64
+                    " writes since the last flush are not known to be durable",
+                    s->name, what, offset, PATIENCE_SECONDS, in_doubt);
+}
+
 static int
 request_error (struct nbd_server *s, struct nbd_conn *c, int err,
                const char *what, uint64_t offset)
@@ -685,9 +714,7 @@ request_error (struct nbd_server *s, struct nbd_conn *c, int err,
                       "%s: %s at %" PRIu64 ": the server says: %s",
                       s->name, what, offset, why);
   if (atomic_load (&s->given_up))
-    return qed_error (EIO, "%s: %s at %" PRIu64 ": the server hasn't answered "
-                      "for %d seconds, and this process is ending", s->name,
-                      what, offset, PATIENCE_SECONDS);
+    return given_up_error (s, what, offset);
   return qed_error (EIO, "%s: %s at %" PRIu64 ": %s", s->name, what,
                     offset, s->format ? "qemu-nbd has ended" :
                     s->argv ? "the command has ended" :
