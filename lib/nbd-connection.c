@@ -22,9 +22,9 @@
  * C->lock, nor the other way round.  Neither is held while waiting for the
  * server, nor while a connection is opened or closed.
  *
- * Lost connections: all requests under way on it fail with EIO.  The next
- * request connects again, but not more often than once a second: in between
- * requests fail at once.  A server that comes back with another size, or that
+ * Lost connections: all requests under way on it fail with EIO.  The others
+ * aren't used any more.  The next request connects again, but not more often
+ * than once a second: in between requests fail at once.  A server that comes back with another size, or that
  * offers something else, isn't used.  An idle connection is looked at before it
  * is used, so that no request is given to a server that has gone.
  *
@@ -414,37 +414,61 @@ writes_in_doubt (const struct nbd_server *s)
   return n;
 }
 
-/* C is dead: I5. */
+/* Nothing more is written (I5). */
+static void
+end_writing (struct nbd_server *s)
+{
+  if (!s->over)
+    s->in_doubt = writes_in_doubt (s);
+  s->over = true;
+}
+
+/* C is dead.  The others probably are, too, or are connected to a server that
+ * is ending, and what a new one acknowledges is no concern of theirs.
+ */
 static void
 mark_lost (struct nbd_server *s, struct nbd_conn *c)
 {
   if (c->lost)
     return;
   c->lost = true;
-  c->ready = false;
-  if (!s->over && (s->written != s->flushed || c->writers > 0)) {
-    s->over = true;
-    s->in_doubt = writes_in_doubt (s);
-  }
+  if (c->writers > 0 || (!c->stale && s->written != s->flushed))
+    end_writing (s);
+  for (struct nbd_conn *o = s->conns; o < s->conns + NBD_MAX_CONNS; ++o)
+    if (o->ready) {
+      o->ready = false;
+      o->stale = o != c;
+    }
 }
 
 /* C has been closed, or couldn't be opened. */
 static void
 forget (struct nbd_server *s, struct nbd_conn *c)
 {
-  c->open = c->ready = c->lost = false;
+  c->open = c->lost = c->stale = false;
   s->nr_open--;
   pthread_cond_broadcast (&s->changed);
 }
 
-/* Close C, which has no users.  Lets go of the lock meanwhile. */
+/* Close C, which has no users and isn't ready.  Lets go of the lock meanwhile.
+ */
 static void
-close_lost (struct nbd_server *s, struct nbd_conn *c)
+close_conn (struct nbd_server *s, struct nbd_conn *c)
 {
+  c->lost = c->stale = false;   /* no other thread closes it */
   pthread_mutex_unlock (&s->lock);
   disconnect (s, c);
   pthread_mutex_lock (&s->lock);
   forget (s, c);
+}
+
+/* Close all that are lost or stale, and have no users. */
+static void
+close_unused (struct nbd_server *s)
+{
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    if ((c->lost || c->stale) && c->users == 0)
+      close_conn (s, c);
 }
 
 /* Open another connection, or return NULL.  Lets go of the lock meanwhile. */
@@ -513,7 +537,7 @@ find_connection (struct nbd_server *s, bool writes)
       if (is_still_connected (c))
         return c;
       mark_lost (s, c);
-      close_lost (s, c);
+      close_unused (s);
     }
     else if (c != NULL && (!s->multi || s->opening ||
                            s->nr_open == NBD_MAX_CONNS))
@@ -560,10 +584,11 @@ qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c, bool writes,
   s->written += written;
   if (!is_alive (c))
     mark_lost (s, c);
+  if (written && c->stale) /* by a server that may not be the one we use now */
+    end_writing (s);
   c->users--;
   c->writers -= writes;
-  if (c->lost && c->users == 0)
-    close_lost (s, c);
+  close_unused (s);
   pthread_mutex_unlock (&s->lock);
   errno = err;
 }
@@ -772,8 +797,10 @@ qed_nbd_restart (struct nbd_server *s)
 {
   pthread_mutex_lock (&s->lock);
   for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
-    if (s->argv && c->open)
-      close_lost (s, c);
+    if (s->argv && c->open) {
+      c->ready = false;
+      close_conn (s, c);
+    }
   pthread_mutex_unlock (&s->lock);
 }
 

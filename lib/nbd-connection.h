@@ -33,7 +33,9 @@ struct nbd_conn {
   /* Guarded by the server's lock. */
   bool open;                    /* or being opened or closed */
   bool ready;                   /* requests may take it */
-  bool lost;                    /* they may not any more */
+  bool lost;                    /* it is dead */
+  bool stale;                   /* another one was lost, and this one is to be
+                                   closed when it has no users */
   unsigned users;               /* requests that have taken it ... */
   unsigned writers;             /* ... and change what is exported */
 

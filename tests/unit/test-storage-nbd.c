@@ -323,6 +323,53 @@ test_lost (void)
   unlink ("disk");
 }
 
+/* All connections are lost with the server.  That must count once, not again
+ * when something was written to the next server.
+ */
+static void *
+read_some (void *opaque)
+{
+  struct qed_storage *st = opaque;
+  uint8_t buf[4096];
+
+  for (unsigned i = 0; i < 200; i++)
+    CHECK_EQ (st->ops->pread (st, buf, sizeof buf, i * 4096), sizeof buf);
+  return NULL;
+}
+
+static void
+read_in_parallel (struct qed_storage *st)
+{
+  pthread_t threads[THREADS];
+
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_create (&threads[i], NULL, read_some, st) == 0);
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (threads[i], NULL) == 0);
+}
+
+static void
+test_lost_all (void)
+{
+  static const char *const args[] = {
+    "--filter=delay", "memory", "4M", "rdelay=1ms", NULL
+  };
+  struct qed_storage *st;
+  uint8_t byte = 1;
+
+  start_server (args);
+  st = open_storage ();
+  read_in_parallel (st);        /* opens all connections */
+  end_server (SIGKILL);
+  start_server (args);
+  CHECK_EQ (st->ops->pwrite (st, &byte, 1, 0), 1);
+  read_in_parallel (st);        /* uses all connections again */
+  CHECK_EQ (st->ops->pwrite (st, &byte, 1, 1), 1);
+  CHECK (st->ops->sync (st) == 0);
+  qed_storage_close (st);
+  end_server (SIGTERM);
+}
+
 /* A write that is under way when the connection is lost may be done later. */
 static void *
 write_one (void *opaque)
@@ -344,6 +391,7 @@ test_lost_under_way (void)
   start_server (args);
   st = open_storage ();
   CHECK (kill (server, SIGSTOP) == 0);
+  CHECK_EQ (waitpid (server, NULL, WUNTRACED), server);
   CHECK (pthread_create (&thread, NULL, write_one, st) == 0);
   usleep (1000000);
   end_server (SIGKILL);
@@ -433,7 +481,8 @@ main (int argc, char *argv[])
     TEST (test_memory), TEST (test_one_connection), TEST (test_blocks_512),
     TEST (test_blocks_64k), TEST (test_no_zero), TEST (test_no_extents),
     TEST (test_slow), TEST (test_filled_hole), TEST (test_lost),
-    TEST (test_lost_under_way), TEST (test_readonly), TEST (test_command),
+    TEST (test_lost_all), TEST (test_lost_under_way), TEST (test_readonly),
+    TEST (test_command),
     TEST (test_no_memory),
   };
   int r;
