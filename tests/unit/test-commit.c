@@ -50,6 +50,12 @@ enum between {
 /* The images between BASE and OVERLAY; NULL if there is none. */
 enum { OVERLAY, BASE, BOTTOM, UPPER, LOWER, NR_FILES };
 
+/* The overlay and a QED backing file are in devices with so many clusters of
+ * old content behind.
+ */
+#define DEVICE_CLUSTERS 50
+static bool device;
+
 struct session {
   enum kind kind;
   enum between between;
@@ -194,6 +200,11 @@ make_with (struct session *s, enum kind kind, enum between between)
   CHECK_EQ (model_pread (&overlay, s->disk, DISK, 0), 0);
   if (s->files[BOTTOM])
     s->backing = mem_hash (s->files[BOTTOM]);
+  if (device) {
+    mem_make_device (s->files[OVERLAY], DEVICE_CLUSTERS * CS);
+    if (!is_raw (s))
+      mem_make_device (s->files[BASE], DEVICE_CLUSTERS * CS);
+  }
   for (int i = 0; i < NR_FILES; i++)
     if (s->files[i])
       s->hashes[i] = mem_hash (s->files[i]);
@@ -883,6 +894,44 @@ test_crash_between (void)
   printf ("  %" PRIu64 " states\n", states - before);
 }
 
+/* Devices aren't cut, nor is space reserved in them. */
+static void
+test_device (void)
+{
+  uint64_t before = states;
+
+  device = true;
+  test_commit ();
+  test_keep ();
+  test_no_holes ();
+  for (int kind = RAW; kind < NR_KINDS; kind++)
+    if (kind == RAW || kind >= QED) {
+      for (int file = OVERLAY; file <= BASE; file++)
+        fail_all ((enum kind) kind, NOTHING, file, true);
+      crash ((enum kind) kind, NOTHING);
+    }
+  device = false;
+  printf ("  %" PRIu64 " states\n", states - before);
+}
+
+/* The base's device is full: the disk reads as before, and when there is room
+ * the same commit succeeds.
+ */
+static void
+test_device_full (void)
+{
+  struct session s;
+
+  make (&s, QED);
+  mem_make_device (s.files[BASE], 3 * CS);
+  CHECK_FAILS (commit (&s), ENOSPC, MEM_NAME, "no more clusters");
+  check_disk (&s);
+  mem_make_device (s.files[BASE], 50 * CS);
+  CHECK_EQ (commit (&s), 0);
+  check_committed (&s, true);
+  free_files (&s);
+}
+
 /* ---- real files ---- */
 
 /* The locked bytes of the file from 100 and 200 on: DESIGN.md, Locking. */
@@ -965,5 +1014,7 @@ HARNESS_MAIN (
   TEST (test_faults),
   TEST (test_crash),
   TEST (test_crash_between),
+  TEST (test_device),
+  TEST (test_device_full),
   TEST (test_locks),
 )

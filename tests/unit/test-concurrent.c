@@ -316,7 +316,8 @@ run_writing (struct mem_file *f, struct backing *backing, uint8_t *want,
 }
 
 static void
-writing (enum backing_kind kind, uint64_t stripe, unsigned sessions)
+writing (enum backing_kind kind, bool device, uint64_t stripe,
+         unsigned sessions)
 {
   struct mem_file *f = mem_file_new ();
   uint8_t *want = malloc (REGIONS * REGION);
@@ -330,6 +331,8 @@ writing (enum backing_kind kind, uint64_t stripe, unsigned sessions)
     backing_fill (&backing, REGION_AT (i), REGION);
   model_create (&m, f, 4096, 4, DISK);
   backing_name (&backing, &m);
+  if (device)
+    mem_make_device (f, 2000 * 4096);
   for (uint64_t i = 0; i < REGIONS; i++)
     CHECK_EQ (model_pread (&m, &want[i * REGION], REGION, REGION_AT (i)), 0);
   for (unsigned session = 0; session < sessions; session++)
@@ -342,15 +345,24 @@ writing (enum backing_kind kind, uint64_t stripe, unsigned sessions)
 static void
 test_writing (void)
 {
-  writing (BACKING_NONE, STRIPE, 6);
+  writing (BACKING_NONE, false, STRIPE, 6);
+}
+
+/* In a device, with old content behind the image. */
+static void
+test_writing_device (void)
+{
+  writing (BACKING_NONE, true, STRIPE, 4);
+  writing (BACKING_FULL, true, STRIPE, 3);
+  writing (BACKING_SHORT, true, LONG_STRIPE, 3);
 }
 
 static void
 test_writing_overlays (void)
 {
   for (int kind = BACKING_LOST; kind < NR_BACKING; kind++) {
-    writing ((enum backing_kind) kind, STRIPE, 3);
-    writing ((enum backing_kind) kind, LONG_STRIPE, 3);
+    writing ((enum backing_kind) kind, false, STRIPE, 3);
+    writing ((enum backing_kind) kind, false, LONG_STRIPE, 3);
   }
 }
 
@@ -527,6 +539,73 @@ test_retrying (void)
   mem_file_free (f);
 }
 
+/* Many threads fill a device.  When it's full no write to an unallocated cluster
+ * succeeds, each one to an allocated cluster does, and all is read back.
+ */
+#define FULL_CLUSTERS 60        /* of the disk, for each thread */
+#define FULL_ROOM 200
+
+static void *
+filling_thread (void *arg)
+{
+  struct writing *j = arg;
+  struct rng rng = { j->seed };
+  uint8_t want[FULL_CLUSTERS] = { 0 }, buf[4096];
+  uint64_t refused = 0;
+
+  for (unsigned i = 0; i < j->rounds; i++) {
+    uint64_t k = rng_below (&rng, FULL_CLUSTERS), cluster;
+    int r;
+
+    cluster = k * THREADS + j->number;
+    memset (buf, (int) i | 1, sizeof buf);
+    r = qed_pwrite (j->img, buf, sizeof buf, cluster * 4096,
+                    rng_below (&rng, 20) ? 0 : QED_FUA);
+    if (r == 0)
+      want[k] = (uint8_t) (i | 1);
+    else {
+      CHECK_EQ (errno, ENOSPC);
+      CHECK_EQ (want[k], 0);
+      refused++;
+    }
+    CHECK_EQ (qed_pread (j->img, buf, sizeof buf, cluster * 4096), 0);
+    for (size_t b = 0; b < sizeof buf; b++)
+      CHECK_EQ (buf[b], want[k]);
+  }
+  CHECK_OP (refused, >, 0);
+  return NULL;
+}
+
+static void
+test_full_device (void)
+{
+  const struct qed_write_options opts = { .idle_ms = 1 };
+  struct mem_file *f = mem_file_new ();
+  struct qed_check_result result;
+  struct writing jobs[THREADS];
+  struct qed_storage *st;
+  struct qed_image *img;
+  struct model m;
+
+  model_create (&m, f, 4096, 1, UINT64_C (1) << 30);
+  mem_make_device (f, FULL_ROOM * 4096);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK (img != NULL);
+  CHECK_EQ (qed_make_writable (img, &opts), 0);
+  for (unsigned i = 0; i < THREADS; i++)
+    jobs[i] = (struct writing) {
+      .number = i, .seed = i, .rounds = 2000, .img = img
+    };
+  run_threads (jobs, filling_thread);
+  CHECK_EQ (qed_close (img), 0);
+  st = mem_open (f);
+  CHECK_EQ (qed_check (st, NULL, &result), 0);
+  qed_storage_close (st);
+  CHECK_EQ (result.corruptions + result.leaks + result.need_check, 0);
+  CHECK_EQ (result.allocated_clusters, FULL_ROOM - 1); /* and a table */
+  mem_file_free (f);
+}
+
 /* The library extends, cuts and measures the file all the time, and must not
  * take its own changes for those of another process.  Each extension follows a
  * cut, because it adds more than is written in between.
@@ -591,8 +670,10 @@ HARNESS_MAIN (
   TEST (test_random_images),
   TEST (test_writing),
   TEST (test_writing_overlays),
+  TEST (test_writing_device),
   TEST (test_same_cluster),
   TEST (test_overlapping),
   TEST (test_retrying),
+  TEST (test_full_device),
   TEST (test_resizing),
 )

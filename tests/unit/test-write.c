@@ -289,7 +289,6 @@ test_space_after_failures (void)
   mem_file_free (f);
 }
 
-/* Large steps aren't needed, and a block device can't take any. */
 /* Clusters that were written in part: a write to N unallocated ones from C on
  * fails after one sector.
  */
@@ -430,6 +429,7 @@ limit_size (void *opaque, enum mem_op op, uint64_t offset, size_t count)
   return (ssize_t) count;
 }
 
+/* Large steps aren't needed, and a device that is full can't take any. */
 static void
 test_space_is_limited (void)
 {
@@ -453,9 +453,11 @@ test_space_is_limited (void)
   CHECK (img != NULL);
   CHECK_EQ (qed_make_writable (img, &no_thread), 0);
   CHECK_EQ (qed_pwrite (img, filled (CS, 3), CS, CS, 0), 0);
+  CHECK_FAILS (qed_pwrite (img, filled (CS, 1), CS, 2 * CS, 0), ENOSPC,
+               "device or export");
   mem_reset_counters (f);
   CHECK_FAILS (qed_pwrite (img, filled (CS, 1), CS, 2 * CS, 0), ENOSPC,
-               "block device");
+               "device or export");
   CHECK_EQ (mem_calls (f, MEM_PREAD) + mem_calls (f, MEM_NEXT_EXTENT), 0);
   close_clean (img, f, 5);
   mem_file_free (f);
