@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# A block device cannot grow.  Allocated clusters of an image in it can be
-# written.  Other writes give ENOSPC, and leak nothing.
+# An image that fills its block device, and was made as a file.  Allocated
+# clusters can be written.  Other writes give ENOSPC, and leak nothing.
 
 source ./functions.sh nbd qemu loop
 
