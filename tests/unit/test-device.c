@@ -465,6 +465,32 @@ test_end_is_found (void)
   mem_file_free (f);
 }
 
+/* A table, of two clusters, may be what comes last. */
+static void
+test_end_is_table (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+
+  model_create (&m, f, CS, 2, 64 * DISK);
+  model_data (&m, 0);
+  model_set (&m, 1024, model_append (&m, 1));
+  for (uint64_t c = 1; c < 1024; c++)
+    model_set (&m, 1024 + c, 1);
+  CHECK_EQ (model_get_l1 (&m, 1), mem_size (f) - 2 * CS);
+  mem_make_device (f, 10 * CS);
+  img = open_writable (f, &no_thread);
+  CHECK_EQ (qed_pwrite (img, filled (2 * CS, 7), 2 * CS, CS, 0), 0);
+  CHECK_EQ (qed_close (img), 0);
+  for (uint64_t c = 1; c < 1024; c++) {
+    uint64_t entry;
+
+    CHECK_EQ (model_lookup (&m, 1024 + c, &entry), QED_RUN_ZERO);
+  }
+  mem_file_free (f);
+}
+
 /* After a repair at open it is known, and after moves inside the image when it
  * is closed it is found again.
  */
@@ -506,6 +532,7 @@ static const struct qed_create_options new_options = {
   .backing = long_names[1],
 };
 #define NEW_END (2 * 2 * CS)
+#define NEW_NAME_END (QED_HEADER_BYTES + sizeof long_names[0])
 
 /* F becomes a device with the old image in it. */
 static void
@@ -520,7 +547,20 @@ make_old (struct mem_file *f)
   qed_storage_close (st);
   CHECK (model_open (&m, f));
   model_data (&m, 5);
+  model_pattern (&m, QED_HEADER_BYTES + sizeof long_names[0], 1000);
   mem_make_device (f, 20 * CS);
+}
+
+static bool
+is_zero (struct mem_file *f, uint64_t offset, uint64_t length)
+{
+  uint8_t buf[NEW_END];
+
+  mem_read (f, buf, length, offset);
+  for (uint64_t i = 0; i < length; i++)
+    if (buf[i] != 0)
+      return false;
+  return true;
 }
 
 /* NULL, or what is wrong with what a creation has left of OLD in F. */
@@ -531,7 +571,6 @@ check_created (struct mem_file *old, struct mem_file *f)
   char *name = NULL;
   struct qed_header h;
   const char *why = NULL;
-  struct audit a;
 
   if (qed_read_header (st, &h, &name) == -1) {
     if (errno != EINVAL)
@@ -542,7 +581,8 @@ check_created (struct mem_file *old, struct mem_file *f)
   else if (h.image_size != new_options.image_size || !name ||
            strcmp (name, new_options.backing) != 0)
     why = "a part of the new image";
-  else if (!audit_image (f, &a) || a.end != NEW_END || a.unsound)
+  else if (!is_zero (f, NEW_END / 2, NEW_END / 2) ||
+           !is_zero (f, NEW_NAME_END, NEW_END / 2 - NEW_NAME_END))
     why = "not an empty image";
   free (name);
   qed_storage_close (st);
@@ -689,6 +729,7 @@ HARNESS_MAIN (
   TEST (test_zeros_are_written),
   TEST (test_interrupted),
   TEST (test_end_is_found),
+  TEST (test_end_is_table),
   TEST (test_end_after_repair),
   TEST (test_create),
   TEST (test_create_fails),
