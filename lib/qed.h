@@ -87,8 +87,9 @@ extern void (*qed_debug) (const char *fmt, ...)
 extern bool qed_trace_tables;
 
 /* If it isn't NULL, calls that read all tables of an image (the check of
- * qed_make_writable, the first allocation, qed_check and what builds on it)
- * ask this now and then, in their thread: true lets them fail with ESHUTDOWN.
+ * qed_make_writable, the first allocation, qed_check and what builds on it) or
+ * zero space of a device ask this now and then, in their thread: true lets
+ * them fail with ESHUTDOWN.
  * What they have changed by then is as safe as after a crash.
  */
 extern bool (*qed_interrupted) (void);

@@ -41,8 +41,9 @@ extern void damage_move_l1 (struct model *m);
 /* ---- checking ---- */
 
 /* Compute what qed_check must find in F, into *R, which needs no freeing.
- * FIXED_SIZE is as in struct qed_storage, and true for a device.  Doesn't say which one of several
- * ranges that share a cluster counts as damaged.  False: not a valid image.
+ * FIXED_SIZE is as in struct qed_storage, and true for a device.  Doesn't say
+ * which one of several ranges that share a cluster counts as damaged.  False:
+ * not a valid image.
  */
 extern bool damage_check (struct mem_file *f, bool fixed_size,
                           struct qed_check_result *r);

@@ -539,8 +539,9 @@ test_retrying (void)
   mem_file_free (f);
 }
 
-/* Many threads fill a device.  When it's full no write to an unallocated cluster
- * succeeds, each one to an allocated cluster does, and all is read back.
+/* Many threads fill a device.  When it's full no write to an unallocated
+ * cluster succeeds, each one to an allocated cluster does, and all is read
+ * back.
  */
 #define FULL_CLUSTERS 60        /* of the disk, for each thread */
 #define FULL_ROOM 200

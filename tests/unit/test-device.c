@@ -282,22 +282,36 @@ test_partial_cluster (void)
 
 /* ---- requests that fail ---- */
 
+/* While *OPAQUE is 1 a write of data is cut short after one sector, and the
+ * next one fails.  Table entries are shorter, and written zeros are longer.
+ */
+static ssize_t
+fail_data_half_way (void *opaque, enum mem_op op, uint64_t offset,
+                    size_t count)
+{
+  atomic_int *armed = opaque;
+  int expected = 1;
+
+  if (op != MEM_PWRITE || offset < 3 * CS || count < 512 || count > 2 * CS)
+    return (ssize_t) count;
+  if (atomic_compare_exchange_strong (armed, &expected, 2))
+    return 512;
+  if (expected == 2) {
+    atomic_store (armed, 0);
+    errno = EIO;
+    return -1;
+  }
+  return (ssize_t) count;
+}
+
 /* A write to N unallocated clusters from C on fails after one sector. */
 static void
-fail_half_way (struct qed_image *img, struct mem_file *f, uint64_t c,
-               uint64_t n, const struct mem_faults *others)
+fail_half_way (struct qed_image *img, uint64_t c, uint64_t n,
+               atomic_int *armed)
 {
-  struct mem_faults faults = *others;
-
-  faults.op = MEM_PWRITE;
-  faults.first = 2;
-  faults.count = 1;
-  faults.err = EIO;
-  faults.max_transfer = 512;
-  mem_set_faults (f, &faults);
+  atomic_store (armed, 1);
   CHECK_FAILS (qed_pwrite (img, filled (n * CS, 0xee), n * CS, c * CS, 0),
                EIO, MEM_NAME);
-  mem_set_faults (f, others);
 }
 
 /* Their clusters are zeroed before others get them, and none is lost. */
@@ -306,25 +320,30 @@ failed_requests (const struct mem_faults *faults)
 {
   const struct qed_write_options opts = { .idle_ms = 5 };
   struct mem_file *f = mem_file_new ();
-  struct qed_image *img = new_image (f, 100, &opts);
+  struct qed_image *img;
+  atomic_int armed;
 
+  atomic_init (&armed, 0);
   mem_set_faults (f, faults);
+  mem_set_hook (f, fail_data_half_way, &armed);
+  img = new_image (f, 100, &opts);
   CHECK_EQ (qed_pwrite (img, "x", 1, 0, 0), 0);
   for (uint64_t c = 1; c < 20; c += 4) {
     /* At the end, where the next one may be after a pause. */
-    fail_half_way (img, f, c, 2, faults);
+    fail_half_way (img, c, 2, &armed);
     if (c == 1)
       wait_until_clean (f);
     CHECK_EQ (qed_pwrite (img, "x", 1, c * CS + 1000, 0), 0);
     check_content (img, c * CS, 1000, 0);
     check_content (img, c * CS + 1001, CS - 1001, 0);
     /* And inside. */
-    fail_half_way (img, f, c + 1, 1, faults);
+    fail_half_way (img, c + 1, 1, &armed);
     CHECK_EQ (qed_pwrite (img, "x", 1, (c + 2) * CS, 0), 0);
     check_content (img, (c + 2) * CS + 1, CS - 1, 0);
   }
   close_clean (img, f, 3 + 1 + 5 * 2);
   mem_set_faults (f, NULL);
+  mem_set_hook (f, NULL, NULL);
   img = open_writable (f, &no_thread);
   for (uint64_t c = 1; c < 20; c += 4) {
     check_content (img, c * CS + 1001, CS - 1001, 0);
