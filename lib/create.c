@@ -131,16 +131,34 @@ qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
     (st, &g, buf, QED_HEADER_BYTES + h.backing_filename_size);
 }
 
-int
-qed_create (const char *path, const struct qed_create_options *opts)
+/* What an NBD server exports, open for writing. */
+static struct qed_storage *
+open_export (const char *uri)
 {
-  struct qed_storage *st = qed_storage_create (path);
+  struct qed_storage *st = qed_storage_open_uri (uri);
+  int err;
+
+  if (st && st->ops->make_writable (st) == -1) {
+    err = errno;
+    qed_storage_close (st);
+    errno = err;
+    return NULL;
+  }
+  return st;
+}
+
+int
+qed_create (const char *name, const struct qed_create_options *opts)
+{
+  const bool uri = qed_is_nbd_uri (name);
+  struct qed_storage *st = uri ? open_export (name) :
+    qed_storage_create (name);
   int r, err;
 
   if (st == NULL)
     return -1;
   r = qed_create_in (st, opts);
-  if (r == 0)
+  if (r == 0 && !uri)
     r = qed_storage_publish (st);
   err = errno;
   qed_storage_close (st);

@@ -638,15 +638,18 @@ struct qed_create_options {
 extern int qed_create_in (struct qed_storage *st,
                           const struct qed_create_options *opts);
 
-/* Make an empty image at PATH, replacing a regular file that no other process
- * has open as an image (EBUSY).  When this returns 0 file and name are
- * durable; when it fails PATH is as it was, unless it was the very last step
- * that failed, the sync of the directory.
+/* Make an empty image, NAME: see qed_storage_open.
  *
- * If PATH is a block device the image is made in it, as qed_create_in does.
- * EBUSY: it is open as an image, or mounted, or in use in another such way.
+ * A path: a regular file that no other process has open as an image (EBUSY) is
+ * replaced.  When this returns 0 file and name are durable; when it fails the
+ * file is as it was, unless it was the very last step that failed, the sync of
+ * the directory.
+ *
+ * In a block device and on an export the image is made as qed_create_in does.
+ * EBUSY: the device is open as an image, or mounted, or in use in another such
+ * way.  EROFS: nothing can be written to the export, or not durably.
  */
-extern int qed_create (const char *path,
+extern int qed_create (const char *name,
                        const struct qed_create_options *opts);
 
 /* ---- calls that take long ---- */
