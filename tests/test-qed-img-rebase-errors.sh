@@ -40,7 +40,7 @@ bad 'x.qed: backing file: y.qcow2: has the magic of format qcow2' \
     -b y.qcow2 x.qed
 bad 'x.qed: backing file: base.raw: .*this is not a QED image' \
     -b base.raw -F qed x.qed
-bad 'x.qed: backing file: nbd://h/x: .*protocol' -b nbd://h/x -F raw x.qed
+bad 'x.qed: backing file: nbd://h/x: .*an NBD URI' -b nbd://h/x -F raw x.qed
 qed-img rebase -b y.qcow2 -F raw x.qed
 qed-img rebase -b base.raw -F raw x.qed
 

@@ -8,7 +8,7 @@
  * (I10), so it works on an image in use and doesn't keep other programs from
  * opening one.  Headers are untrusted input (I9): the length of a chain is
  * limited, loops are found by device and inode, and only regular files and
- * block devices are opened.
+ * block devices are opened.  Only the user can name an NBD export.
  *
  * Errors are stored, not printed, because they aren't fatal to all callers.
  */
@@ -81,25 +81,39 @@ decide_format (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* Fill in L, the layer after the last one, from its open file. */
+/* Fill in what the system knows about the file of L, the layer after the last
+ * one.
+ */
 static int
-read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
-            enum format asked, const char *image)
+examine_file (struct chain *c, struct layer *l, const char *image)
 {
   struct stat sb;
-  int64_t size;
 
+  l->is_file = !qed_is_nbd_uri (l->path);
+  if (!l->is_file)
+    return 0;
   if (stat (l->path, &sb) == -1)
     return chain_error (c, image, "%s: stat: %s", l->path, strerror (errno));
   l->dev = sb.st_dev;
   l->ino = sb.st_ino;
   l->actual_size = (uint64_t) sb.st_blocks * 512;
   for (const struct layer *above = c->layers; above < l; ++above)
-    if (above->dev == l->dev && above->ino == l->ino)
+    if (above->is_file && above->dev == l->dev && above->ino == l->ino)
       return chain_error (c, image, "%s: is the file %s again: a chain of "
                           "backing files can't be a loop",
                           l->path, above->path);
+  return 0;
+}
 
+/* Fill in L, the layer after the last one, from its open file. */
+static int
+read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
+            enum format asked, const char *image)
+{
+  int64_t size;
+
+  if (examine_file (c, l, image) == -1)
+    return -1;
   if (decide_format (c, l, st, asked, image) == -1)
     return -1;
   if (l->format == FORMAT_QED) {
@@ -118,16 +132,36 @@ read_layer (struct chain *c, struct layer *l, struct qed_storage *st,
   return 0;
 }
 
-/* Set *PATH to that of the backing file NAME of IMAGE.  Return false if NAME
- * looks like a URI or a protocol, and there is no file of that name.
- */
-static bool
-find_backing (const char *image, const char *name, char **path)
+bool
+has_no_directory (const char *image, const char *name)
 {
-  *path = qed_backing_path (image, name);
-  if (*path == NULL)
+  return qed_is_nbd_uri (image) && name[0] != '/' && !qed_has_protocol (name);
+}
+
+/* Return the path of the backing file NAME of IMAGE, or NULL: there can't be
+ * one (see has_no_directory), or NAME looks like a URI or a protocol, and there
+ * is no file of that name.
+ */
+static char *
+find_backing (const char *image, const char *name)
+{
+  char *path;
+
+  if (qed_is_nbd_uri (image) && name[0] != '/')
+    return NULL;
+  path = qed_backing_path (image, name);
+  if (path == NULL)
     out_of_memory ();
-  return !qed_has_protocol (name) || access (*path, F_OK) == 0;
+  if (qed_is_nbd_uri (path)) {
+    char *file = xasprintf ("./%s", path);
+
+    free (path);
+    path = file;
+  }
+  if (!qed_has_protocol (name) || access (path, F_OK) == 0)
+    return path;
+  free (path);
+  return NULL;
 }
 
 /* chain_add; IMAGE, or NULL, is the image that has PATH as backing file. */
@@ -154,18 +188,19 @@ add_layer (struct chain *c, const char *path, enum format asked,
     free (l->path);
     return -1;
   }
-  if (l->backing && !find_backing (l->path, l->backing, &l->full_backing)) {
-    free (l->full_backing);
-    l->full_backing = xasprintf ("%s", l->backing);
+  if (l->backing) {
+    l->full_backing = find_backing (l->path, l->backing);
+    if (l->full_backing == NULL && !has_no_directory (l->path, l->backing))
+      l->full_backing = xasprintf ("%s", l->backing);
   }
   c->n++;
   return 0;
 }
 
 int
-chain_add (struct chain *c, const char *path, enum format asked)
+chain_add (struct chain *c, const char *name, enum format asked)
 {
-  return add_layer (c, path, asked, NULL);
+  return add_layer (c, name, asked, NULL);
 }
 
 int
@@ -175,11 +210,19 @@ chain_add_backing (struct chain *c, const char *image, const char *name,
   char *path;
   int r;
 
+  if (qed_is_nbd_uri (name))
+    return chain_error (c, image, "%s: qed-img reads backing files only, and "
+                        "this is an NBD URI: qed-img rebase -u -b NAME lets "
+                        "the header of an image name it", name);
   if (qed_has_protocol (name))
     return chain_error (c, image, "%s: names a protocol before the colon, "
                         "and must name a file: if it is one write ./%s",
                         name, name);
-  find_backing (image, name, &path);
+  if (has_no_directory (image, name))
+    return chain_error (c, image, "%s: is a relative name, and an export has "
+                        "no directory where it could start: write the whole "
+                        "path", name);
+  path = find_backing (image, name);
   r = add_layer (c, path, asked, image);
   free (path);
   return r;
@@ -190,16 +233,18 @@ static int
 add_below (struct chain *c, const struct layer *l)
 {
   bool raw = l->header.features & QED_F_BACKING_FORMAT_NO_PROBE;
-  char *path;
+  char *path = find_backing (l->path, l->backing);
   int r;
 
-  if (find_backing (l->path, l->backing, &path))
-    r = add_layer (c, path, raw ? FORMAT_RAW : FORMAT_PROBE, l->path);
-  else
-    r = chain_error (c, l->path, "%s: there is no such file, and names which "
-                     "look like a protocol's are not followed: qed-img rebase "
-                     "-u -b NAME lets the header name another one",
-                     l->backing);
+  if (path == NULL)
+    return chain_error (c, l->path, "%s: %s: qed-img rebase -u -b NAME lets "
+                        "the header name another one", l->backing,
+                        has_no_directory (l->path, l->backing) ?
+                        "is relative to the directory of the image, and an "
+                        "export has none" :
+                        "there is no such file, and names which look like a "
+                        "protocol's are not followed");
+  r = add_layer (c, path, raw ? FORMAT_RAW : FORMAT_PROBE, l->path);
   free (path);
   return r;
 }

@@ -235,7 +235,7 @@ check_chain (const struct args *args, const struct chain *c)
   const char *backing = c->layers[0].path;
   struct stat sb;
 
-  if (stat (args->file, &sb) == 0)
+  if (!qed_is_nbd_uri (args->file) && stat (args->file, &sb) == 0)
     for (size_t i = 0; i < c->n; ++i)
       if (c->layers[i].dev == sb.st_dev && c->layers[i].ino == sb.st_ino) {
         complain ("%s: backing file: %s: %s: choose another name for the new "
@@ -310,13 +310,17 @@ print_formatting (const struct args *args,
 }
 
 /* Block signals while the image is created, so that none leaves a temporary
- * file behind.  It doesn't take long.
+ * file behind.  It doesn't take long, but a server or a device, where there is
+ * no such file, may hang.
  */
 static void
-hold_signals (void)
+hold_signals (const char *file)
 {
+  struct stat sb;
   sigset_t set;
 
+  if (qed_is_nbd_uri (file) || (stat (file, &sb) == 0 && S_ISBLK (sb.st_mode)))
+    return;
   sigemptyset (&set);
   sigaddset (&set, SIGHUP);
   sigaddset (&set, SIGINT);
@@ -350,7 +354,7 @@ create (int argc, char *argv[])
   if (r == -1)
     return EXIT_FAILURE;
 
-  hold_signals ();
+  hold_signals (args.file);
   if (qed_create (args.file, &opts) == -1) {
     complain ("%s", qed_get_error ());
     return EXIT_FAILURE;

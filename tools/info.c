@@ -51,7 +51,10 @@ print_header (const struct layer *l)
   if (h->features & QED_F_NEED_CHECK)
     say (stdout, "cleanly shut down: no");
   if (l->backing) {
-    if (strcmp (l->backing, l->full_backing) == 0)
+    if (l->full_backing == NULL)
+      say (stdout, "backing file: %s (cannot determine actual path)",
+           l->backing);
+    else if (strcmp (l->backing, l->full_backing) == 0)
       say (stdout, "backing file: %s", l->backing);
     else
       say (stdout, "backing file: %s (actual path: %s)", l->backing,
@@ -74,7 +77,8 @@ print_human (const struct chain *c)
   for (const struct layer *l = c->layers; l < c->layers + c->n; ++l) {
     bool qed = l->format == FORMAT_QED;
     char *virtual_size = human_size (l->virtual_size);
-    char *actual_size = human_size (l->actual_size);
+    char *actual_size = l->is_file ? human_size (l->actual_size) :
+      xasprintf ("unavailable");
 
     if (l > c->layers)
       say (stdout, "%s", "");
@@ -123,11 +127,13 @@ layer_json (const struct layer *l)
   if (h)
     add_number (o, "cluster-size", h->cluster_size);
   add_string (o, "format", h ? "qed" : "raw");
-  add_number (o, "actual-size", l->actual_size);
+  if (l->is_file)
+    add_number (o, "actual-size", l->actual_size);
   if (h)
     add_json (o, "format-specific", format_specific_json (h));
   if (l->backing) {
-    add_string (o, "full-backing-filename", l->full_backing);
+    if (l->full_backing)
+      add_string (o, "full-backing-filename", l->full_backing);
     add_string (o, "backing-filename", l->backing);
   }
   add_json (o, "dirty-flag",

@@ -163,10 +163,13 @@ enum format { FORMAT_PROBE, FORMAT_RAW, FORMAT_QED };
 
 struct layer {
   char *path;                   /* as given, or resolved from a header */
-  dev_t dev;
-  ino_t ino;
   enum format format;           /* never FORMAT_PROBE */
   uint64_t virtual_size;
+
+  /* Only for a file or a device, not for an NBD export: */
+  bool is_file;
+  dev_t dev;
+  ino_t ino;
   uint64_t actual_size;         /* space allocated on the host, in bytes */
 
   /* Only for a QED image: */
@@ -184,12 +187,17 @@ struct chain {
   char *error;                  /* why the next layer couldn't be added */
 };
 
-/* Append the file PATH, opened in the format ASKED. */
-extern int chain_add (struct chain *c, const char *path, enum format asked);
+/* Append what NAME is (see qed_storage_open), opened in the format ASKED. */
+extern int chain_add (struct chain *c, const char *name, enum format asked);
 
 /* Append the backing file NAME of IMAGE. */
 extern int chain_add_backing (struct chain *c, const char *image,
                               const char *name, enum format asked);
+
+/* Is NAME relative to the directory of IMAGE, but IMAGE an NBD export, which has
+ * none?
+ */
+extern bool has_no_directory (const char *image, const char *name);
 
 /* Append the backing files of the last layer, down to the end of the chain. */
 extern int chain_add_rest (struct chain *c);

@@ -4,9 +4,10 @@
 
 /* qed-img rebase.
  *
- * The new chain is opened separately from the old one, with the image itself
- * on top, so that the same rules apply to both.  Then the image is detached
- * from the new chain: its cached tables there would go stale.
+ * The new chain is opened first, with the image itself on top, so that the same
+ * rules apply as to the old one.  Then the image is detached from the new chain,
+ * because its cached tables there would go stale, and opened again on the old
+ * one.  An NBD server needs to take only one connection at a time for that.
  */
 
 #include <config.h>
@@ -100,10 +101,14 @@ parse_args (int argc, char *argv[], struct args *args)
 static bool
 exists (const struct args *args)
 {
-  char *path = qed_backing_path (args->file, args->backing);
+  char *path;
   struct stat sb;
-  bool r = path && stat (path, &sb) == 0;
+  bool r;
 
+  if (qed_is_nbd_uri (args->file) && args->backing[0] != '/')
+    return false;
+  path = qed_backing_path (args->file, args->backing);
+  r = path && stat (path, &sb) == 0;
   free (path);
   return r;
 }
@@ -119,9 +124,11 @@ examine_backing (struct args *args)
     return 0;
   if (args->unsafe && !exists (args)) {
     if (!args->quiet)
-      complain ("%s: backing file: %s: does not exist, so its format will be "
-                "probed when it is opened: add -F to set it", args->file,
-                args->backing);
+      complain ("%s: backing file: %s: %s, so its format will be probed when "
+                "it is opened: add -F to set it", args->file, args->backing,
+                has_no_directory (args->file, args->backing) ?
+                "is a relative name, and an export has no directory where it "
+                "could start" : "does not exist");
     return 0;
   }
 
@@ -211,13 +218,13 @@ static int
 rebase_image (struct args *args)
 {
   struct qed_backing *to = NULL;
-  struct qed_image *img;
-  int r;
+  struct qed_image *img = NULL;
+  int r = -1;
 
   args->chain.backing = args->unsafe ? "none" : NULL;
-  img = qed_open_chain (args->file, &args->chain);
-  r = img == NULL ? -1 : args->unsafe ? 0 : open_backing (args, &to);
-  if (r == -1)
+  if (args->unsafe || open_backing (args, &to) == 0)
+    img = qed_open_chain (args->file, &args->chain);
+  if (img == NULL)
     chain_error (args);
   else {
     r = change_backing (img, to, args);
