@@ -75,7 +75,7 @@ static void
 print_help (void)
 {
   if (verb)
-    printf ("Usage: qed-img %s %s\n\n%s", verb->name, verb->synopsis,
+    printf ("Usage: qed-img %s %s\n\n%s\n", verb->name, verb->synopsis,
             verb->help);
   else {
     puts ("Usage:");
@@ -86,6 +86,7 @@ print_help (void)
           "\n"
           "Make and examine disk images in the format QED.");
   }
+  puts ("FILE is a file, a block device, or an NBD URI as nbd://host/export.");
 }
 
 int
