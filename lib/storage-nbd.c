@@ -20,7 +20,13 @@
  * questions are likely to be about these.  So the last reply is kept, until
  * something is written: a hole may be none any more then.
  *
- * Locking: N->lock guards the reply.  It isn't held across I/O.
+ * Reading ahead: tables are read in small slices, often one after the other, and
+ * each would wait for the server.  So such a read in sequence takes what follows,
+ * too, first little, then more, and later ones are copies of that.  Only before
+ * anything is written: then it can't become wrong.
+ *
+ * Locking: N->lock guards the reply, and what was read ahead.  It isn't held
+ * across I/O.
  *
  * Without libnbd the constructors fail.
  */
@@ -30,6 +36,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "error.h"
 #include "storage.h"
@@ -38,10 +45,20 @@
 
 #include "nbd-request.h"
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* A small read, and how much is read ahead: a table of the default geometry at
+ * most.
+ */
+#define SMALL_READ (UINT64_C (4) << 10)
+#define MIN_AHEAD (UINT64_C (16) << 10)
+#define MAX_AHEAD (UINT64_C (256) << 10)
+
 struct nbd_storage {
   struct qed_storage st;
   struct nbd_server server;
   uint64_t size;                /* constant */
+  atomic_bool writable;         /* never false again */
 
   /* Counts requests that may fill holes, when they begin and when they end. */
   _Atomic uint64_t changes;
@@ -49,6 +66,9 @@ struct nbd_storage {
   pthread_mutex_t lock;         /* guards the rest */
   struct nbd_extents reply;     /* N 0: there is none */
   uint64_t reply_changes;       /* CHANGES before it was asked for */
+  uint8_t *ahead;               /* what was read ahead, or NULL ... */
+  uint64_t ahead_offset, ahead_length; /* ... where that is */
+  uint64_t next;                /* where the last small read ended */
 };
 
 /* ---- the operations ---- */
@@ -66,6 +86,59 @@ count_until_end (const struct nbd_storage *n, uint64_t count, uint64_t offset)
     count < n->size - offset ? count : n->size - offset;
 }
 
+/* Copy a small read from what was read ahead.  False: it isn't there, and
+ * *LENGTH is how much to read now, or less than COUNT: no more than that.
+ */
+static bool
+find_ahead (struct nbd_storage *n, void *buf, uint64_t count, uint64_t offset,
+            uint64_t *length)
+{
+  bool found, in_sequence;
+  uint64_t end;
+
+  pthread_mutex_lock (&n->lock);
+  end = n->ahead_offset + n->ahead_length;
+  found = offset >= n->ahead_offset && offset + count <= end;
+  if (found)
+    memcpy (buf, n->ahead + (offset - n->ahead_offset), count);
+  in_sequence = offset == n->next;
+  *length = !in_sequence ? 0 :
+    offset == end ? 4 * n->ahead_length : MIN_AHEAD;
+  n->next = offset + count;
+  pthread_mutex_unlock (&n->lock);
+  *length = MIN (MIN (*length, MAX_AHEAD), n->size - offset);
+  return found;
+}
+
+/* A small read that begins with what is read ahead, if anything is.  False: it
+ * isn't done.
+ */
+static bool
+read_ahead (struct nbd_storage *n, void *buf, uint64_t count, uint64_t offset)
+{
+  uint64_t length;
+  uint8_t *ahead, *old;
+
+  if (find_ahead (n, buf, count, offset, &length))
+    return true;
+  ahead = length > count ? malloc (length) : NULL;
+  if (ahead == NULL)
+    return false;
+  if (qed_nbd_pread (&n->server, ahead, length, offset) == -1) {
+    free (ahead);
+    return false;
+  }
+  memcpy (buf, ahead, count);
+  pthread_mutex_lock (&n->lock);
+  old = n->ahead;
+  n->ahead = ahead;
+  n->ahead_offset = offset;
+  n->ahead_length = length;
+  pthread_mutex_unlock (&n->lock);
+  free (old);
+  return true;
+}
+
 static ssize_t
 nbd_storage_pread (struct qed_storage *st, void *buf, size_t count,
                    uint64_t offset)
@@ -73,6 +146,9 @@ nbd_storage_pread (struct qed_storage *st, void *buf, size_t count,
   struct nbd_storage *n = storage (st);
 
   count = count_until_end (n, count, offset);
+  if (count > 0 && count <= SMALL_READ && !atomic_load (&n->writable) &&
+      read_ahead (n, buf, count, offset))
+    return (ssize_t) count;
   return qed_nbd_pread (&n->server, buf, count, offset) == -1 ? -1 :
     (ssize_t) count;
 }
@@ -240,6 +316,7 @@ nbd_storage_make_writable (struct qed_storage *st)
     return qed_error (EROFS, "%s: the server doesn't offer to flush, and "
                       "without that nothing that is written is known to be "
                       "durable", st->name);
+  atomic_store (&storage (st)->writable, true);
   return 0;
 }
 
@@ -256,6 +333,7 @@ nbd_storage_close (struct qed_storage *st)
 
   qed_nbd_free (&n->server);
   pthread_mutex_destroy (&n->lock);
+  free (n->ahead);
   free (n);
 }
 

@@ -284,6 +284,66 @@ test_filled_hole (void)
   end_server (SIGTERM);
 }
 
+/* Small reads, in sequence for a while, from somewhere. */
+static void *
+small_reader (void *opaque)
+{
+  const struct job *job = opaque;
+  struct rng rng = { job->number };
+
+  for (unsigned i = 0; i < 200; i++) {
+    uint64_t offset = rng_below (&rng, SIZE);
+
+    for (uint64_t n = rng_below (&rng, 100); n > 0 && offset < SIZE; n--) {
+      uint64_t count = rng_below (&rng, 4) ? 512 : 1 + rng_below (&rng, PIECE);
+
+      if (count > SIZE - offset)
+        count = SIZE - offset;
+      read_range (job->st, offset, count);
+      offset += count;
+    }
+  }
+  return NULL;
+}
+
+/* What is read ahead of small reads is what the export has, also when one has
+ * begun to write.
+ */
+static void
+test_ahead (void)
+{
+  struct job jobs[THREADS];
+  struct rng rng = { 1 };
+  struct qed_storage *st, *other;
+
+  start_server ((const char *[]) { "memory", "4M", NULL });
+  other = open_storage ();
+  write_range (other, &rng, 0, SIZE);
+  st = qed_storage_open (our_uri (), true);
+  CHECK (st != NULL);
+  small_reader (&(struct job) { .st = st, .number = THREADS });
+  for (unsigned i = 0; i < THREADS; i++) {
+    jobs[i] = (struct job) { .st = st, .number = i };
+    CHECK (pthread_create (&jobs[i].thread, NULL, small_reader,
+                           &jobs[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    CHECK (pthread_join (jobs[i].thread, NULL) == 0);
+
+  for (unsigned i = 0; i < 4; i++)
+    read_range (st, i * 512, 512);
+  write_range (other, &rng, 0, 100000);
+  CHECK (st->ops->make_writable (st) == 0);
+  for (unsigned i = 0; i < 100; i++) {
+    write_range (st, &rng, (i + 1) * 512, 512);
+    read_range (st, i * 512, 512);
+    read_range (st, (i + 1) * 512, 512);
+  }
+  qed_storage_close (st);
+  qed_storage_close (other);
+  end_server (SIGTERM);
+}
+
 /* A connection that is lost while all is durable costs nothing.  Else nothing
  * more is written.
  */
@@ -480,7 +540,7 @@ main (int argc, char *argv[])
   static const struct harness_test tests[] = {
     TEST (test_memory), TEST (test_one_connection), TEST (test_blocks_512),
     TEST (test_blocks_64k), TEST (test_no_zero), TEST (test_no_extents),
-    TEST (test_slow), TEST (test_filled_hole), TEST (test_lost),
+    TEST (test_slow), TEST (test_filled_hole), TEST (test_ahead), TEST (test_lost),
     TEST (test_lost_all), TEST (test_lost_under_way), TEST (test_readonly),
     TEST (test_command),
     TEST (test_no_memory),
