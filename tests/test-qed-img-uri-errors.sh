@@ -79,6 +79,18 @@ fails 1 'nbd.*sock: ' qed-img info "$uri"
 fails 1 'has 0 bytes: ' qed-img create "$uri" 1M
 stop_nbdkit
 
+# No room for what a rebase copies: the image is as it was, and in order.
+head -c 3M /dev/urandom >base.raw
+qed-img create -q -b $d/base.raw -F raw full.raw
+truncate -s 1M full.raw
+start_nbdkit file $d/full.raw
+fails 1 'nbd.*sock: no more clusters can be allocated: of the 1048576 bytes' \
+      qed-img rebase --backing-dir=$d -b '' "$uri"
+ends 0 qed-img check "$uri"
+nbdcopy -- [ nbdkit -r qed uri="$uri" backing-dir=$d ] got.raw
+cmp base.raw got.raw
+stop_nbdkit
+
 # No server; a URI that is none of NBD's is the name of a file.
 for v in info check map 'check -r all'; do
     fails 1 'qed-img: nbd.unix:.*nowhere: .*onnect' \
