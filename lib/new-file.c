@@ -102,8 +102,10 @@ open_temporary (struct file *f)
     }
     f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     f->writable_fd = f->sync_fds[0] = f->fd;
-    if (f->fd >= 0)
+    if (f->fd >= 0) {
+      qed_file_note_filesystem (f);
       return 0;
+    }
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
     free (f->temporary); /* not ours to remove */
     f->temporary = NULL;

@@ -29,7 +29,9 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 
 #include "error.h"
 #include "locks.h"
@@ -148,10 +150,20 @@ file_punch (struct qed_storage *st, uint64_t offset, uint64_t length)
 }
 
 static int
+try_zero_range (struct qed_storage *st, uint64_t offset, uint64_t length)
+{
+  if (((const struct file *) st)->on_fuse) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  return try_fallocate (st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                        offset, length);
+}
+
+static int
 file_zero (struct qed_storage *st, uint64_t offset, uint64_t length)
 {
-  int r = try_fallocate (st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                         offset, length);
+  int r = try_zero_range (st, offset, length);
 
   /* Some filesystems, such as tmpfs, can allocate and punch a hole but not
    * zero a range.  Where only the hole can be had, nothing may change, so
@@ -249,6 +261,14 @@ open_again (struct file *f, int access)
   return fd;
 }
 
+void
+qed_file_note_filesystem (struct file *f)
+{
+  struct statfs fs;
+
+  f->on_fuse = fstatfs (f->fd, &fs) == -1 || fs.f_type == FUSE_SUPER_MAGIC;
+}
+
 static int
 open_for_writing (struct file *f)
 {
@@ -258,6 +278,7 @@ open_for_writing (struct file *f)
       return qed_error (errno, "%s: open for writing: %m", f->path);
   }
   f->writable_fd = f->sync_fds[0];
+  qed_file_note_filesystem (f);
   return 0;
 }
 

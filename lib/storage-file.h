@@ -22,6 +22,7 @@ struct file {
   int writable_fd;              /* for writing, or -1; may be FD itself */
   char *path;                   /* as the user gave it; also st.name */
   const struct qed_lock_user *locked; /* the locks that FD has, or NULL */
+  bool on_fuse;                 /* see qed_file_note_filesystem */
 
   /* The file, opened once for each sync that may be under way, or -1.  The
    * kernel reports a failed write once to each open file description, so two
@@ -39,6 +40,12 @@ struct file {
 
 /* A struct file without a descriptor, for PATH, which is copied. */
 extern struct file *qed_file_new (const char *path);
+
+/* Find out whether F, which is open, is on FUSE, and remember it.  There
+ * FALLOC_FL_ZERO_RANGE isn't to be trusted: GlusterFS 10 returns success, and
+ * the range keeps its content.
+ */
+extern void qed_file_note_filesystem (struct file *f);
 
 /* Can a file with this stat be an image?  EISDIR or EINVAL if not. */
 extern int qed_file_check_type (const struct stat *st, const char *name);
