@@ -97,6 +97,17 @@ qed_hurry (void)
   atomic_store (&hurry, true);
 }
 
+bool (*qed_is_ending) (void);
+
+/* A server has been silent for a second.  Is there no time to wait? */
+static bool
+in_hurry (void)
+{
+  if (!atomic_load (&hurry) && qed_is_ending && qed_is_ending ())
+    qed_hurry ();
+  return atomic_load (&hurry);
+}
+
 static time_t
 now (void)
 {
@@ -196,6 +207,7 @@ static int
 finish_connecting (struct nbd_server *s, struct nbd_handle *h)
 {
   time_t start = now ();
+  int r;
 
   while (nbd_aio_is_connecting (h)) {
     const bool ending = atomic_load (&hurry);
@@ -204,8 +216,11 @@ finish_connecting (struct nbd_server *s, struct nbd_handle *h)
       atomic_store (&s->given_up, ending);
       return connect_error (s, ETIMEDOUT, "the server doesn't answer");
     }
-    if (nbd_poll (h, 1000) == -1)
+    r = nbd_poll (h, 1000);
+    if (r == -1)
       break;
+    if (r == 0)
+      (void) in_hurry ();
   }
   if (nbd_aio_is_ready (h))
     return 0;
@@ -611,7 +626,7 @@ complete (void *opaque, int *error)
 static void
 lose_patience (struct nbd_server *s, struct nbd_conn *c, unsigned *silent)
 {
-  if (!atomic_load (&hurry) || ++*silent < PATIENCE_SECONDS)
+  if (!in_hurry () || ++*silent < PATIENCE_SECONDS)
     return;
   atomic_store (&s->given_up, true);
   shutdown (c->fd, SHUT_RDWR);

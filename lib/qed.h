@@ -315,6 +315,11 @@ extern struct qed_storage *qed_storage_open_command (const char *const argv[]);
  */
 extern void qed_hurry (void);
 
+/* If it isn't NULL, a thread that has waited a second for an NBD server asks
+ * this: is the process about to end?  If so that is as qed_hurry.
+ */
+extern bool (*qed_is_ending) (void);
+
 /* Do the locks say that another process has the file of ST open for writing?
  * ST is from qed_storage_open.  -1: that filesystem, or an export, has no
  * locks.

@@ -425,6 +425,8 @@ qed_storage_open_command (const char *const argv[])
   return without_libnbd (argv[0]);
 }
 
+bool (*qed_is_ending) (void);
+
 void
 qed_hurry (void)
 {
