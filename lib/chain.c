@@ -283,8 +283,8 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
   return qed_error (EPERM, "%s: is the file %s, %s%s: if that is wanted add "
                     "%s=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
-                    "and an image in a device or an export has no directory "
-                    "for such files",
+                    "and an image in a device or an export, or without a "
+                    "path, has no directory for such files",
                     image->dirs[0] ? image->dirs[0] : "",
                     advice (c, "backing-dir", "--backing-dir"),
                     slash == file ? 1 : (int) (slash - file), file,
@@ -301,7 +301,7 @@ set_directories (const struct chain *c, struct layer *l)
 
   if (file == NULL)
     return -1;
-  if (l->st->fixed_size)
+  if (l->st->fixed_size || !qed_storage_has_path (l->st))
     return 0;
   l->dirs[0] = directory_of (l->path, l->st);
   l->dirs[1] = l->dirs[0] ? directory_of (file, l->st) : NULL;
@@ -436,20 +436,21 @@ add_missing (struct chain *c, const struct layer *above)
   return add_uri (c, above, name);
 }
 
-/* A relative name starts at the directory of ABOVE, which an export doesn't
- * have.
+/* A relative name starts at the directory of ABOVE, which an export, for
+ * instance, doesn't have.
  */
 static int
 check_relative (const struct chain *c, const struct layer *above)
 {
   const char *name = above->backing;
 
-  if (qed_storage_is_file (above->st) || name[0] == '/' ||
+  if (qed_storage_has_path (above->st) || name[0] == '/' ||
       qed_has_protocol (name))
     return 0;
   return qed_error (EPERM, "%s: backing file: %s: is relative to the directory "
-                    "of the image, and an export has none%s", above->path,
-                    name, advise_other (c));
+                    "of the image, and %s has none%s", above->path, name,
+                    qed_storage_is_file (above->st) ? "a file without a path" :
+                    "an export", advise_other (c));
 }
 
 /* Append the backing file of the image ABOVE. */

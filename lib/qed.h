@@ -301,6 +301,29 @@ struct qed_storage {
  */
 extern struct qed_storage *qed_storage_open (const char *name, bool lock);
 
+/* The stages of qed_storage_open, for a caller that has to decide something
+ * between them.  The others take a storage that was found.
+ *
+ * Find which file PATH is.  Nothing is done to it, and the operations don't
+ * work yet.  Anything but a regular file or a block device is an error.
+ */
+extern struct qed_storage *qed_storage_find (const char *path);
+
+/* The same for the file that the descriptor FD has open for reading at least.
+ * FD stays the caller's.  The file is opened again for what is done to it, and
+ * only where that isn't permitted FD's description of it is used.  It doesn't
+ * become writable (EROFS) if FD isn't.  Its name is a path if it has one.
+ */
+extern struct qed_storage *qed_storage_find_fd (int fd);
+
+/* The path of the file that was found, absolute and without symbolic links; or
+ * of what has none, such as an export, its name.  The caller frees it.
+ */
+extern char *qed_storage_resolve (struct qed_storage *st);
+
+/* Open that very file for reading. */
+extern int qed_storage_begin (struct qed_storage *st);
+
 /* Open what an NBD server exports, which URI names, and which may name files
  * with keys too; or what the program ARGV serves, which ends with a NULL: it is
  * started with a socket as systemd passes one, and ended by the close
@@ -482,8 +505,8 @@ extern struct qed_image *qed_open_chain (const char *name,
                                          const struct qed_chain_options *opts);
 
 /* The same for an image in ST, which it owns from now on, also on failure.  ST
- * is from qed_storage_open_uri, qed_storage_open_command, or qed_storage_find;
- * NULL: that failed.
+ * was found, or is from qed_storage_open_uri or qed_storage_open_command; NULL:
+ * that failed.
  */
 extern struct qed_image *
 qed_open_chain_in (struct qed_storage *st,

@@ -10,11 +10,18 @@
  * keeps the locks, because another description with locks would conflict with
  * it (locks.c).
  *
+ * A file that the user has passed as an open descriptor is treated in the same
+ * way.  A process may have a descriptor of what it may not open, though.  Then
+ * duplicates of the descriptor are used, which share one description.  The
+ * kernel reports a failed write only once to that, so syncs take turns, and
+ * the first failure stays.
+ *
  * struct file is immutable after the constructor, with two exceptions: the
  * names of a new file (new-file.c) and the descriptors for writing, which are
- * set before the first operation that uses them.  So no mutex is needed: all
- * operations are system calls that may run in parallel.  In particular lseek
- * with SEEK_DATA moves the file's position, but nothing uses that.
+ * set before the first operation that uses them.  So no mutex is needed but for
+ * these turns: all operations are system calls that may run in parallel.  In
+ * particular lseek with SEEK_DATA moves the file's position, but nothing uses
+ * that.
  */
 
 #include <config.h>
@@ -85,11 +92,31 @@ file_resize (struct qed_storage *st, uint64_t size)
 }
 
 static int
+sync_in_turn (struct file *f)
+{
+  int err;
+
+  pthread_mutex_lock (&f->turn);
+  if (f->sync_error == 0 && fdatasync (f->sync_fds[0]) == -1) {
+    err = errno;
+    if (err != EINTR)
+      f->sync_error = err;
+  }
+  else
+    err = f->sync_error;
+  pthread_mutex_unlock (&f->turn);
+  errno = err;
+  return err == 0 ? 0 : -1;
+}
+
+static int
 file_sync (struct qed_storage *st)
 {
   struct file *f = (struct file *) st;
   int i = 0, r;
 
+  if (f->take_turns)
+    return sync_in_turn (f);
   while (atomic_exchange (&f->syncing[i], true))
     i = (i + 1) % QED_MAX_SYNCS;
   r = fdatasync (f->sync_fds[i]);
@@ -196,6 +223,7 @@ close_writable (struct file *f)
     f->sync_fds[i] = -1;
   }
   f->writable_fd = -1;
+  f->take_turns = false;
 }
 
 static void
@@ -208,6 +236,8 @@ file_close (struct qed_storage *st)
   close_writable (f);
   if (f->fd >= 0)
     close (f->fd);
+  if (f->passed >= 0)
+    close (f->passed);
   if (f->replaced >= 0)
     close (f->replaced);
   if (f->directory >= 0)
@@ -215,6 +245,7 @@ file_close (struct qed_storage *st)
   free (f->temporary);
   free (f->target);
   free (f->path);
+  pthread_mutex_destroy (&f->turn);
   free (f);
 }
 
@@ -248,7 +279,7 @@ open_again (struct file *f, int access)
 
   fd_link (f->fd, link);
   fd = open (link, flags);
-  if (fd >= 0 || errno != ENOENT)
+  if (fd >= 0 || errno != ENOENT || f->nameless)
     return fd;
 
   /* There is no /proc here, so it has to be the name. */
@@ -269,11 +300,33 @@ qed_file_note_filesystem (struct file *f)
   f->on_fuse = fstatfs (f->fd, &fs) == -1 || fs.f_type == FUSE_SUPER_MAGIC;
 }
 
+/* The file can't be opened again, for the reason in errno.  Duplicate the
+ * descriptor that was passed, if there is one, and it does what is needed:
+ * without one of FLAGS.
+ */
+static int
+duplicate_passed (struct file *f, int flags)
+{
+  const bool usable = f->passed >= 0 &&
+    (errno == EACCES || errno == EPERM || errno == ENOENT) &&
+    (fcntl (f->passed, F_GETFL) & flags) == 0;
+
+  return usable ? fcntl (f->passed, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
 static int
 open_for_writing (struct file *f)
 {
-  for (int i = 0; i < QED_MAX_SYNCS; ++i) {
+  if (f->passed >= 0 && (fcntl (f->passed, F_GETFL) & O_ACCMODE) != O_RDWR)
+    return qed_error (EROFS, "%s: the descriptor isn't open for writing",
+                      f->path);
+  for (int i = 0; i < QED_MAX_SYNCS && !f->take_turns; ++i) {
     f->sync_fds[i] = open_again (f, O_RDWR);
+    if (f->sync_fds[i] == -1 && i == 0) {
+      /* With O_APPEND each write would go to the end of the file. */
+      f->sync_fds[i] = duplicate_passed (f, O_APPEND | O_DIRECT);
+      f->take_turns = f->sync_fds[i] >= 0;
+    }
     if (f->sync_fds[i] == -1)
       return qed_error (errno, "%s: open for writing: %m", f->path);
   }
@@ -344,7 +397,8 @@ qed_file_new (const char *path)
   }
   f->st.ops = &file_ops;
   f->st.name = f->path;
-  f->fd = f->writable_fd = f->replaced = f->directory = -1;
+  pthread_mutex_init (&f->turn, NULL);
+  f->fd = f->writable_fd = f->passed = f->replaced = f->directory = -1;
   for (int i = 0; i < QED_MAX_SYNCS; ++i)
     f->sync_fds[i] = -1;
   return f;
@@ -388,11 +442,29 @@ is_rotational (int fd)
   return ioctl (fd, BLKROTATIONAL, &r) == 0 && r;
 }
 
+/* F->fd was opened: what is it?  On failure F is closed. */
+static struct qed_storage *
+identify (struct file *f)
+{
+  struct stat st;
+
+  if (fstat (f->fd, &st) == -1)
+    qed_error (errno, "%s: stat: %m", f->path);
+  else if (qed_file_check_type (&st, f->path) == 0) {
+    /* A device has many names, in many filesystems, but one number. */
+    f->st.fixed_size = S_ISBLK (st.st_mode);
+    f->st.device = S_ISBLK (st.st_mode) ? st.st_rdev : st.st_dev;
+    f->st.inode = S_ISBLK (st.st_mode) ? UINT64_MAX : st.st_ino;
+    return &f->st;
+  }
+  file_close (&f->st);
+  return NULL;
+}
+
 struct qed_storage *
 qed_storage_find (const char *path)
 {
   struct file *f = qed_file_new (path);
-  struct stat st;
 
   if (f == NULL)
     return NULL;
@@ -403,22 +475,51 @@ qed_storage_find (const char *path)
   f->fd = open (path, O_PATH | O_CLOEXEC);
   if (f->fd == -1) {
     qed_error (errno, "%s: open: %m", path);
-    goto err;
+    file_close (&f->st);
+    return NULL;
   }
-  if (fstat (f->fd, &st) == -1) {
-    qed_error (errno, "%s: stat: %m", path);
-    goto err;
-  }
-  if (qed_file_check_type (&st, path) == -1)
-    goto err;
-  /* A device has many names, in many filesystems, but one number. */
-  f->st.fixed_size = S_ISBLK (st.st_mode);
-  f->st.device = S_ISBLK (st.st_mode) ? st.st_rdev : st.st_dev;
-  f->st.inode = S_ISBLK (st.st_mode) ? UINT64_MAX : st.st_ino;
-  return &f->st;
+  return identify (f);
+}
 
- err:
-  file_close (&f->st);
+/* Call the file of F, a descriptor that was passed, by its path, if it has
+ * one.
+ */
+static void
+name_passed (struct file *f)
+{
+  char *path = qed_storage_resolve (&f->st);
+
+  f->nameless = path == NULL;
+  if (path) {
+    free (f->path);
+    f->st.name = f->path = path;
+  }
+}
+
+struct qed_storage *
+qed_storage_find_fd (int fd)
+{
+  const int flags = fcntl (fd, F_GETFL);
+  char name[sizeof "fd=" + 3 * sizeof (int)];
+  struct file *f;
+
+  snprintf (name, sizeof name, "fd=%d", fd);
+  if (flags == -1)
+    qed_error (errno, "%s: no such descriptor is open: %m", name);
+  else if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+    qed_error (EINVAL, "%s: the descriptor isn't open for reading", name);
+  else if ((f = qed_file_new (name)) != NULL) {
+    f->fd = fcntl (fd, F_DUPFD_CLOEXEC, 0);
+    f->passed = fcntl (fd, F_DUPFD_CLOEXEC, 0);
+    if (f->fd >= 0 && f->passed >= 0) {
+      if (identify (f) == NULL)
+        return NULL;
+      name_passed (f);
+      return &f->st;
+    }
+    qed_error (errno, "%s: dup: %m", name);
+    file_close (&f->st);
+  }
   return NULL;
 }
 
@@ -428,7 +529,13 @@ qed_storage_is_file (const struct qed_storage *st)
   return st->ops == &file_ops;
 }
 
-/* The name of what isn't a file, such as an export. */
+bool
+qed_storage_has_path (const struct qed_storage *st)
+{
+  return qed_storage_is_file (st) && !((const struct file *) st)->nameless;
+}
+
+/* The name of what has no path, such as an export. */
 static char *
 copy_name (const struct qed_storage *st)
 {
@@ -448,7 +555,7 @@ qed_storage_resolve (struct qed_storage *st)
   ssize_t n;
   char *path;
 
-  if (!qed_storage_is_file (st))
+  if (!qed_storage_has_path (st))
     return copy_name (st);
   fd_link (f->fd, link);
   n = readlink (link, buf, sizeof buf);
@@ -478,6 +585,8 @@ qed_storage_begin (struct qed_storage *st)
     return 0;
   fd = open_again (f, O_RDONLY);
   if (fd == -1)
+    fd = duplicate_passed (f, O_DIRECT);
+  if (fd == -1)
     return qed_error (errno, "%s: open: %m", f->path);
   close (f->fd);
   f->fd = fd;
@@ -494,8 +603,9 @@ qed_storage_lock (struct qed_storage *st, enum qed_reader reader)
     return 0;
   f->locked = reader == QED_READS_IMAGE ? &qed_lock_reader :
     &qed_lock_raw_reader;
-  return qed_take_locks (f->fd, f->path, f->locked, NULL) == -1 ? -1 :
-    qed_file_check_named (f->fd, f->path, f->path);
+  if (qed_take_locks (f->fd, f->path, f->locked, NULL) == -1)
+    return -1;
+  return f->passed >= 0 ? 0 : qed_file_check_named (f->fd, f->path, f->path);
 }
 
 int

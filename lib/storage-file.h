@@ -9,6 +9,7 @@
 #ifndef QED_STORAGE_FILE_H
 #define QED_STORAGE_FILE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -21,6 +22,9 @@ struct file {
   int fd;                       /* for reading; has the locks */
   int writable_fd;              /* for writing, or -1; may be FD itself */
   char *path;                   /* as the user gave it; also st.name */
+  int passed;                   /* a duplicate of the descriptor that the user
+                                   passed, or -1 */
+  bool nameless;                /* PATH isn't one: of a deleted file, say */
   const struct qed_lock_user *locked; /* the locks that FD has, or NULL */
   bool on_fuse;                 /* see qed_file_note_filesystem */
 
@@ -30,6 +34,13 @@ struct file {
    */
   int sync_fds[QED_MAX_SYNCS];
   atomic_bool syncing[QED_MAX_SYNCS];
+
+  /* The only description that there is, since the file can't be opened again:
+   * syncs take turns, and after a failed one, with this errno, all fail.
+   */
+  bool take_turns;
+  pthread_mutex_t turn;         /* guards the rest */
+  int sync_error;
 
   /* Only of a file that is being created; a device has TARGET only: */
   char *target;                 /* path with symbolic links followed */

@@ -46,29 +46,18 @@ extern int qed_storage_prefetch (struct qed_storage *st, uint64_t offset,
 extern int qed_storage_discard (struct qed_storage *st, uint64_t offset,
                                 uint64_t length);
 
-/* The stages of qed_storage_open, for a caller that has to decide something
- * between them.  The others take a storage that find or find_named returned.
+/* More of the stages of qed_storage_open: see qed_storage_find.
  *
- * Find which file PATH is.  Nothing is done to it, and the operations don't
- * work yet.  Anything but a regular file or a block device is an error.
- */
-extern struct qed_storage *qed_storage_find (const char *path);
-
-/* The same, or open an NBD export: see qed_storage_open.  The other stages have
- * nothing to do for an export.
+ * Find what NAME is, or open an NBD export: see qed_storage_open.  The other
+ * stages have nothing to do for an export.
  */
 extern struct qed_storage *qed_storage_find_named (const char *name);
 
 /* Is ST a file or a device of this machine, as find returns? */
 extern bool qed_storage_is_file (const struct qed_storage *st);
 
-/* The path of the file that was found, absolute and without symbolic links, or
- * the name of an export.  The caller frees it.
- */
-extern char *qed_storage_resolve (struct qed_storage *st);
-
-/* Open that very file for reading. */
-extern int qed_storage_begin (struct qed_storage *st);
+/* Is it one whose name is the path of it? */
+extern bool qed_storage_has_path (const struct qed_storage *st);
 
 /* Take the locks of a reader of an image, or of a raw backing file (DESIGN.md,
  * Locking).  EBUSY: there is a conflict, or the name has become that of
