@@ -42,7 +42,10 @@
  * Programs: libnbd starts them with a socket that they inherit (systemd socket
  * activation).  A qemu-nbd ends when its only client goes away, so none stays
  * behind, however we end, and each connection has one of its own.  A command is
- * one process with one connection, and it is ended when that is closed.  No
+ * one process with one connection, and it is ended when that is closed, by
+ * force if need be.  libnbd lets the kernel end a program when the thread that
+ * started it does.  A request's thread may end any time, so a program has a
+ * thread of its own, its keeper, which starts it and ends it.  No
  * process is kept when the process that started it goes into the
  * background: it would not be a child of the one that goes on, and would keep a
  * terminal or pipe open that nbdkit has closed.
@@ -58,6 +61,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +71,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -80,7 +86,9 @@
 /* How long a server may be silent while the process is ending. */
 #define PATIENCE_SECONDS 3
 
-/* A program that doesn't end when it is told to is left to itself. */
+/* A program that doesn't end when it is told to is killed after this time, and
+ * left to itself if even that does nothing.
+ */
 #define END_SECONDS 2
 
 /* Any server takes requests of this length unless it says otherwise.  The
@@ -171,7 +179,7 @@ check_parameters (const char *uri, bool trusted)
 }
 
 static int
-start_uri (struct nbd_server *s, struct nbd_handle *h)
+set_up_uri (struct nbd_server *s, struct nbd_handle *h)
 {
   if (nbd_set_uri_allow_transports (h, LIBNBD_ALLOW_TRANSPORT_TCP |
                                     LIBNBD_ALLOW_TRANSPORT_UNIX) == -1 ||
@@ -179,6 +187,119 @@ start_uri (struct nbd_server *s, struct nbd_handle *h)
       nbd_set_uri_allow_local_file (h, s->trusted) == -1)
     return -1;
   return nbd_aio_connect_uri (h, s->name);
+}
+
+static int
+start_uri (struct nbd_server *s, struct nbd_handle *h)
+{
+  return set_up_uri (s, h) == -1 ?
+    connect_error (s, nbd_get_errno (), nbd_message ()) : 0;
+}
+
+/* ---- programs ---- */
+
+struct nbd_keeper {
+  struct nbd_handle *h;
+  char **argv;                  /* only until STARTED */
+  pthread_t thread;
+  pid_t process;                /* whose thread it is */
+  sem_t started, to_end;
+  int r, err;                   /* of starting ... */
+  char why[256];                /* ... and libnbd's message */
+};
+
+/* Does the program of this thread, its only child, still run? */
+static bool
+runs (void)
+{
+  siginfo_t info = { .si_pid = 0 };
+
+  return waitid (P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WNOTHREAD)
+    == 0 && info.si_pid == 0;
+}
+
+/* Close the handle of a program, and end that. */
+static void *
+end_program (void *h)
+{
+  const time_t start = now ();
+
+  nbd_kill_subprocess (h, SIGTERM);
+  while (runs () && now () - start < END_SECONDS)
+    poll (NULL, 0, 10);
+  if (runs ())
+    nbd_kill_subprocess (h, SIGKILL);
+  nbd_close (h);
+  return NULL;
+}
+
+static void *
+keep (void *opaque)
+{
+  struct nbd_keeper *k = opaque;
+
+  k->r = nbd_aio_connect_systemd_socket_activation (k->h, k->argv);
+  if (k->r == -1) {
+    k->err = nbd_get_errno ();
+    snprintf (k->why, sizeof k->why, "%s", nbd_message ());
+  }
+  sem_post (&k->started);
+
+  while (sem_wait (&k->to_end) == -1)
+    ;
+  end_program (k->h);
+  sem_destroy (&k->started);
+  sem_destroy (&k->to_end);
+  free (k);
+  return NULL;
+}
+
+/* Start the program of S for C, whose handle was created. */
+static int
+start_program (struct nbd_server *s, struct nbd_conn *c)
+{
+  struct nbd_keeper *k = calloc (1, sizeof *k);
+
+  if (k == NULL)
+    return qed_error (errno, "%s: %m", s->name);
+  k->h = c->h;
+  k->argv = s->argv;
+  k->process = getpid ();
+  sem_init (&k->started, 0, 0);
+  sem_init (&k->to_end, 0, 0);
+  errno = pthread_create (&k->thread, NULL, keep, k);
+  if (errno != 0) {
+    free (k);
+    return qed_error (errno, "%s: pthread_create: %m", s->name);
+  }
+  c->keeper = k;
+  while (sem_wait (&k->started) == -1)
+    ;
+  return k->r == -1 ? connect_error (s, k->err, k->why) : 0;
+}
+
+/* Let C's keeper end the program, which may take for ever. */
+static void
+close_program (struct nbd_conn *c)
+{
+  struct nbd_keeper *k = c->keeper;
+  pthread_t thread = k->thread;
+  struct timespec until;
+
+  c->keeper = NULL;
+  if (k->process != getpid ()) {
+    /* The process has forked: the keeper is in the other one.  So is the
+     * program, but for the signal that libnbd sends.
+     */
+    free (k);
+    nbd_close (c->h);
+    return;
+  }
+  sem_post (&k->to_end);
+  clock_gettime (CLOCK_REALTIME, &until);
+  until.tv_sec += END_SECONDS + 1;
+  if (pthread_timedjoin_np (thread, NULL, &until) != 0)
+    pthread_detach (thread);
 }
 
 /* Remove the socket now, when it has served its purpose.  libnbd would remove
@@ -227,41 +348,17 @@ finish_connecting (struct nbd_server *s, struct nbd_handle *h)
   return connect_error (s, nbd_get_errno (), nbd_message ());
 }
 
-/* ---- closing ---- */
-
-static void *
-close_handle (void *h)
-{
-  nbd_close (h);
-  return NULL;
-}
-
-/* Close a handle whose program is ended by that, which may take for ever. */
-static void
-close_program (struct nbd_handle *h)
-{
-  struct timespec until;
-  pthread_t thread;
-
-  if (pthread_create (&thread, NULL, close_handle, h) != 0)
-    return;
-  clock_gettime (CLOCK_REALTIME, &until);
-  until.tv_sec += END_SECONDS;
-  if (pthread_timedjoin_np (thread, NULL, &until) != 0)
-    pthread_detach (thread);
-}
-
 /* Close a connection.  errno is kept.  The server gets no notice, because it
  * needs none, and nbd_aio_disconnect of libnbd 1.14 uses freed memory if the
  * server has gone.
  */
 static void
-disconnect (struct nbd_server *s, struct nbd_conn *c)
+disconnect (struct nbd_conn *c)
 {
   int err = errno;
 
-  if (s->argv)
-    close_program (c->h);
+  if (c->keeper)
+    close_program (c);
   else
     nbd_close (c->h);
   if (c->kick >= 0)
@@ -328,11 +425,8 @@ connect_handle (struct nbd_server *s, struct nbd_conn *c)
       nbd_set_strict_mode (h, nbd_get_strict_mode (h) & ~LIBNBD_STRICT_ALIGN))
     return qed_error (ENOMEM, "%s: %s", s->name, nbd_message ());
 
-  r = s->argv ? nbd_aio_connect_systemd_socket_activation (h, s->argv) :
-    start_uri (s, h);
-  if (r == -1)
-    r = connect_error (s, nbd_get_errno (), nbd_message ());
-  else
+  r = s->argv ? start_program (s, c) : start_uri (s, h);
+  if (r == 0)
     r = finish_connecting (s, h);
   if (r == 0 && s->argv)
     remove_socket (h);
@@ -359,7 +453,7 @@ connect_conn (struct nbd_server *s, struct nbd_conn *c, struct nbd_offer *o,
   return 0;
 
  fail:
-  disconnect (s, c);
+  disconnect (c);
   return -1;
 }
 
@@ -381,7 +475,7 @@ reconnect_conn (struct nbd_server *s, struct nbd_conn *c, bool *multi)
                "opened: other blocks, writing, or flushing", s->name);
   else
     return 0;
-  disconnect (s, c);
+  disconnect (c);
   errno = EIO;
   return -1;
 }
@@ -472,7 +566,7 @@ close_conn (struct nbd_server *s, struct nbd_conn *c)
 {
   c->lost = c->stale = false;   /* no other thread closes it */
   pthread_mutex_unlock (&s->lock);
-  disconnect (s, c);
+  disconnect (c);
   pthread_mutex_lock (&s->lock);
   forget (s, c);
 }
@@ -794,7 +888,7 @@ qed_nbd_free (struct nbd_server *s)
 {
   for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c) {
     if (c->open)
-      disconnect (s, c);
+      disconnect (c);
     pthread_mutex_destroy (&c->lock);
   }
   pthread_rwlock_destroy (&s->blocks);
@@ -813,6 +907,8 @@ qed_nbd_restart (struct nbd_server *s)
   pthread_mutex_lock (&s->lock);
   for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
     if (s->argv && c->open) {
+      /* The process that forked has a copy of the socket and may go on. */
+      shutdown (c->fd, SHUT_RDWR);
       c->ready = false;
       close_conn (s, c);
     }

@@ -29,6 +29,8 @@ struct nbd_request {
   int err;                      /* DONE: an errno, or 0 */
 };
 
+struct nbd_keeper;
+
 struct nbd_conn {
   /* Guarded by the server's lock. */
   bool open;                    /* or being opened or closed */
@@ -41,6 +43,7 @@ struct nbd_conn {
 
   /* Constant while READY. */
   struct nbd_handle *h;
+  struct nbd_keeper *keeper;    /* of the program, or NULL: it is a URI */
   int fd;                       /* the socket; owned by H */
   int kick;                     /* an eventfd that wakes the thread that leads;
                                    owned */
