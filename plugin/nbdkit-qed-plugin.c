@@ -6,13 +6,18 @@
  *
  * Notes on the design and implementation:
  *
- * Everything specific to QED is in lib/.  This file has only the parameters
- * and the callbacks; it would look the same for another image format.
+ * Everything specific to QED is in lib/.  This file has only the callbacks and
+ * most of the parameters; it would look the same for another image format.
+ * Beside it are source.c, the parameters that say where the image is; and with
+ * dir= directory.c, the exports, of which there are many then.
  *
- * All connections share one struct qed_image.  It has no per-connection
- * state and the library's calls may run in parallel, hence multi-conn.
- * .get_ready opens the image and its backing files, so that errors in them
- * appear before nbdkit goes into the background.  .cleanup closes them.
+ * All connections to an image share one struct qed_image, in an engine
+ * (engine.c).  It has no per-connection state and the library's calls may run
+ * in parallel, hence multi-conn.  .get_ready opens the image and its backing
+ * files, so that errors in them appear before nbdkit goes into the background,
+ * and .cleanup closes them.  With dir= an image is opened by its first
+ * connection and closed by its last one.
+ *
  * The image is opened read-only; .open makes it writable when the first
  * connection that is not read-only arrives.
  */
@@ -22,31 +27,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NBDKIT_API_VERSION 2
-#include <nbdkit-plugin.h>
-
-#include "qed.h"
-
-#define UNUSED __attribute__ ((unused))
+#include "plugin.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
-
-/* file= */
-static char *filename;
-
-/* uri=; command= and arg=, as a list that ends with a NULL. */
-static const char *export_uri;
-static const char **command;
-static size_t nr_words;
 
 /* backing=, backing-format=, backing-dir= and backing-uri=, lock=, salvage=,
  * cache-size=.
@@ -66,8 +55,11 @@ static struct qed_write_options write_options = {
   .commit_ms = QED_DEFAULT_COMMIT_MS,
 };
 
-/* The image, from .get_ready to .cleanup. */
-static struct qed_image *image;
+/* The image, from .get_ready to .cleanup, in the process READY_PID.  NULL with
+ * dir=.
+ */
+static struct engine *the_engine;
+static pid_t ready_pid;
 
 /* -D qed.io=1 logs each request, -D qed.table=1 each read of a table slice.
  */
@@ -80,79 +72,6 @@ NBDKIT_DLL_PUBLIC int qed_debug_table;
       nbdkit_debug (__VA_ARGS__);                               \
   } while (0)
 
-/* File names in messages may come from an untrusted image.  Mask the control
- * characters in them, as the library does in its own messages.
- */
-static char * __attribute__ ((format (printf, 1, 0)))
-masked_message (const char *fmt, va_list args)
-{
-  char *s;
-
-  if (vasprintf (&s, fmt, args) == -1)
-    return NULL;
-  qed_mask_controls (s);
-  return s;
-}
-
-static void __attribute__ ((format (printf, 1, 2)))
-complain (const char *fmt, ...)
-{
-  va_list args;
-  char *s;
-
-  va_start (args, fmt);
-  s = masked_message (fmt, args);
-  va_end (args);
-  nbdkit_error ("%s", s ? s : "out of memory");
-  free (s);
-}
-
-static void __attribute__ ((format (printf, 1, 2)))
-debug (const char *fmt, ...)
-{
-  va_list args;
-  char *s;
-
-  va_start (args, fmt);
-  s = masked_message (fmt, args);
-  va_end (args);
-  nbdkit_debug ("%s", s ? s : "out of memory");
-  free (s);
-}
-
-/* Report the library's error: log its message, set errno for the client.
- * The NBD protocol has only a few error codes.  nbdkit turns any other, such
- * as an ESTALE from the host's filesystem, into EINVAL, which would blame the
- * request; hence EIO for those.
- */
-static int
-library_error (void)
-{
-  int err = errno;
-
-  switch (err) {
-  case EINVAL: case EIO: case ENOMEM: case ENOSPC: case ENOTSUP:
-  case EOVERFLOW: case EPERM: case ESHUTDOWN:
-  case EDQUOT: case EFBIG: case EROFS: /* nbdkit translates these */
-    break;
-  default:
-    err = EIO;
-  }
-
-  nbdkit_error ("%s", qed_get_error ());
-  errno = err;
-  return -1;
-}
-
-/* Reading all tables of a large image may take long.  The library calls this
- * to stop early when nbdkit is exiting or the connection has gone.
- */
-static bool
-is_ending (void)
-{
-  return nbdkit_nanosleep (0, 1) == -1;
-}
-
 /* ---- configuration ---- */
 
 static void
@@ -162,8 +81,7 @@ qed_plugin_unload (void)
     free (backing_dirs[i]);
   free (backing_dirs);
   free (backing_path);
-  free (command);
-  free (filename);
+  source_unload ();
 }
 
 static int
@@ -243,37 +161,12 @@ parse_cache_size (const char *value)
 }
 
 static int
-add_word (const char *value)
-{
-  const char **words = realloc (command, (nr_words + 2) * sizeof *words);
-
-  if (words == NULL) {
-    complain ("realloc: %m");
-    return -1;
-  }
-  command = words;
-  command[nr_words++] = value;
-  command[nr_words] = NULL;
-  return 0;
-}
-
-static int
 qed_plugin_config (const char *key, const char *value)
 {
-  if (strcmp (key, "uri") == 0) {
-    export_uri = value;
-    return 0;
-  }
-  if (strcmp (key, "command") == 0 || strcmp (key, "arg") == 0)
-    return add_word (value);
-  if (strcmp (key, "file") == 0) {
-    free (filename);
-    /* nbdkit changes its directory when it daemonizes; an absolute name
-     * stays valid, also for the reader of a message.
-     */
-    filename = nbdkit_absolute_path (value);
-    return filename ? 0 : -1;
-  }
+  const int r = source_config (key, value);
+
+  if (r != 1)
+    return r;
   if (strcmp (key, "backing") == 0)
     return parse_backing (value);
   if (strcmp (key, "backing-format") == 0) {
@@ -305,16 +198,22 @@ qed_plugin_config (const char *key, const char *value)
 static int
 qed_plugin_config_complete (void)
 {
-  if (filename == NULL && export_uri == NULL && command == NULL) {
-    complain ("you must supply the file=<FILENAME> parameter "
-              "after the plugin name on the command line");
-    return -1;
-  }
-  return 0;
+  return source_config_complete ();
 }
 
 #define qed_plugin_config_help \
-  "[file=]<FILENAME>     (required) The QED image to serve.\n" \
+  "Where the image is (required, exactly one):\n" \
+  "[file=]<FILENAME>                A file or block device.\n" \
+  "uri=<URI>                        What an NBD server exports.\n" \
+  "command=<PROGRAM>                What an NBD server exports that nbdkit " \
+  "starts,\n" \
+  "arg=<ARG>                        with these arguments (may be " \
+  "repeated).\n" \
+  "fd=<N>                           A file that the descriptor N has open.\n" \
+  "dir=<DIR>                        Each image in the directory is an export " \
+  "of\n" \
+  "                                 its name.\n" \
+  "Other parameters:\n" \
   "backing=<NAME>|<URI>|none        Use this backing file (default: the " \
   "one that the\n" \
   "                                 image's header names).\n" \
@@ -343,143 +242,136 @@ qed_plugin_dump_plugin (void)
   printf ("qed_version=%s\n", PACKAGE_VERSION);
 }
 
-/* ---- salvage=true ---- */
-
-/* An image can be damaged in millions of places.  Only the first ranges are
- * reported one by one; totals stand for the rest.
- */
-#define MAX_REPORTED 1000
-
-struct damages {
-  uint64_t ranges, bytes;       /* of all damage */
-  uint64_t reported_bytes;      /* in the ranges reported one by one */
-  uint64_t shared_bytes;        /* mapped by an L2 table seen before */
-};
-
-static int
-report_damage (void *opaque, const struct qed_map_entry *e)
-{
-  struct damages *d = opaque;
-
-  if (e->shared && !e->has_offset)
-    d->shared_bytes += e->length;
-  if (!e->unsound)
-    return 0;
-  d->bytes += e->length;
-  if (d->ranges++ < MAX_REPORTED) {
-    complain ("%s: offset %#" PRIx64 ", length %#" PRIx64 " of the disk "
-              "read as zeros: %s is corrupt there", filename, e->offset,
-              e->length, e->filename);
-    d->reported_bytes = d->bytes;
-  }
-  return 0;
-}
-
-/* Report the ranges that can't be read, once, before the export is served. */
-static int
-report_all_damage (void)
-{
-  struct damages d = { .ranges = 0 };
-
-  if (qed_map_layers (image, 0, qed_get_header (image)->image_size,
-                      report_damage, &d) == -1)
-    return library_error ();
-  if (d.ranges > MAX_REPORTED)
-    complain ("%s: %" PRIu64 " bytes in %" PRIu64 " more ranges read as "
-              "zeros: qed-img map lists them", filename,
-              d.bytes - d.reported_bytes, d.ranges - MAX_REPORTED);
-  if (d.shared_bytes > 0)
-    complain ("%s: %" PRIu64 " bytes of the disk share their L2 table with "
-              "another range: damage in them is reported only once", filename,
-              d.shared_bytes);
-  if (d.ranges > 0)
-    complain ("%s: %" PRIu64 " bytes in %" PRIu64 " ranges read as zeros "
-              "in total: see qed-img check", filename, d.bytes,
-              d.ranges);
-  return 0;
-}
+/* ---- the life of the server ---- */
 
 static int
 qed_plugin_get_ready (void)
 {
   qed_debug = debug;
   qed_trace_tables = qed_debug_table != 0;
+  ready_pid = getpid ();
 
   /* A write past RLIMIT_FSIZE must fail with EFBIG, not kill nbdkit. */
   signal (SIGXFSZ, SIG_IGN);
 
-  if (export_uri)
-    image = qed_open_chain_in (qed_storage_open_uri (export_uri),
-                               &chain_options);
-  else if (command)
-    image = qed_open_chain_in (qed_storage_open_command (command),
-                               &chain_options);
-  else
-    image = qed_open_chain (filename, &chain_options);
-  if (image == NULL)
-    return library_error ();
-  return chain_options.salvage ? report_all_damage () : 0;
+  if (source_directory () == NULL) {
+    struct qed_storage *st = source_find ();
+
+    if (st == NULL)
+      return library_error ();
+    the_engine = engine_open (st, &chain_options);
+    if (the_engine == NULL)
+      return -1;
+  }
+  return 0;
 }
 
 static int
 qed_plugin_after_fork (void)
 {
   /* Before the fork a signal simply ends the process. */
-  qed_interrupted = is_ending;
-  qed_after_fork (image);
+  ending_watch ();
+  if (the_engine && getpid () != ready_pid)
+    qed_after_fork (engine_image (the_engine));
   return 0;
 }
 
 static void
 qed_plugin_cleanup (void)
 {
-  qed_interrupted = NULL;       /* closing the image must run to its end */
-  if (qed_close (image) == -1)
-    library_error ();
-  image = NULL;
+  qed_hurry ();
+  engine_close_all ();
+  the_engine = NULL;
+}
+
+/* ---- the exports ---- */
+
+static int
+qed_plugin_list_exports (int readonly UNUSED, int is_tls UNUSED,
+                         struct nbdkit_exports *exports)
+{
+  const char *dir = source_directory ();
+
+  return dir ? directory_list (dir, exports) :
+    nbdkit_use_default_export (exports);
 }
 
 /* ---- a connection ---- */
 
-/* All connections share one image.  The handle only says whether this
- * connection may write.
- */
-static char writable_handle, readonly_handle;
+static struct qed_image *
+image_of (void *handle)
+{
+  return ((const struct handle *) handle)->image;
+}
+
+/* An engine for the export that the client wants. */
+static struct engine *
+find_engine (void)
+{
+  const char *dir = source_directory (), *name;
+
+  if (dir == NULL) {
+    engine_use (the_engine);
+    return the_engine;
+  }
+  name = nbdkit_export_name ();
+  return name ? engine_open (directory_find (dir, name), &chain_options) :
+    NULL;
+}
+
+/* 1: a connection may write; 0: it may not; -1: there is an error. */
+static int
+make_writable (struct qed_image *img)
+{
+  switch (qed_make_writable (img, &write_options)) {
+  case 0:
+    return 1;
+  case 1:
+    nbdkit_debug ("%s: the export is read-only", qed_get_error ());
+    return 0;
+  default:
+    return library_error ();
+  }
+}
 
 static void *
 qed_plugin_open (int readonly)
 {
-  if (readonly || chain_options.salvage)
-    return &readonly_handle;
-  switch (qed_make_writable (image, &write_options)) {
-  case 0:
-    return &writable_handle;
-  case 1:
-    nbdkit_debug ("%s: the export is read-only", qed_get_error ());
-    return &readonly_handle;
-  default:
-    library_error ();
-    return NULL;
+  struct engine *e = find_engine ();
+  int r = 0;
+
+  if (e && !readonly && !chain_options.salvage)
+    r = make_writable (engine_image (e));
+  if (r == -1) {
+    engine_close (e);
+    e = NULL;
   }
+  return e ? engine_handle (e, r == 1) : NULL;
+}
+
+static void
+qed_plugin_close (void *handle)
+{
+  engine_close (((struct handle *) handle)->engine);
 }
 
 static int
 qed_plugin_can_write (void *handle)
 {
-  return handle == &writable_handle;
+  return ((const struct handle *) handle)->writable;
 }
 
 static int64_t
-qed_plugin_get_size (void *handle UNUSED)
+qed_plugin_get_size (void *handle)
 {
   /* An image size is at most QED_MAX_IMAGE_SIZE, which fits in int64_t. */
-  return (int64_t) qed_get_header (image)->image_size;
+  return (int64_t) qed_get_header (image_of (handle))->image_size;
 }
 
 static const char *
-qed_plugin_export_description (void *handle UNUSED)
+qed_plugin_export_description (void *handle)
 {
-  const struct qed_header *h = qed_get_header (image);
+  const struct qed_header *h = qed_get_header (image_of (handle));
 
   return nbdkit_printf_intern ("QED image, cluster size %" PRIu32
                                ", table size %" PRIu32,
@@ -487,14 +379,14 @@ qed_plugin_export_description (void *handle UNUSED)
 }
 
 static int
-qed_plugin_block_size (void *handle UNUSED, uint32_t *minimum,
+qed_plugin_block_size (void *handle, uint32_t *minimum,
                        uint32_t *preferred, uint32_t *maximum)
 {
   /* NBD wants a power of two of 512 bytes to 32 MiB; clusters have at least
    * 4 KiB.
    */
   const uint32_t max_preferred = 32 * 1024 * 1024;
-  uint32_t cluster_size = qed_get_header (image)->cluster_size;
+  uint32_t cluster_size = qed_get_header (image_of (handle))->cluster_size;
 
   *minimum = 1;
   *preferred = cluster_size < max_preferred ? cluster_size : max_preferred;
@@ -503,9 +395,9 @@ qed_plugin_block_size (void *handle UNUSED, uint32_t *minimum,
 }
 
 static int
-qed_plugin_is_rotational (void *handle UNUSED)
+qed_plugin_is_rotational (void *handle)
 {
-  return qed_is_rotational (image);
+  return qed_is_rotational (image_of (handle));
 }
 
 static int
@@ -542,19 +434,21 @@ qed_plugin_can_fast_zero (void *handle UNUSED)
 /* ---- requests ---- */
 
 static int
-qed_plugin_pread (void *handle UNUSED, void *buf, uint32_t count,
+qed_plugin_pread (void *handle, void *buf, uint32_t count,
                   uint64_t offset, uint32_t flags UNUSED)
 {
   trace_io ("qed: pread count=%" PRIu32 " offset=%" PRIu64, count, offset);
-  return qed_pread (image, buf, count, offset) == -1 ? library_error () : 0;
+  return qed_pread (image_of (handle), buf, count, offset) == -1 ?
+    library_error () : 0;
 }
 
 static int
-qed_plugin_cache (void *handle UNUSED, uint32_t count, uint64_t offset,
+qed_plugin_cache (void *handle, uint32_t count, uint64_t offset,
                   uint32_t flags UNUSED)
 {
   trace_io ("qed: cache count=%" PRIu32 " offset=%" PRIu64, count, offset);
-  return qed_prefetch (image, offset, count) == -1 ? library_error () : 0;
+  return qed_prefetch (image_of (handle), offset, count) == -1 ?
+    library_error () : 0;
 }
 
 /* Translate nbdkit's request flags into the library's. */
@@ -567,32 +461,35 @@ write_flags (uint32_t flags)
 }
 
 static int
-qed_plugin_pwrite (void *handle UNUSED, const void *buf, uint32_t count,
+qed_plugin_pwrite (void *handle, const void *buf, uint32_t count,
                    uint64_t offset, uint32_t flags)
 {
   trace_io ("qed: pwrite count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_pwrite (image, buf, count, offset, write_flags (flags)) == -1 ?
+  return qed_pwrite (image_of (handle), buf, count, offset,
+                     write_flags (flags)) == -1 ?
     library_error () : 0;
 }
 
 static int
-qed_plugin_zero (void *handle UNUSED, uint32_t count, uint64_t offset,
+qed_plugin_zero (void *handle, uint32_t count, uint64_t offset,
                  uint32_t flags)
 {
   trace_io ("qed: zero count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_zero (image, count, offset, write_flags (flags)) == -1 ?
+  return qed_zero (image_of (handle), count, offset,
+                   write_flags (flags)) == -1 ?
     library_error () : 0;
 }
 
 static int
-qed_plugin_trim (void *handle UNUSED, uint32_t count, uint64_t offset,
+qed_plugin_trim (void *handle, uint32_t count, uint64_t offset,
                  uint32_t flags)
 {
   trace_io ("qed: trim count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_trim (image, count, offset, write_flags (flags)) == -1 ?
+  return qed_trim (image_of (handle), count, offset,
+                   write_flags (flags)) == -1 ?
     library_error () : 0;
 }
 
@@ -601,9 +498,9 @@ qed_plugin_flush (void *handle, uint32_t flags UNUSED)
 {
   trace_io ("qed: flush");
   /* nbdkit offers flushes on read-only connections too. */
-  if (handle == &readonly_handle)
+  if (!((const struct handle *) handle)->writable)
     return 0;
-  return qed_flush (image) == -1 ? library_error () : 0;
+  return qed_flush (image_of (handle)) == -1 ? library_error () : 0;
 }
 
 struct extents_request {
@@ -627,7 +524,7 @@ add_extent (void *opaque, uint64_t offset, uint64_t length, bool zero)
 }
 
 static int
-qed_plugin_extents (void *handle UNUSED, uint32_t count,
+qed_plugin_extents (void *handle, uint32_t count,
                     uint64_t offset, uint32_t flags,
                     struct nbdkit_extents *extents)
 {
@@ -638,7 +535,7 @@ qed_plugin_extents (void *handle UNUSED, uint32_t count,
 
   trace_io ("qed: extents count=%" PRIu32 " offset=%" PRIu64 " req_one=%d",
             count, offset, req.one);
-  if (qed_extents (image, offset, count, add_extent, &req) == -1)
+  if (qed_extents (image_of (handle), offset, count, add_extent, &req) == -1)
     return req.add_failed ? -1 : library_error ();
   return 0;
 }
@@ -657,7 +554,9 @@ static struct nbdkit_plugin plugin = {
   .get_ready = qed_plugin_get_ready,
   .after_fork = qed_plugin_after_fork,
   .cleanup = qed_plugin_cleanup,
+  .list_exports = qed_plugin_list_exports,
   .open = qed_plugin_open,
+  .close = qed_plugin_close,
   .get_size = qed_plugin_get_size,
   .export_description = qed_plugin_export_description,
   .block_size = qed_plugin_block_size,

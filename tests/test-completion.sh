@@ -94,6 +94,9 @@ completes 'nbdkit qed back' \
 completes 'nbdkit -r qed disk.qed backing-f' 'backing-format=' nospace
 completes 'nbdkit qed disk.' 'disk.qed disk.raw'
 completes 'nbdkit qed file=disk.' 'disk.qed disk.raw'
+completes 'nbdkit qed dir=' 'dir'
+completes 'nbdkit qed command=qed-im' 'qed-img'
+completes 'nbdkit qed command=nbdkit arg=disk.' 'disk.qed disk.raw'
 completes 'nbdkit qed disk.qed backing=d' 'dir disk.qed disk.raw'
 completes 'nbdkit qed disk.qed backing=n' 'none'
 completes 'nbdkit qed disk.qed backing-dir=' 'dir'

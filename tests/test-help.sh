@@ -10,8 +10,8 @@ source ./functions.sh nm
 nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)
-test "$(echo $params)" = "backing backing-dir backing-format \
-backing-uri cache-size check file lock salvage"
+test "$(echo $params)" = "arg backing backing-dir backing-format \
+backing-uri cache-size check command dir fd file lock salvage uri"
 pod="$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod"
 for p in $params; do
     grep -F "B<$p=" "$pod"
