@@ -9,6 +9,7 @@
 source ./functions.sh nbd libnbd filter:delay
 
 cd $d
+export PYTHON
 truncate -s 1M base
 qed-img create -b base -F raw overlay.qed
 qed-img create x.qed 1M
