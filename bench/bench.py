@@ -4,7 +4,9 @@
 
 """Compare this plugin, qemu-nbd on the same QED image, and nbdkit's file
 plugin on a raw image of the same content; or, for writes over a backing file,
-nbdkit's cow filter on that file, which keeps nothing.
+nbdkit's cow filter on that file, which keeps nothing.  And for images on an
+export of "nbdkit file": this plugin, nbdkit's nbd plugin on the raw one, and
+this plugin on the file itself.
 
 Notes on the design:
 
@@ -30,7 +32,7 @@ than what is measured.
 The output has the medians over the rounds, and ratios: the median over the
 rounds of the ratio within a round, which cancels a slow drift of the machine.
 (So it isn't quite the quotient of two medians in the table.)  A ratio above 1
-means that this plugin is faster, for rates and for times.
+means that the first server of the table is faster, for rates and for times.
 
 Nothing here fails because something is slow: the exit status is 0 unless
 a server or a tool fails.  Targets are reported as "ok" or "below".
@@ -63,7 +65,7 @@ STRIDE = 32 * MiB               # the sparse image has a data cluster in each
 
 # ---------------------------------------------------------------------------
 # How to measure.  unit, and sign: +1 if bigger is better, -1 if smaller is;
-# run (uri, turn) returns the figure of one turn.
+# run (server, turn) returns the figure of one turn.
 
 
 class Fio:
@@ -89,11 +91,11 @@ class Fio:
         if not exact:
             self.args.append("--norandommap")
 
-    def run(self, uri, turn):
+    def run(self, server, turn):
         # --thread: no child process that could outlive fio.  The seed gives
         # all servers the same offsets in a round, and other ones in the next.
         out = call(["fio", "--name=bench", "--thread", "--ioengine=nbd",
-                    "--uri=" + uri,
+                    "--uri=" + server.uri,
                     *([] if self.exact else ["--runtime=%g" % opts.seconds]),
                     "--randseed=%d" % (turn + 1),
                     "--output-format=json", *self.args])
@@ -107,7 +109,8 @@ class Fio:
 
 
 class Timed:
-    """The time a command takes, "URI" standing for the server.  The command is
+    """The time a command takes, "URI" standing for the server, "IMAGE" for
+    what the server has opened, and "QED-IMG" for the program.  The command is
     repeated for as long as a fio job would run, and the median taken."""
 
     sign = -1
@@ -116,8 +119,10 @@ class Timed:
     def __init__(self, *argv):
         self.argv = argv
 
-    def run(self, uri, turn):
-        argv = [uri if a == "URI" else a for a in self.argv]
+    def run(self, server, turn):
+        words = {"URI": server.uri, "IMAGE": server.image,
+                 "QED-IMG": opts.qed_img}
+        argv = [words.get(a, a) for a in self.argv]
         times = []
         start = time.monotonic()
         while not times or time.monotonic() - start < opts.seconds:
@@ -134,10 +139,11 @@ class Zero:
     unit = "s"
     limit = None
 
-    def run(self, uri, turn):
+    def run(self, server, turn):
         # This is nbdsh, with the right python.  The time to start it and to
         # connect doesn't count.
-        return float(call([sys.executable, "-m", "nbd", "--uri", uri, "-c", """
+        return float(call([sys.executable, "-m", "nbd", "--uri", server.uri,
+                           "-c", """
 import time
 size, step = h.get_size(), 32 << 20
 start = time.monotonic()
@@ -148,14 +154,18 @@ print(time.monotonic() - start)
 
 
 # ---------------------------------------------------------------------------
-# What to measure.  nbdkit and qemu are the least ratios to reach against
-# nbdkit's own (the servers "raw" or "cow") and qemu-nbd, mem the most memory
-# (MiB) this plugin's server may have used; fs: the ratio against qemu-nbd is
-# only meant for this filesystem.
+# What to measure.  servers: the one that is judged, and one or two that it is
+# compared with; target and second are the least ratios to reach against these;
+# mem: the most memory (MiB) the first server may have used; fs: the second
+# ratio is only meant for this filesystem.
 
-Workload = collections.namedtuple("Workload",
-                                  "name image measure nbdkit qemu mem fs",
-                                  defaults=[None, None, None])
+LOCAL = "qed", "raw", "qemu-nbd"
+OVERLAY = "qed", "cow", "qemu-nbd"
+REMOTE = "uri", "nbd", "qed"
+
+Workload = collections.namedtuple(
+    "Workload", "name image measure target second mem fs servers",
+    defaults=[None, None, None, LOCAL])
 
 WORKLOADS = [
     Workload("sequential read 1M qd8", "full",
@@ -211,21 +221,45 @@ WORKLOADS = [
     # 8192 writes into 16384 clusters: 8 of 10 are the first to theirs.
     Workload("overlay: random write 4k qd32", "overlay",
              Fio("randwrite", 4 * KiB, 32, limit=32 * MiB, exact=True),
-             1, 10),
+             1, 10, servers=OVERLAY),
     # The cow filter doesn't flush anything, so is no mark for these two.
     Workload("overlay: random write 4k, flush each", "overlay",
              Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=32 * MiB),
-             None, 1.15),
+             None, 1.15, servers=OVERLAY),
     Workload("overlay: random write 4k, flush each, 8 connections", "overlay",
              Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=32 * MiB,
-                 jobs=8), None, 1.15),
+                 jobs=8), None, 1.15, servers=OVERLAY),
     Workload("overlay: sequential write 64k qd32", "overlay",
-             Fio("write", 64 * KiB, 32, once=True), None, 1),
+             Fio("write", 64 * KiB, 32, once=True), None, 1, servers=OVERLAY),
     Workload("overlay: sequential write 1M qd8", "overlay",
-             Fio("write", MiB, 8, once=True), None, 1),
+             Fio("write", MiB, 8, once=True), None, 1, servers=OVERLAY),
+
+    Workload("remote: sequential read 1M qd8", "full",
+             Fio("read", MiB, 8), 0.9, servers=REMOTE),
+    Workload("remote: random read 4k qd1", "full",
+             Fio("randread", 4 * KiB, 1), 0.9, servers=REMOTE),
+    Workload("remote: random read 4k qd32", "full",
+             Fio("randread", 4 * KiB, 32), 0.9, servers=REMOTE),
+    Workload("remote: nbdcopy to null:", "full",
+             Timed("nbdcopy", "URI", "null:"), 0.9, servers=REMOTE),
+    Workload("remote, sparse: nbdinfo --map", "sparse",
+             Timed("nbdinfo", "--map", "URI"), None, 0.5, servers=REMOTE),
+    Workload("remote, sparse: qed-img map", "sparse",
+             Timed("QED-IMG", "map", "IMAGE"), 0.5, servers=("uri", "qed")),
+    Workload("remote, in place: random write 4k qd32", "copy",
+             Fio("randwrite", 4 * KiB, 32), 0.9, servers=REMOTE),
+    Workload("remote, fresh: sequential write 1M qd8", "fresh",
+             Fio("write", MiB, 8, limit=GiB), 0.8, servers=REMOTE),
+    Workload("remote, fresh: random write 4k qd32", "fresh",
+             Fio("randwrite", 4 * KiB, 32, limit=256 * MiB), 0.8,
+             servers=REMOTE),
+    Workload("remote, fresh: random write 4k, flush each", "fresh",
+             Fio("randwrite", 4 * KiB, 1, "--fsync=1", limit=256 * MiB), 0.8,
+             servers=REMOTE),
 ]
 
-# The servers: name, and the command line for a file and a socket.
+# The servers: name, and the command line for a file, or for the URI of a
+# server below, and a socket.
 
 SERVERS = {
     "qed": lambda path, sock, writable:
@@ -242,22 +276,35 @@ SERVERS = {
     "cow": lambda path, sock, writable:
         [opts.nbdkit, "-f", "-U", sock, "--filter=cow", "file",
          "file=" + path],
+    "uri": lambda path, sock, writable:
+        [opts.wrapper, "-f", *([] if writable else ["-r"]), "-U", sock,
+         "qed", "uri=" + path],
+    "nbd": lambda path, sock, writable:
+        [opts.nbdkit, "-f", *([] if writable else ["-r"]), "-U", sock,
+         "nbd", "uri=" + path],
 }
 
-SUFFIXES = {"qed": ".qed", "qemu-nbd": ".qed", "raw": ".raw", "cow": ".raw"}
+# Those that get the file from another server, a "raw" of their own.
+ON_SERVER = "uri", "nbd"
+
+SUFFIXES = {"qed": ".qed", "qemu-nbd": ".qed", "raw": ".raw", "cow": ".raw",
+            "uri": ".qed", "nbd": ".raw"}
 
 TITLES = {"qed": "this plugin", "qemu-nbd": "qemu-nbd -f qed",
-          "raw": "nbdkit file, raw", "cow": "nbdkit cow filter over raw"}
-
-
-def of_nbdkit(w):
-    """The server to compare with that is nbdkit without this plugin."""
-    return "cow" if w.image == "overlay" else "raw"
+          "raw": "nbdkit file, raw", "cow": "nbdkit cow filter over raw",
+          "uri": "this plugin on nbdkit file",
+          "nbd": "nbdkit nbd on nbdkit file, raw"}
 
 
 def servers(w):
     """The servers that a workload is measured with."""
-    return [s for s in opts.servers if s in ("qed", "qemu-nbd", of_nbdkit(w))]
+    return [s for s in w.servers if s in opts.servers]
+
+
+def peers(w):
+    """Those that the first one is compared with, and the targets here."""
+    here = w.fs in (None, filesystem())
+    return zip(w.servers[1:], (w.target, w.second if here else None))
 
 
 class Failure(Exception):
@@ -300,12 +347,16 @@ class Server:
 
     running = []                # all of them, so that none is left behind
 
-    def __init__(self, name, path, sockdir, writable=False):
+    def __init__(self, name, path, sockdir, writable=False, above=""):
         self.name = name
-        self.socket = os.path.join(sockdir, name + ".sock")
+        self.socket = os.path.join(sockdir, above + name + ".sock")
         self.uri = "nbd+unix:///?socket=" + self.socket
+        self.below = None
+        if name in ON_SERVER:
+            self.below = Server("raw", path, sockdir, writable, name + "-")
+        self.image = self.below.uri if self.below else path
         self.log = tempfile.TemporaryFile("w+")
-        argv = SERVERS[name](path, self.socket, writable)
+        argv = SERVERS[name](self.image, self.socket, writable)
         try:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
                                             stdout=self.log, stderr=self.log,
@@ -334,6 +385,8 @@ class Server:
         raise Failure("%s: does not listen on its socket" % self.name)
 
     def check(self):
+        if self.below:
+            self.below.check()
         if self.process.poll() is not None:
             self.log.seek(0)
             raise Failure("%s: server ended with status %d\n%s" %
@@ -356,17 +409,22 @@ class Server:
             self.process.wait()
         if os.path.exists(self.socket):
             os.unlink(self.socket)
+        if self.below:
+            self.below.stop()
 
     def kill(self):
         """Its image is thrown away: don't wait until that is synced."""
-        self.process.kill()
-        self.process.wait()
+        for s in self, self.below:
+            if s:
+                s.process.kill()
+                s.process.wait()
         self.stop()
 
     @classmethod
     def stop_all(cls):
-        for s in list(cls.running):
-            s.stop()
+        while cls.running:
+            # One that was started last isn't below any other.
+            cls.running[-1].stop()
 
 
 # ---------------------------------------------------------------------------
@@ -531,7 +589,7 @@ def warm_cache(path):
                 f.readinto(memoryview(buf)[:min(n, len(buf))])
 
 
-def compare_content(kind, sockdir):
+def compare_content(kind, names, sockdir):
     """Fail if the servers differ in content.  Of a large image three windows
     are read: at the start, in the middle and at the end."""
     size = IMAGES[BASES.get(kind, kind)]()[1]
@@ -540,7 +598,7 @@ def compare_content(kind, sockdir):
     if size <= len(offsets) * window:
         offsets, window = (0,), size
     running = [Server(name, file_served(kind, name), sockdir)
-               for name in opts.servers if name != "cow"]
+               for name in names]
     progress("%s: comparing what the servers serve" % kind)
     for other in running[1:]:
         for offset in offsets:
@@ -567,6 +625,7 @@ class Scratch:
     def __init__(self, kind, name):
         self.kind = kind
         self.suffix = SUFFIXES[name]
+        self.on_server = name in ON_SERVER
         self.path = os.path.join(opts.dir, "scratch" + self.suffix)
 
     def __enter__(self):
@@ -593,6 +652,8 @@ class Scratch:
             call(["qemu-img", "create", "-q", "-f", "qed",
                   "-o", "cluster_size=%d" % CLUSTER, self.path,
                   str(opts.fresh_size)])
+            if self.on_server:  # an export doesn't grow: room for all
+                os.truncate(self.path, opts.fresh_size * 17 // 16)
         else:
             with open(self.path, "wb") as f:
                 f.truncate(opts.fresh_size)
@@ -643,7 +704,7 @@ def rounds(w):
 
 
 def measure(w, server, turn):
-    value = w.measure.run(server.uri, turn)
+    value = w.measure.run(server, turn)
     server.check()
     return turn, server.name, value, server.peak_memory()
 
@@ -695,30 +756,26 @@ def run_workload(w, sockdir):
 
 
 def ratios(r, other):
-    """This plugin against another, per round; or None."""
-    if "qed" not in r.values or other not in r.values:
+    """The first server against another, per round; or None."""
+    first = r.workload.servers[0]
+    if first not in r.values or other not in r.values:
         return None
     return [(a / b) ** r.workload.measure.sign
-            for a, b in zip(r.values["qed"], r.values[other])]
-
-
-def targets(w):
-    """The least ratios against nbdkit's own and qemu-nbd, here; or None."""
-    return w.nbdkit, w.qemu if w.fs in (None, filesystem()) else None
+            for a, b in zip(r.values[first], r.values[other])]
 
 
 def status(r):
     """Compare with the targets: "ok", or the figures below their target."""
-    if "qed" not in r.values:
+    first = r.workload.servers[0]
+    if first not in r.values:
         return "-"
     below = []
-    for other, target in zip((of_nbdkit(r.workload), "qemu-nbd"),
-                             targets(r.workload)):
+    for other, target in peers(r.workload):
         x = ratios(r, other)
         # Judge what is printed: 2 digits.
         if target and x and round(statistics.median(x), 2) < target:
             below.append(other)
-    if r.workload.mem and r.memory["qed"] >= r.workload.mem:
+    if r.workload.mem and r.memory[first] >= r.workload.mem:
         below.append("memory")
     return "below: " + ", ".join(below) if below else "ok"
 
@@ -736,26 +793,30 @@ def ratio_cell(x, target):
     return cell + " (>= %g)" % target if target else cell
 
 
+def ratio_titles(w):
+    first, *others = w.servers
+    return [first + "/" + other for other in others]
+
+
 def table_of_medians(results):
-    names, other = servers(results[0].workload), of_nbdkit(results[0].workload)
-    yield ["workload", "unit", *names, "qed/" + other, "qed/qemu-nbd",
+    names = servers(results[0].workload)
+    yield ["workload", "unit", *names, *ratio_titles(results[0].workload),
            "peak MiB " + "/".join(names), "targets"]
     for r in results:
         w = r.workload
-        nbdkit, qemu = targets(w)
         mem = "/".join(number(r.memory[s]) for s in names)
         if w.mem:
             mem += " (< %d)" % w.mem
         yield [w.name, w.measure.unit,
                *(number(statistics.median(r.values[s]), w.measure.unit)
                  for s in names),
-               ratio_cell(ratios(r, other), nbdkit),
-               ratio_cell(ratios(r, "qemu-nbd"), qemu),
+               *(ratio_cell(ratios(r, other), target)
+                 for other, target in peers(w)),
                mem, status(r)]
 
 
 def table_of_spreads(results):
-    names, other = servers(results[0].workload), of_nbdkit(results[0].workload)
+    names = servers(results[0].workload)
 
     def spread(x, unit):
         return number(min(x), unit) + " .. " + number(max(x), unit)
@@ -764,13 +825,13 @@ def table_of_spreads(results):
         return "%.2f .. %.2f" % (min(x), max(x)) if x else "-"
 
     yield ["spread (min .. max)", "unit", *names,
-           "qed/" + other, "qed/qemu-nbd"]
+           *ratio_titles(results[0].workload)]
     for r in results:
         unit = r.workload.measure.unit
         yield [r.workload.name, unit,
                *(spread(r.values[s], unit) for s in names),
-               ratio_spread(ratios(r, other)),
-               ratio_spread(ratios(r, "qemu-nbd"))]
+               *(ratio_spread(ratios(r, other))
+                 for other in r.workload.servers[1:])]
 
 
 def print_table(rows):
@@ -804,7 +865,14 @@ def filesystem():
     return call(["df", "--output=fstype", opts.dir]).split()[-1]
 
 
-def conditions():
+def spell_out(s, writable):
+    """The command of a server, without the machine's directories."""
+    argv = SERVERS[s]("URI" if s in ON_SERVER else "IMG" + SUFFIXES[s],
+                      "SOCK", writable)
+    return " ".join([os.path.basename(argv[0])] + argv[1:])
+
+
+def conditions(used):
     """What the reader of the numbers has to know."""
     yield "Linux %s, %d x %s, %d GiB of memory, images on %s" % (
         platform.release(), os.cpu_count(), cpu_model(),
@@ -814,7 +882,7 @@ def conditions():
                 first_line("fio", "--version"),
                 # The first line is nbdinfo's own.
                 call(["nbdinfo", "--version"]).splitlines()[-1]]
-    if "qed" in opts.servers:
+    if "qed" in used or "uri" in used:
         m = re.search(r"^qed_version=(.*)$",
                       call([opts.wrapper, "qed", "--dump-plugin"]), re.M)
         if m:
@@ -834,14 +902,15 @@ def conditions():
            "most; overlay, random write 4k qd32: 8192 writes) after a "
            "discarded one; ratios are medians of those within a round, bigger "
            "is better" % (opts.rounds, opts.seconds))
-    for s in opts.servers:
-        # Spell out the commands, without the machine's directories.
+    if any(s in used for s in ON_SERVER):
+        yield ("%s: on a server like \"raw\" of IMG.qed and IMG.raw, whose "
+               "socket is the URI; the memory is that of the one above" %
+               " and ".join(ON_SERVER))
+    for s in used:
         for what, writable in ("reads", False), ("writes", True):
-            if s == "cow" and not writable:
-                continue
-            argv = SERVERS[s]("IMG" + SUFFIXES[s], "SOCK", writable)
-            yield "%s: %s, %s: %s" % (s, TITLES[s], what, " ".join(
-                [os.path.basename(argv[0])] + argv[1:]))
+            if s != "cow" or writable:
+                yield "%s: %s, %s: %s" % (s, TITLES[s], what,
+                                          spell_out(s, writable))
     yield ("load average before the start: %.2f (what else ran may have "
            "disturbed the figures)" % load_average)
 
@@ -851,12 +920,13 @@ def report(results):
     # A table for those with the same servers.
     tables = collections.defaultdict(list)
     for r in results:
-        tables[of_nbdkit(r.workload)].append(r)
+        tables[r.workload.servers].append(r)
     for table in tables.values():
         print_table(table_of_medians(table))
         if opts.verbose:
             print_table(table_of_spreads(table))
-    for line in conditions():
+    used = {s for r in results for s in servers(r.workload)}
+    for line in conditions([s for s in SERVERS if s in used]):
         print("- " + line)
 
 
@@ -898,6 +968,8 @@ def parse_arguments():
     p.add_argument("--nbdkit", metavar="PROGRAM", default="nbdkit",
                    help="nbdkit for the raw image [nbdkit]")
     p.add_argument("--qemu-nbd", metavar="PROGRAM", default="qemu-nbd")
+    p.add_argument("--qed-img", metavar="PROGRAM", default="tools/qed-img",
+                   help="[tools/qed-img]")
     p.add_argument("--servers", metavar="LIST", type=servers_argument,
                    default=list(SERVERS),
                    help="only these servers, of: %s" % ",".join(SERVERS))
@@ -934,6 +1006,14 @@ def parse_arguments():
     return o
 
 
+def readers(workloads):
+    """The servers whose content is compared for some workloads."""
+    used = {s for w in workloads for s in servers(w)}
+    if "cow" in used:           # it begins with what that has
+        used.add("raw")
+    return [s for s in SERVERS if s in used and s != "cow"]
+
+
 def main():
     workloads = [w for w in WORKLOADS
                  if re.search(opts.only, w.name) and servers(w)]
@@ -944,7 +1024,7 @@ def main():
     if not workloads:
         raise Failure("no workload matches; try --list")
 
-    if "qed" in opts.servers and not shutil.which(opts.wrapper):
+    if {"qed", "uri"} & set(opts.servers) and not shutil.which(opts.wrapper):
         raise Failure("%s: not found; build the plugin, or use --wrapper "
                       "or --servers=qemu-nbd,raw" % opts.wrapper)
     if (any(isinstance(w.measure, Zero) for w in workloads)
@@ -959,13 +1039,16 @@ def main():
     with tempfile.TemporaryDirectory(prefix="qedbench", dir="/tmp") as sockdir:
         try:
             for kind in IMAGES:
-                if any(kind == BASES.get(w.image, w.image) for w in workloads):
+                names = readers(w for w in workloads
+                                if kind == BASES.get(w.image, w.image))
+                if names:
                     make_image(kind)
-                    compare_content(kind, sockdir)
+                    compare_content(kind, names, sockdir)
             for kind in LAYERS:
-                if any(kind == w.image for w in workloads):
+                names = readers(w for w in workloads if kind == w.image)
+                if names:
                     make_layers(kind)
-                    compare_content(kind, sockdir)
+                    compare_content(kind, names, sockdir)
             report([run_workload(w, sockdir) for w in workloads])
         except Failure:
             # If a server died that is more to the point.
