@@ -20,10 +20,10 @@
  * questions are likely to be about these.  So the last reply is kept, until
  * something is written: a hole may be none any more then.
  *
- * Reading ahead: tables are read in small slices, often one after the other, and
- * each would wait for the server.  So such a read in sequence takes what follows,
- * too, first little, then more, and later ones are copies of that.  Only before
- * anything is written: then it can't become wrong.
+ * Reading ahead: tables are read in small slices, often one after the other,
+ * and each would wait for the server.  So such a read in sequence takes what
+ * follows, too, first little, then more, and later ones are copies of that.
+ * Only before anything is written: then it can't become wrong.
  *
  * Locking: N->lock guards the reply, and what was read ahead.  It isn't held
  * across I/O.

@@ -194,8 +194,8 @@ extern int chain_add (struct chain *c, const char *name, enum format asked);
 extern int chain_add_backing (struct chain *c, const char *image,
                               const char *name, enum format asked);
 
-/* Is NAME relative to the directory of IMAGE, but IMAGE an NBD export, which has
- * none?
+/* Is NAME relative to the directory of IMAGE, but IMAGE an NBD export, which
+ * has none?
  */
 extern bool has_no_directory (const char *image, const char *name);
 

@@ -5,9 +5,10 @@
 /* qed-img rebase.
  *
  * The new chain is opened first, with the image itself on top, so that the same
- * rules apply as to the old one.  Then the image is detached from the new chain,
- * because its cached tables there would go stale, and opened again on the old
- * one.  An NBD server needs to take only one connection at a time for that.
+ * rules apply as to the old one.  Then the image is detached from the new
+ * chain, because its cached tables there would go stale, and opened again on
+ * the old one.  An NBD server needs to take only one connection at a time for
+ * that.
  */
 
 #include <config.h>

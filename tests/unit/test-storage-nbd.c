@@ -540,7 +540,8 @@ main (int argc, char *argv[])
   static const struct harness_test tests[] = {
     TEST (test_memory), TEST (test_one_connection), TEST (test_blocks_512),
     TEST (test_blocks_64k), TEST (test_no_zero), TEST (test_no_extents),
-    TEST (test_slow), TEST (test_filled_hole), TEST (test_ahead), TEST (test_lost),
+    TEST (test_slow), TEST (test_filled_hole), TEST (test_ahead),
+    TEST (test_lost),
     TEST (test_lost_all), TEST (test_lost_under_way), TEST (test_readonly),
     TEST (test_command),
     TEST (test_no_memory),
