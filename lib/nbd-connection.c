@@ -8,7 +8,7 @@
  *
  * The pool: the first connection is opened in the constructor, where errors can
  * be seen, and it fixes what the server offers.  A request takes the connection
- * with the fewest requests.  When all of them have some, another one is opened,
+ * with the fewest requests.  When all of them have many, another one is opened,
  * if the server promises that all connections see the same (multi-conn).
  *
  * Requests of several threads share a connection.  One of the threads leads: it
@@ -648,7 +648,7 @@ find_connection (struct nbd_server *s, bool writes)
       mark_lost (s, c);
       close_unused (s);
     }
-    else if (c != NULL && (!s->multi || s->opening ||
+    else if (c != NULL && (c->users < NBD_BUSY || !s->multi || s->opening ||
                            s->nr_open == NBD_MAX_CONNS))
       return c;
     else if (s->opening || s->nr_open == NBD_MAX_CONNS)

@@ -20,6 +20,11 @@
 /* More connections than these make nothing faster. */
 #define NBD_MAX_CONNS 4
 
+/* As many requests share a connection before another one is opened.  Fewer
+ * would cost more: the server, and we, find the next one there without waiting.
+ */
+#define NBD_BUSY 8
+
 /* A request under way.  It lives on the stack of its thread. */
 struct nbd_request {
   struct nbd_request *next;     /* of the same connection */

@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# Concurrent requests use several connections, but no more than four, if the
-# server says that all connections see the same data; otherwise they use one.
-# Sequential requests use one.
+# Many concurrent requests use several connections, but no more than four, if
+# the server says that all connections see the same data; otherwise they use
+# one.  Few requests, and sequential ones, use one.
 
 source ./functions.sh nbd filter:delay,log libnbd
 
@@ -16,17 +16,18 @@ read_with ()                    # HOW PLUGIN ARGS...: sets $connections
     rm -f $d/base.txt
     start_nbdkit -n base --filter=log --filter=delay "$@" \
                  delay-read=20ms logfile=$d/base.txt
-    start_nbdkit -n x qed $d/x.qed backing="nbd+unix:///?socket=$d/base.sock"
+    start_nbdkit -n x --threads=40 qed $d/x.qed \
+                 backing="nbd+unix:///?socket=$d/base.sock"
     "$PYTHON" - "$uri" "$how" <<'END'
 import sys
 import qedtest
-h = qedtest.connect(sys.argv[1])
-if sys.argv[2] == "serial":
+h, how = qedtest.connect(sys.argv[1]), sys.argv[2]
+if how == "serial":
     for i in range(20):
         h.pread(4096, i << 16)
 else:
     import nbd
-    bufs = [nbd.Buffer(4096) for _ in range(64)]
+    bufs = [nbd.Buffer(4096) for _ in range(200 if how == "parallel" else 8)]
     cookies = {h.aio_pread(b, i << 16) for i, b in enumerate(bufs)}
     while cookies:
         h.poll(-1)
@@ -41,6 +42,8 @@ END
 
 read_with parallel pattern 16M
 [ "$connections" -eq 4 ]
+read_with few pattern 16M
+[ "$connections" -eq 1 ]
 read_with serial pattern 16M
 [ "$connections" -eq 1 ]
 # This plugin doesn't promise anything about connections.
