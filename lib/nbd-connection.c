@@ -288,8 +288,8 @@ close_program (struct nbd_conn *c)
 
   c->keeper = NULL;
   if (k->process != getpid ()) {
-    /* The process has forked: the keeper is in the other one.  So is the
-     * program, but for the signal that libnbd sends.
+    /* The process has forked, and the keeper is in the other one.  libnbd
+     * sends the signal, and can't wait for a program that isn't our child.
      */
     free (k);
     nbd_close (c->h);

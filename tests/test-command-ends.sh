@@ -45,10 +45,22 @@ for signal in TERM INT KILL; do
     fi
 done
 
-# With --run.
+# With --run.  The server that runs until nbdkit has forked ends at once.
+cat >client <<END
+nbdinfo --size "\$uri"
+for i in \$(seq 600); do
+    n=0
+    for pid in \$(cat $d/pids); do
+        if readlink /proc/\$pid/exe >/dev/null; then n=\$((n + 1)); fi
+    done
+    if [ \$n -eq 1 ]; then exit \$1; fi
+    sleep 0.05
+done
+exit 99
+END
 for status in 0 7; do
     rm -f pids
-    nbdkit -U - "${arguments[@]}" --run 'nbdinfo --size "$uri"; exit '$status \
+    nbdkit -U - "${arguments[@]}" --run 'export uri; bash client '$status \
            2>run.log || test $? = $status
     test ! -s run.log
     none_left
