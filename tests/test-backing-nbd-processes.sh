@@ -39,10 +39,15 @@ def processes(parent=None):
     return found
 END
 export PYTHONPATH="$d:$PYTHONPATH"
+# The directories of libnbd's sockets.  Those of other tests come and go.
+directories ()
+{
+    find /tmp -maxdepth 1 -name 'libnbd??????' | sort
+}
 none_left ()
 {
     "$PYTHON" -c 'import processes; assert not processes.processes()' &&
-        [ "$(ls -d /tmp/libnbd??????)" = "$directories" ]
+        [ -z "$(comm -13 $d/directories <(directories))" ]
 }
 read_disk ()
 {
@@ -54,9 +59,9 @@ qedtest.check_raw(h, qedtest.TMP + "/base.raw")
 assert 1 <= len(processes.processes()) <= 4, processes.processes()
 END
 }
-directories=$(ls -d /tmp/libnbd??????) || :
+directories >$d/directories
 
-# In the foreground.  Directories of other tests may come and go.
+# In the foreground.
 for signal in TERM KILL; do
     start_nbdkit -n x "${arguments[@]}"
     read_disk
