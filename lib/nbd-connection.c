@@ -420,9 +420,13 @@ connect_handle (struct nbd_server *s, struct nbd_conn *c)
 
   /* The last block of an export may be smaller than the server's smallest
    * block.  Let the server decide about requests for it.
+   *
+   * Buffers aren't zeroed first, which takes as long as copying: a read whose
+   * reply isn't as long as the request fails.
    */
   if (h == NULL || nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION) ||
-      nbd_set_strict_mode (h, nbd_get_strict_mode (h) & ~LIBNBD_STRICT_ALIGN))
+      nbd_set_strict_mode (h, nbd_get_strict_mode (h) & ~LIBNBD_STRICT_ALIGN)
+      || nbd_set_pread_initialize (h, false) == -1)
     return qed_error (ENOMEM, "%s: %s", s->name, nbd_message ());
 
   r = s->argv ? start_program (s, c) : start_uri (s, h);
