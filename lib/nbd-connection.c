@@ -59,8 +59,10 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -201,6 +203,7 @@ start_uri (struct nbd_server *s, struct nbd_handle *h)
 struct nbd_keeper {
   struct nbd_handle *h;
   char **argv;                  /* only until STARTED */
+  int directory;                /* borrowed; or -1 */
   pthread_t thread;
   pid_t process;                /* whose thread it is */
   sem_t started, to_end;
@@ -238,6 +241,11 @@ keep (void *opaque)
 {
   struct nbd_keeper *k = opaque;
 
+  /* nbdkit changes its directory in between.  This thread gets one of its own.
+   */
+  if (k->directory >= 0 &&
+      (unshare (CLONE_FS) == -1 || fchdir (k->directory) == -1) && qed_debug)
+    qed_debug ("%s: starts in another directory: %m", k->argv[0]);
   k->r = nbd_aio_connect_systemd_socket_activation (k->h, k->argv);
   if (k->r == -1) {
     k->err = nbd_get_errno ();
@@ -264,6 +272,7 @@ start_program (struct nbd_server *s, struct nbd_conn *c)
     return qed_error (errno, "%s: %m", s->name);
   k->h = c->h;
   k->argv = s->argv;
+  k->directory = s->directory;
   k->process = getpid ();
   sem_init (&k->started, 0, 0);
   sem_init (&k->to_end, 0, 0);
@@ -901,6 +910,8 @@ qed_nbd_free (struct nbd_server *s)
   for (char **p = s->argv; p && *p; ++p)
     free (*p);
   free (s->argv);
+  if (s->directory >= 0)
+    close (s->directory);
   free (s->format);
   free (s->name);
 }
@@ -954,7 +965,7 @@ init_server (struct nbd_server *s, const char *name, const char *format,
 {
   bool failed = false;
 
-  *s = (struct nbd_server) { .trusted = trusted };
+  *s = (struct nbd_server) { .trusted = trusted, .directory = -1 };
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->changed, NULL);
   pthread_rwlock_init (&s->blocks, NULL);
@@ -1022,7 +1033,10 @@ qed_nbd_init_command (struct nbd_server *s, const char *const argv[])
     return qed_error (ENOMEM, "%s: %m", argv[0]);
   r = init_server (s, name, NULL, argv, true);
   free (name);
-  return r == -1 ? -1 : connect_first (s);
+  if (r == -1)
+    return -1;
+  s->directory = open (".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return connect_first (s);
 }
 
 /* Find a program as a shell does.  To be freed; NULL if there is none. */

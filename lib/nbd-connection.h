@@ -75,6 +75,7 @@ struct nbd_server {
                                    URI */
   char *format;                 /* the program is qemu-nbd, and NAME the path of
                                    a file in this format; or NULL */
+  int directory;                /* a command starts here, always; or -1 */
   bool trusted;                 /* the URI may name files with keys */
   struct nbd_offer offer;
 

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # With command= nbdkit starts the image's server itself, in the foreground and
-# in the background: its name may be relative, and its arguments come in order.
+# in the background: its name, and names in its arguments, may be relative, and the
+# arguments come in order.
 # It has nothing open but what nbdkit was started with, and the socket.  It
 # serves on when the client goes away for which it was started.
 
@@ -41,7 +42,7 @@ grep -E "^[0-9]+ $d/x.qed two words fadvise=random$" args
 for command in ./server by-path; do
     rm -f args fds bg.sock
     PATH=$d/bin:$PATH nbdkit -U $d/bg.sock -P $d/bg.pid \
-        qed command=$command arg=$d/x.qed arg=x 2>bg.log </dev/null
+        qed command=$command arg=x.qed arg=x 2>bg.log </dev/null
     pid=$(cat bg.pid)
     cleanup_fn eval "kill $pid || :"
     uri="nbd+unix:///?socket=$d/bg.sock"
