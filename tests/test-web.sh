@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # An image on a web server, which nbdkit-curl-plugin reads: its disk is mapped
-# and copied.  To open an image of a 1 TiB disk and to read one cluster takes
-# few requests.
+# and copied.  To open an image of a 1 TiB disk and to read one cluster, or to
+# map it, takes few requests.
 
 source ./functions.sh nbd libnbd busybox nbdcopy nbdinfo
 requires nbdkit curl --dump-plugin
@@ -63,6 +63,13 @@ before=$(requests)
 nbdkit "${curl[@]}" arg=$web/1t.qed \
        --run "'$PYTHON' -m nbd -u \"\$uri\" -c - <$d/read.py"
 test $(($(requests) - before)) -le 7
+
+# Tables are read ahead: each has 64 slices.
+nbdkit -r -U - qed $d/www/1t.qed --run 'nbdinfo --map "$uri"' >$d/want.map
+before=$(requests)
+nbdkit "${curl[@]}" arg=$web/1t.qed --run 'nbdinfo --map "$uri"' >$d/got.map
+cmp $d/want.map $d/got.map
+test $(($(requests) - before)) -le 20
 
 state_of $d/www/* >$d/after
 cmp $d/before $d/after
