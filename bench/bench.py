@@ -354,6 +354,7 @@ class Server:
         self.below = None
         if name in ON_SERVER:
             self.below = Server("raw", path, sockdir, writable, name + "-")
+            self.below.warm_up()
         self.image = self.below.uri if self.below else path
         self.log = tempfile.TemporaryFile("w+")
         argv = SERVERS[name](self.image, self.socket, writable)
@@ -368,6 +369,20 @@ class Server:
             raise Failure("%s: %s" % (argv[0], e.strerror))
         Server.running.append(self)
         self.pid = self.wait_until_ready()
+
+    def warm_up(self):
+        """Read from it over a connection of our own.  The threads of its first
+        connection are given other memory than those of later ones, and are
+        slower.  That would count against a server above that keeps its first
+        connection, and for one that opens one for each client."""
+        call([sys.executable, "-m", "nbd", "--uri", self.uri, "-c", """
+n = min(1 << 20, h.get_size())
+for _ in range(4):
+    todo = [h.aio_pread(nbd.Buffer(n), 0) for _ in range(16)]
+    while todo:
+        h.poll(-1)
+        todo = [c for c in todo if not h.aio_command_completed(c)]
+"""])
 
     def wait_until_ready(self):
         """Returns the PID of the process that listens."""
