@@ -283,8 +283,11 @@ judge (const struct chain *c, const struct layer *image, struct layer *l)
   return qed_error (EPERM, "%s: is the file %s, %s%s: if that is wanted add "
                     "%s=%.*s%s", l->path, file,
                     image->dirs[0] ? "not beneath the image's directory " :
-                    "and an image in a device or an export, or without a "
-                    "path, has no directory for such files",
+                    image->st->fixed_size ?
+                    "and an image in a device or an export has no directory "
+                    "for such files" :
+                    "and an image without a path has no directory for such "
+                    "files",
                     image->dirs[0] ? image->dirs[0] : "",
                     advice (c, "backing-dir", "--backing-dir"),
                     slash == file ? 1 : (int) (slash - file), file,
