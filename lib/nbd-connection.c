@@ -32,7 +32,13 @@
  * that a flush has made durable.  If the numbers differ when a connection is
  * lost, an acknowledged write may be lost, too.  If a write is under way
  * then, the server may still do it, after a later one in the same place.
- * In both cases no more is written: S->over.
+ * In both cases no more is written: S->over.  A flush that succeeds then, on a
+ * connection to a new server, says nothing of these writes.
+ *
+ * A server may go and come back without our knowing: a connection to the old
+ * one seems to be slow, and another one, opened meanwhile, is to the new one.
+ * So a flush takes the oldest connection: if it was to the old one the flush
+ * doesn't succeed.
  *
  * Connecting gives up after some seconds.  A server that hangs later makes its
  * requests hang, as a disk would, until the process is about to end
@@ -513,6 +519,17 @@ is_still_connected (struct nbd_conn *c)
 }
 
 static struct nbd_conn *
+oldest (struct nbd_server *s)
+{
+  struct nbd_conn *best = NULL;
+
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    if (c->ready && (best == NULL || c->number < best->number))
+      best = c;
+  return best;
+}
+
+static struct nbd_conn *
 least_used (struct nbd_server *s)
 {
   struct nbd_conn *best = NULL;
@@ -598,7 +615,7 @@ static struct nbd_conn *
 open_another (struct nbd_server *s)
 {
   struct nbd_conn *c = s->conns;
-  bool first = least_used (s) == NULL, multi = false;
+  bool first, multi = false;
   int r;
 
   while (c->open)
@@ -610,6 +627,7 @@ open_another (struct nbd_server *s)
   r = reconnect_conn (s, c, &multi);
   pthread_mutex_lock (&s->lock);
   s->opening = false;
+  first = oldest (s) == NULL;   /* those that there were may be lost now */
 
   /* A server that refuses another connection now isn't asked again while it
    * serves those that it has.
@@ -618,6 +636,7 @@ open_another (struct nbd_server *s)
     s->multi = multi && r == 0;
   if (r == 0) {
     c->ready = true;
+    c->number = ++s->last_number;
     pthread_cond_broadcast (&s->changed);
     return c;
   }
@@ -648,10 +667,10 @@ check_usable (struct nbd_server *s, bool writes)
 
 /* Find a connection to use, or open one.  NULL: EIO, with a message. */
 static struct nbd_conn *
-find_connection (struct nbd_server *s, bool writes)
+find_connection (struct nbd_server *s, bool writes, bool flushes)
 {
   for (;;) {
-    struct nbd_conn *c = least_used (s);
+    struct nbd_conn *c = flushes ? oldest (s) : least_used (s);
 
     if (check_usable (s, writes) == -1)
       return NULL;
@@ -661,7 +680,7 @@ find_connection (struct nbd_server *s, bool writes)
       mark_lost (s, c);
       close_unused (s);
     }
-    else if (c != NULL && (c->users < NBD_BUSY || !s->multi || s->opening ||
+    else if (c != NULL && (flushes || c->users < NBD_BUSY || !s->multi || s->opening ||
                            s->nr_open == NBD_MAX_CONNS))
       return c;
     else if (s->opening || s->nr_open == NBD_MAX_CONNS)
@@ -679,13 +698,13 @@ find_connection (struct nbd_server *s, bool writes)
   }
 }
 
-struct nbd_conn *
-qed_nbd_take (struct nbd_server *s, bool writes)
+static struct nbd_conn *
+take (struct nbd_server *s, bool writes, bool flushes)
 {
   struct nbd_conn *c;
 
   pthread_mutex_lock (&s->lock);
-  c = find_connection (s, writes);
+  c = find_connection (s, writes, flushes);
   if (c != NULL) {
     c->users++;
     c->writers += writes;
@@ -694,6 +713,18 @@ qed_nbd_take (struct nbd_server *s, bool writes)
   if (c == NULL)
     errno = EIO;
   return c;
+}
+
+struct nbd_conn *
+qed_nbd_take (struct nbd_server *s, bool writes)
+{
+  return take (s, writes, false);
+}
+
+struct nbd_conn *
+qed_nbd_take_oldest (struct nbd_server *s)
+{
+  return take (s, false, true);
 }
 
 void

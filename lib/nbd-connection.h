@@ -43,6 +43,7 @@ struct nbd_conn {
   bool lost;                    /* it is dead */
   bool stale;                   /* another one was lost, and this one is to be
                                    closed when it has no users */
+  uint64_t number;              /* those opened later have greater ones */
   unsigned users;               /* requests that have taken it ... */
   unsigned writers;             /* ... and change what is exported */
 
@@ -89,6 +90,7 @@ struct nbd_server {
   pthread_cond_t changed;       /* a connection was opened or closed */
   struct nbd_conn conns[NBD_MAX_CONNS];
   unsigned nr_open;
+  uint64_t last_number;         /* of those opened so far */
   bool opening;                 /* a thread opens one */
   bool multi;                   /* more than one connection may be opened */
   time_t retry_at;              /* don't connect before; monotonic */
@@ -126,6 +128,9 @@ extern void qed_nbd_restart (struct nbd_server *s);
  * request that changes what is exported; it is refused when S->over.
  */
 extern struct nbd_conn *qed_nbd_take (struct nbd_server *s, bool writes);
+
+/* The same, for a flush: the connection that was opened first. */
+extern struct nbd_conn *qed_nbd_take_oldest (struct nbd_server *s);
 
 /* Begin a request on C: BEGIN calls one of libnbd's asynchronous functions,
  * with COMPLETION, and returns what that does.  Wait for its end.  Returns 0;

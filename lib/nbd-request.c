@@ -132,12 +132,11 @@ begin_extents (struct nbd_handle *h, void *opaque,
                                a->flags);
 }
 
-/* Take a connection for one request. */
+/* A request on C, which was taken for it, or is NULL with a message. */
 static int
-request (struct nbd_server *s, qed_nbd_begin_fn *begin, struct args *a,
-         const char *what, bool writes)
+request_on (struct nbd_server *s, struct nbd_conn *c, qed_nbd_begin_fn *begin,
+            struct args *a, const char *what, bool writes)
 {
-  struct nbd_conn *c = qed_nbd_take (s, writes);
   int r;
 
   if (c == NULL)
@@ -145,6 +144,13 @@ request (struct nbd_server *s, qed_nbd_begin_fn *begin, struct args *a,
   r = qed_nbd_do (s, c, begin, a, what, a->offset);
   qed_nbd_give_back (s, c, writes, writes && r == 0);
   return r;
+}
+
+static int
+request (struct nbd_server *s, qed_nbd_begin_fn *begin, struct args *a,
+         const char *what, bool writes)
+{
+  return request_on (s, qed_nbd_take (s, writes), begin, a, what, writes);
 }
 
 /* ---- blocks ---- */
@@ -371,15 +377,19 @@ qed_nbd_flush (struct nbd_server *s)
   if (over)
     return qed_nbd_over_error (s);
 
-  /* It covers all connections: there is one, or the server says so. */
-  r = request (s, begin_flush, &a, "flush", false);
-  if (r == 0) {
-    pthread_mutex_lock (&s->lock);
-    if (s->flushed < written)
-      s->flushed = written;
-    pthread_mutex_unlock (&s->lock);
-  }
-  return r;
+  /* It covers all connections: there is one, or the server says so.  But that
+   * may be another server than the one that has acknowledged the writes: then
+   * this is over.
+   */
+  r = request_on (s, qed_nbd_take_oldest (s), begin_flush, &a, "flush", false);
+  if (r == -1)
+    return -1;
+  pthread_mutex_lock (&s->lock);
+  over = s->over;
+  if (!over && s->flushed < written)
+    s->flushed = written;
+  pthread_mutex_unlock (&s->lock);
+  return over ? qed_nbd_over_error (s) : 0;
 }
 
 /* ---- hints and extents ---- */

@@ -63,7 +63,7 @@ def run(k, seed, **options):
                 sectors.flushed()
                 failed = faulty.work(h, sectors, r, 10)
                 # Unless what goes wrong comes only now.
-                assert failed == 0 or before == 0
+                assert failed == 0 or before == 0, (k, options, s.log())
                 works = failed == 0 or flush_works(h)
                 readable(h, v)
             sectors.check(h, not works)

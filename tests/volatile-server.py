@@ -14,9 +14,13 @@ action=ACTION   error: a request fails with EIO;
                 die: the server ends without an answer to it;
                 die-after: the server ends when it has answered the request;
                 cut: the server closes all connections, and loses nothing;
-                hang: it is never answered
+                hang: it is never answered;
+                lose: what isn't durable is lost, and all requests of the
+                connections that there are hang: so a power cut looks to a
+                client
 count=KINDS     the requests that are counted: some of pread, pwrite, zero,
                 flush, separated by commas
+when=FILE       they are counted when there is such a file
 at=K            the K-th of these (from 1) goes wrong; 0, the default: none
 forget=true     a flush does nothing, as in a broken server
 zero=false      zeroing isn't offered
@@ -38,10 +42,12 @@ API_VERSION = 2
 BLOCK = 512
 
 options = {"action": "error", "count": "pwrite,zero,flush", "at": "0",
+           "when": "/",
            "forget": "false", "zero": "true", "multi": "true", "seed": "0"}
 lock = threading.Lock()
 cache = {}                      # block number -> bytes
 counted = 0
+opened, hung = set(), set()     # connections
 
 
 def config(key, value):
@@ -53,10 +59,13 @@ def thread_model():
 
 
 def open(readonly):
-    return os.open(options["file"], os.O_RDWR)
+    h = os.open(options["file"], os.O_RDWR)
+    opened.add(h)
+    return h
 
 
 def close(h):
+    opened.discard(h)
     os.close(h)
 
 
@@ -101,11 +110,20 @@ def cut():
             pass
 
 
+def hang():
+    lock.release()
+    while True:
+        time.sleep(60)
+
+
 def count(h, kind):
     """Is this the request that goes wrong?  Returns what is to be done after
     it."""
     global counted
-    if kind not in options["count"].split(","):
+    if h in hung:
+        hang()
+    if (kind not in options["count"].split(",")
+            or not os.path.exists(options["when"])):
         return None
     counted += 1
     if counted != int(options["at"]):
@@ -116,9 +134,11 @@ def count(h, kind):
     elif action == "cut":
         cut()
     elif action == "hang":
-        lock.release()
-        while True:
-            time.sleep(60)
+        hang()
+    elif action == "lose":
+        cache.clear()
+        hung.update(opened)
+        hang()
     elif action == "error":
         nbdkit.set_error(errno.EIO)
         raise RuntimeError("this request goes wrong")
