@@ -24,9 +24,10 @@
  *
  * Lost connections: all requests under way on it fail with EIO.  The others
  * aren't used any more.  The next request connects again, but not more often
- * than once a second: in between requests fail at once.  A server that comes back with another size, or that
- * offers something else, isn't used.  An idle connection is looked at before it
- * is used, so that no request is given to a server that has gone.
+ * than once a second: in between requests fail at once.  A server that comes
+ * back with another size, or offers less, isn't used.  An idle connection is
+ * looked at before it is used, so that no request is given to a server that has
+ * gone.
  *
  * I5: writes that the server has acknowledged are counted, and so are those
  * that a flush has made durable.  If the numbers differ when a connection is
@@ -349,7 +350,8 @@ finish_connecting (struct nbd_server *s, struct nbd_handle *h)
     const bool ending = atomic_load (&hurry);
 
     if (now () - start >= (ending ? PATIENCE_SECONDS : CONNECT_SECONDS)) {
-      atomic_store (&s->given_up, ending);
+      if (ending)
+        atomic_store (&s->given_up, true);
       return connect_error (s, ETIMEDOUT, "the server doesn't answer");
     }
     r = nbd_poll (h, 1000);
@@ -476,6 +478,16 @@ connect_conn (struct nbd_server *s, struct nbd_conn *c, struct nbd_offer *o,
   return -1;
 }
 
+/* Does a server that offers O refuse requests that it took when it offered WAS?
+ */
+static bool
+offers_less (const struct nbd_offer *o, const struct nbd_offer *was)
+{
+  return o->max_request < was->max_request || o->flush < was->flush ||
+    o->zero < was->zero || o->fast_zero < was->fast_zero ||
+    o->trim < was->trim || o->cache < was->cache || o->extents < was->extents;
+}
+
 /* The same, but what the server offers must be what it was. */
 static int
 reconnect_conn (struct nbd_server *s, struct nbd_conn *c, bool *multi)
@@ -489,9 +501,9 @@ reconnect_conn (struct nbd_server *s, struct nbd_conn *c, bool *multi)
     qed_error (EIO, "%s: the size was %" PRIu64 " bytes when this was "
                "opened and is %" PRIu64 " now", s->name, was->size, o.size);
   else if (o.min_block != was->min_block || o.read_only != was->read_only ||
-           o.flush != was->flush)
-    qed_error (EIO, "%s: the server offers something else than when this was "
-               "opened: other blocks, writing, or flushing", s->name);
+           offers_less (&o, was))
+    qed_error (EIO, "%s: the server offers less than when this was opened, or "
+               "wants other blocks", s->name);
   else
     return 0;
   disconnect (c);
@@ -626,8 +638,14 @@ open_another (struct nbd_server *s)
   pthread_mutex_unlock (&s->lock);
   r = reconnect_conn (s, c, &multi);
   pthread_mutex_lock (&s->lock);
-  s->opening = false;
   first = oldest (s) == NULL;   /* those that there were may be lost now */
+  if (r == 0 && !first && !multi) { /* another server than theirs */
+    pthread_mutex_unlock (&s->lock);
+    disconnect (c);
+    pthread_mutex_lock (&s->lock);
+    r = -1;
+  }
+  s->opening = false;
 
   /* A server that refuses another connection now isn't asked again while it
    * serves those that it has.
@@ -680,8 +698,8 @@ find_connection (struct nbd_server *s, bool writes, bool flushes)
       mark_lost (s, c);
       close_unused (s);
     }
-    else if (c != NULL && (flushes || c->users < NBD_BUSY || !s->multi || s->opening ||
-                           s->nr_open == NBD_MAX_CONNS))
+    else if (c != NULL && (flushes || c->users < NBD_BUSY || !s->multi ||
+                           s->opening || s->nr_open == NBD_MAX_CONNS))
       return c;
     else if (s->opening || s->nr_open == NBD_MAX_CONNS)
       pthread_cond_wait (&s->changed, &s->lock);
@@ -748,26 +766,74 @@ qed_nbd_give_back (struct nbd_server *s, struct nbd_conn *c, bool writes,
 
 /* ---- requests ---- */
 
+static void
+add_request (struct nbd_conn *c, struct nbd_request *r)
+{
+  r->next = c->requests;
+  if (r->next)
+    r->next->prev = r;
+  c->requests = r;
+}
+
+/* R is complete.  Its thread needn't take C->lock to go on, so that the one
+ * that leads can go on too.  Called with C->lock.
+ */
+static void
+complete_request (struct nbd_conn *c, struct nbd_request *r, int err)
+{
+  if (r->prev)
+    r->prev->next = r->next;
+  else
+    c->requests = r->next;
+  if (r->next)
+    r->next->prev = r->prev;
+  c->completed++;
+  r->err = err;
+  r->done = true;
+  sem_post (&r->wake);
+}
+
+struct completion {
+  struct nbd_conn *c;
+  struct nbd_request *r;
+};
+
 /* Called by libnbd, in a thread that holds C->lock. */
 static int
 complete (void *opaque, int *error)
 {
-  struct nbd_request *r = opaque;
+  const struct completion *completion = opaque;
 
-  r->err = *error;
-  r->done = true;
-  pthread_cond_signal (&r->wake);
+  complete_request (completion->c, completion->r, *error);
   return 1;
 }
 
-/* Nothing has come from the server for a second.  SILENT counts these. */
+/* How long a thread has waited for any request to be completed. */
+struct patience {
+  uint64_t completed;           /* C->completed ... */
+  time_t since;                 /* ... and when it became that */
+  time_t asked;                 /* when it was asked whether there is a hurry */
+};
+
+/* Give the server up if it takes too long while the process is ending.  Called
+ * with C->lock.
+ */
 static void
-lose_patience (struct nbd_server *s, struct nbd_conn *c, unsigned *silent)
+lose_patience (struct nbd_server *s, struct nbd_conn *c, struct patience *p)
 {
-  if (!in_hurry () || ++*silent < PATIENCE_SECONDS)
+  const time_t t = now ();
+
+  if (c->completed != p->completed) {
+    p->completed = c->completed;
+    p->since = t;
+  }
+  if (t - p->asked < 1)
     return;
-  atomic_store (&s->given_up, true);
-  shutdown (c->fd, SHUT_RDWR);
+  p->asked = t;
+  if (in_hurry () && t - p->since >= PATIENCE_SECONDS && is_alive (c)) {
+    atomic_store (&s->given_up, true);
+    shutdown (c->fd, SHUT_RDWR);
+  }
 }
 
 /* Let libnbd send and receive what it can.  Called with C->lock. */
@@ -783,9 +849,8 @@ advance (struct nbd_conn *c, int events)
 
   /* libnbd has completed all requests of a dead connection, if it is right. */
   if (!is_alive (c))
-    for (struct nbd_request *r = c->requests; r; r = r->next)
-      if (!r->done)
-        complete (r, &(int) { ENOTCONN });
+    while (c->requests)
+      complete_request (c, c->requests, ENOTCONN);
 }
 
 /* Wait for the socket until R is complete.  Called with C->lock, which it drops
@@ -794,7 +859,8 @@ advance (struct nbd_conn *c, int events)
 static void
 lead (struct nbd_server *s, struct nbd_conn *c, const struct nbd_request *r)
 {
-  unsigned silent = 0;
+  const time_t start = now ();
+  struct patience p = { c->completed, start, start };
 
   while (!r->done) {
     unsigned dir = nbd_aio_get_direction (c->h);
@@ -812,58 +878,60 @@ lead (struct nbd_server *s, struct nbd_conn *c, const struct nbd_request *r)
     n = poll (fds, 2, 1000);
     if (n > 0 && fds[1].revents && read (c->kick, &count, sizeof count) == -1)
       n = errno == EAGAIN ? n : -1;
-    if (n == 0)
-      lose_patience (s, c, &silent);
     pthread_mutex_lock (&c->lock);
-    if (n > 0 && fds[0].revents) {
-      silent = 0;
+    if (n > 0 && fds[0].revents)
       advance (c, fds[0].revents);
-    }
+    lose_patience (s, c, &p);
   }
 }
 
-/* Take R, whose thread has led, off the list, and let another one lead. */
+/* A thread has led until its request was complete: let another one lead. */
 static void
 hand_over (struct nbd_conn *c)
 {
   struct nbd_request *r = c->requests;
 
-  while (r != NULL && r->done)
-    r = r->next;
   c->led = r != NULL;
   if (r != NULL) {
     r->leads = true;
-    pthread_cond_signal (&r->wake);
+    sem_post (&r->wake);
   }
 }
 
-/* Wait until R, which has been begun, is complete.  Called with C->lock, which
- * it drops meanwhile.
+/* Let the thread of R, which has been begun, lead if no other does.  Called
+ * with C->lock.
  */
 static void
-wait_for (struct nbd_server *s, struct nbd_conn *c, struct nbd_request *r)
+choose_leader (struct nbd_conn *c, struct nbd_request *r)
 {
+  if (r->done)
+    return;
   if (!c->led)
     r->leads = c->led = true;
   else if (!c->sending &&
            nbd_aio_get_direction (c->h) & LIBNBD_AIO_DIRECTION_WRITE)
     /* The thread that leads must wait for more.  The value can't overflow. */
     (void) !write (c->kick, &(uint64_t) { 1 }, sizeof (uint64_t));
-
-  while (!r->done && !r->leads)
-    pthread_cond_wait (&r->wake, &c->lock);
-  if (r->leads)
-    lead (s, c, r);
 }
 
+/* Wait until R is complete.  LEADS: it leads from the start.  Called without
+ * C->lock.
+ */
 static void
-remove_request (struct nbd_conn *c, const struct nbd_request *r)
+wait_for (struct nbd_server *s, struct nbd_conn *c, struct nbd_request *r,
+          bool leads)
 {
-  struct nbd_request **p = &c->requests;
-
-  while (*p != r)
-    p = &(*p)->next;
-  *p = r->next;
+  if (!leads) {
+    while (sem_wait (&r->wake) == -1)
+      ;
+    /* Another thread set this before it woke us, or never does. */
+    if (!r->leads)
+      return;
+  }
+  pthread_mutex_lock (&c->lock);
+  lead (s, c, r);
+  hand_over (c);
+  pthread_mutex_unlock (&c->lock);
 }
 
 /* The server hasn't answered while the process was ending. */
@@ -903,25 +971,24 @@ int
 qed_nbd_do (struct nbd_server *s, struct nbd_conn *c, qed_nbd_begin_fn *begin,
             void *opaque, const char *what, uint64_t offset)
 {
-  struct nbd_request r = { .wake = PTHREAD_COND_INITIALIZER };
-  const nbd_completion_callback completion = {
-    .callback = complete, .user_data = &r,
-  };
+  struct nbd_request r = { .done = false };
+  struct completion completion = { c, &r };
+  bool leads;
 
+  sem_init (&r.wake, 0, 0);
   pthread_mutex_lock (&c->lock);
-  r.next = c->requests;
-  c->requests = &r;
+  add_request (c, &r);
   /* After a failure the request may have been completed or not. */
-  if (begin (c->h, opaque, completion) == -1) {
-    r.err = nbd_get_errno () ? : EIO;
-    r.done = true;
-  }
-  wait_for (s, c, &r);
-  remove_request (c, &r);
-  if (r.leads)
-    hand_over (c);
+  if (begin (c->h, opaque, (nbd_completion_callback) {
+               .callback = complete, .user_data = &completion,
+             }) == -1 && !r.done)
+    complete_request (c, &r, nbd_get_errno () ? : EIO);
+  choose_leader (c, &r);
+  leads = r.leads;
   pthread_mutex_unlock (&c->lock);
-  pthread_cond_destroy (&r.wake);
+
+  wait_for (s, c, &r, leads);
+  sem_destroy (&r.wake);
   return r.err == 0 ? 0 : request_error (s, c, r.err, what, offset);
 }
 

@@ -10,6 +10,7 @@
 #define QED_NBD_CONNECTION_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,10 +26,12 @@
  */
 #define NBD_BUSY 8
 
-/* A request under way.  It lives on the stack of its thread. */
+/* A request under way.  It lives on the stack of its thread, which waits for
+ * WAKE: it is complete, and not in the list any more, or it is to lead.
+ */
 struct nbd_request {
-  struct nbd_request *next;     /* of the same connection */
-  pthread_cond_t wake;          /* DONE, or LEADS */
+  struct nbd_request *prev, *next; /* of the same connection */
+  sem_t wake;
   bool done;
   bool leads;                   /* its thread waits for the socket */
   int err;                      /* DONE: an errno, or 0 */
@@ -55,7 +58,8 @@ struct nbd_conn {
                                    owned */
 
   pthread_mutex_t lock;         /* guards H and the rest */
-  struct nbd_request *requests; /* those under way */
+  struct nbd_request *requests; /* those that aren't complete */
+  uint64_t completed;           /* how many have been */
   bool led;                     /* one of them leads ... */
   bool sending;                 /* ... and waits to send, too */
 };

@@ -64,7 +64,8 @@ def run(k, seed, **options):
                 failed = faulty.work(h, sectors, r, 10)
                 # Unless what goes wrong comes only now.
                 assert failed == 0 or before == 0, (k, options, s.log())
-                works = failed == 0 or flush_works(h)
+                readable(h, v)  # it may come with this, too
+                works = flush_works(h)
                 readable(h, v)
             sectors.check(h, not works)
             if not works:
