@@ -24,10 +24,14 @@ class Volatile:
     def __init__(self, path, **options):
         self.sock = qedtest.TMP + "/volatile.sock"
         self.uri = "nbd+unix:///?socket=" + self.sock
+        self.path = path
         self.args = ["file=" + path] + [f"{k.replace('_', '-')}={v}"
                                         for k, v in options.items()]
 
     def __enter__(self):
+        if self.has_gone_wrong():
+            os.unlink(self.path + ".wrong")
+        self.restarted = False
         self.start(self.args)
         return self
 
@@ -43,8 +47,13 @@ class Volatile:
         qedtest.wait_until(lambda: os.path.exists(pid)
                            and os.path.getsize(pid) > 0)
 
+    def has_gone_wrong(self):
+        """Was the request made that goes wrong?"""
+        return os.path.exists(self.path + ".wrong")
+
     def restart(self):
         """Start it again; nothing goes wrong any more."""
+        self.restarted = True
         self.start([a for a in self.args if not a.startswith("at=")])
 
     def has_died(self):

@@ -52,21 +52,21 @@ def run(k, seed, **options):
                 except nbd.Error:
                     if v.has_died():
                         v.restart()
-            before = 0
-            for _ in range(12):
-                before += faulty.work(h, sectors, r, 5)
+            for _ in range(100):
+                faulty.work(h, sectors, r, 5)
                 readable(h, v)
-            for _ in range(8):
+                if v.has_gone_wrong():
+                    break
+            assert v.has_gone_wrong()
+            if "die" in options["action"]:
+                qedtest.wait_until(lambda: v.restarted or v.has_died())
                 readable(h, v)
+            # From here on nothing goes wrong.
             works = flush_works(h)
             if works:
                 sectors.flushed()
                 failed = faulty.work(h, sectors, r, 10)
-                # Unless what goes wrong comes only now.
-                assert failed == 0 or before == 0, (k, options, s.log())
-                readable(h, v)  # it may come with this, too
-                works = flush_works(h)
-                readable(h, v)
+                assert failed == 0, (k, options, s.log())
             sectors.check(h, not works)
             if not works:
                 s.kill()        # its end would fail, too

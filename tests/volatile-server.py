@@ -6,9 +6,10 @@ which a request goes wrong.
 
     nbdkit python volatile-server.py file=FILE [KEY=VALUE ...]
 
-FILE is what is durable.  What is written stays in memory until a flush.  When
-the server dies some of it, chosen at random, is written to FILE, in blocks of
-512 bytes, as a power cut would leave it; at its regular end nothing is.
+FILE is what is durable.  FILE.wrong is made when a request goes wrong.  What is
+written stays in memory until a flush.  When the server dies some of it, chosen
+at random, is written to FILE, in blocks of 512 bytes, as a power cut would
+leave it; at its regular end nothing is.
 
 action=ACTION   error: a request fails with EIO;
                 die: the server ends without an answer to it;
@@ -128,6 +129,8 @@ def count(h, kind):
     counted += 1
     if counted != int(options["at"]):
         return None
+    # For the test.
+    os.close(os.open(options["file"] + ".wrong", os.O_CREAT | os.O_WRONLY))
     action = options["action"]
     if action == "die":
         die(h)
