@@ -314,9 +314,22 @@ duplicate_passed (struct file *f, int flags)
   return usable ? fcntl (f->passed, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
+/* The kernel lets root open a read-only device for writing.  Each write would
+ * fail then.
+ */
+static bool
+is_read_only (const struct file *f)
+{
+  int r = 0;
+
+  return f->st.fixed_size && ioctl (f->fd, BLKROGET, &r) == 0 && r;
+}
+
 static int
 open_for_writing (struct file *f)
 {
+  if (is_read_only (f))
+    return qed_error (EROFS, "%s: the device is read-only", f->path);
   if (f->passed >= 0 && (fcntl (f->passed, F_GETFL) & O_ACCMODE) != O_RDWR)
     return qed_error (EROFS, "%s: the descriptor isn't open for writing",
                       f->path);

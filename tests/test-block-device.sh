@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# An image may be in a block device.
+# An image may be in a block device.  Where that is read-only the export is, too,
+# as root may open the device for writing all the same.
 
 source ./functions.sh nbd loop
 
@@ -23,5 +24,9 @@ export dev
 cleanup_fn losetup -d $dev
 "$PYTHON" - <<'END'
 import os, qedtest
-qedtest.serve_and_check(os.environ["dev"])
+dev = os.environ["dev"]
+qedtest.serve_and_check(dev)
+with qedtest.Server("qed", dev) as s:
+    assert s.connect().is_read_only()
 END
+fails 1 "^qed-img: $dev: the device is read-only$" qed-img check -r all $dev
