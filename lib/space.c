@@ -407,14 +407,20 @@ take_undone (struct qed_space *s, uint64_t bytes, uint64_t *offset)
   return false;
 }
 
-/* Would there be such a place after a sync? */
+/* Would there be such a place after a sync?  If what is undone is at END there
+ * is what follows, too, and that is needed only if it can't be had otherwise.
+ */
 static bool
 sync_would_help (const struct qed_space *s, uint64_t bytes)
 {
+  const bool full = s->end > s->limit || bytes > s->limit - s->end;
   const struct qed_undone *u = s->undone;
 
   for (; u < s->undone + QED_MAX_UNDONE; ++u)
-    if (u->bytes >= bytes && u->sync != UINT64_MAX)
+    if (u->bytes > 0 && u->sync != UINT64_MAX &&
+        (u->bytes >= bytes ||
+         (full && u->offset + u->bytes == s->end && s->end <= s->limit &&
+          bytes <= s->limit - u->offset)))
       return true;
   return false;
 }
@@ -510,7 +516,7 @@ qed_space_check_room (struct qed_space *s, uint64_t count)
   limit = s->limit;
   room = !s->checked ? INT64_MAX : end < limit ? limit - end : 0;
   for (int i = 0; i < QED_MAX_UNDONE; ++i)
-    if (is_usable (s, &s->undone[i]))
+    if (s->undone[i].sync != UINT64_MAX) /* at the latest after a sync */
       room += s->undone[i].bytes;
   pthread_mutex_unlock (&s->lock);
   return r == -1 ? -1 : count <= room >> s->cluster_bits ? 0 :

@@ -367,6 +367,35 @@ test_failed_requests (void)
   }
 }
 
+/* A request that fails doesn't use up the last clusters of a device, even if
+ * they can be given away only after a sync.
+ */
+static void
+test_failed_at_end (void)
+{
+  const struct mem_faults no_holes = { .no_holes = true };
+
+  for (uint64_t n = 1; n <= 2; n++) {
+    struct mem_file *f = mem_file_new ();
+    struct qed_image *img;
+    atomic_int armed;
+
+    atomic_init (&armed, 0);
+    mem_set_faults (f, &no_holes);
+    mem_set_hook (f, fail_data_half_way, &armed);
+    img = new_image (f, 4, &no_thread);
+    CHECK_EQ (qed_pwrite (img, "x", 1, 0, 0), 0);
+    fail_half_way (img, 1, n, &armed);
+    CHECK_EQ (qed_pwrite (img, filled (CS + 1, 5), CS + 1, CS, 0), 0);
+    check_content (img, CS, CS + 1, 5);
+    check_content (img, 2 * CS + 1, CS - 1, 0);
+    mem_set_hook (f, NULL, NULL);
+    mem_set_faults (f, NULL);
+    close_clean (img, f, 6);
+    mem_file_free (f);
+  }
+}
+
 /* Where nothing can be zeroed fast, zeros are written. */
 static void
 test_zeros_are_written (void)
@@ -745,6 +774,7 @@ HARNESS_MAIN (
   TEST (test_full),
   TEST (test_partial_cluster),
   TEST (test_failed_requests),
+  TEST (test_failed_at_end),
   TEST (test_zeros_are_written),
   TEST (test_interrupted),
   TEST (test_end_is_found),
