@@ -142,6 +142,9 @@ read_names (const char *dir, struct names *l)
   return r;
 }
 
+/* nbdkit takes no more. */
+#define MAX_LISTED 10000
+
 int
 directory_list (const char *dir, struct nbdkit_exports *exports)
 {
@@ -150,8 +153,11 @@ directory_list (const char *dir, struct nbdkit_exports *exports)
 
   if (read_names (dir, &l) == -1)
     return -1;
-  for (size_t i = 0; r == 0 && i < l.n; ++i)
+  for (size_t i = 0; r == 0 && i < l.n && i < MAX_LISTED; ++i)
     r = nbdkit_add_export (exports, l.names[i], NULL);
+  if (l.n > MAX_LISTED)
+    complain ("dir=%s: the first %d of %zu images are listed: the others can "
+              "be reached by their names", dir, MAX_LISTED, l.n);
   free_names (&l);
   return r;
 }

@@ -50,3 +50,16 @@ if not os.environ.get("NBDKIT_VALGRIND"):
     assert seen[1][2] == seen[0][2]
     assert seen[1][3] < seen[0][3] + (1 << 20)
 END
+
+# Of more than nbdkit can list the first ones are listed, and a message says so.
+mkdir $d/more
+qed-img create $d/more/00000 1M
+"$PYTHON" -c '
+import os
+for i in range(1, 10003):
+    os.link("00000", f"{i:05}", src_dir_fd=3, dst_dir_fd=3)' 3<$d/more
+start_nbdkit qed dir=$d/more
+nbdinfo --list "$uri" >$d/list
+test "$(grep -c 'export="' $d/list)" -eq 10000
+grep "dir=.*/more: the first 10000 of 10003 images are listed" $log
+nbdsh -u "nbd+unix:///10002?socket=$sock" -c 'assert h.get_size() == 1 << 20'
