@@ -25,7 +25,7 @@ none_left ()
     test -s pids || return 1
     for pid in $(cat pids); do gone $pid || return 1; done
 }
-arguments=(qed command=./server arg=file arg=$d/x.qed)
+arguments=(qed command=./server arg=file arg="$d/x.qed")
 write () { nbdsh -u "$uri" -c 'h.pwrite(b"x" * 512, 0)'; }
 
 # In the foreground.  nbdkit waits for it.

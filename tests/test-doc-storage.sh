@@ -13,11 +13,11 @@ mkdir tools images
 ln -s "$abs_top_builddir/tools/qed-img" tools/qed-img
 
 truncate -s 80M device
-head -c 80M /dev/urandom >export
+head -c 80M /dev/urandom >exported
 losetup --find --show device >loop
 loop=$(cat loop)
 cleanup_fn losetup -d $loop
-start_nbdkit -n base file export
+start_nbdkit -n base file exported
 
 write ()                        # one cluster, and read it
 {

@@ -15,7 +15,7 @@ refused "no image.*exactly one of $all" qed
 refused "no image.*exactly one of $all" qed cache-size=1M
 exec {fd}<x.qed
 start_nbdkit -n store file $d/x.qed
-sources=(file=x.qed uri="$uri" command=true fd=$fd dir=dir)
+sources=(file=x.qed uri="$uri" command=true fd="$fd" dir=dir)
 for a in "${sources[@]}"; do
     for b in "${sources[@]}"; do
         refused "${b%%=*}=.*: ${a%%=*}= was given already: exactly one of $all" \
