@@ -45,14 +45,13 @@ stop_nbdkit
 # No flush.
 cat >noflush <<'END'
 case $1 in
-    get_size) stat -L -c %s $tmpdir/../x.qed || stat -c %s $d/x.qed;;
-    pread) dd if=$d/x.qed iflag=skip_bytes,count_bytes count=$3 skip=$4;;
+    get_size) stat -c %s $d/x.qed;;
+    pread) tail -c +$(($4 + 1)) $d/x.qed | head -c $3;;
     can_write) exit 0;;
     pwrite) cat >/dev/null;;
     *) exit 2;;
 esac
 END
-sed -i 's/stat -L.*|| stat/stat/' noflush
 chmod +x noflush
 start_nbdkit sh $d/noflush
 changes "the server doesn't offer to flush, .*durable"

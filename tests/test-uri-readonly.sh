@@ -34,7 +34,7 @@ served 'the server exports this read-only: the export is read-only' -r file x.qe
 served 'the server exports this read-only' --filter=nozero -r file x.qed
 served "the server doesn't offer to flush.*durable: the export is read-only" \
        eval get_size='echo 4194304' can_write='exit 0' can_flush='exit 3' \
-       pread="dd if=$d/x.qed iflag=skip_bytes,count_bytes skip=\$4 count=\$3" \
+       pread="tail -c +\$((\$4 + 1)) $d/x.qed | head -c \$3" \
        pwrite="exit 1"
 state_of x.qed >after
 cmp before after
