@@ -17,10 +17,12 @@
  * waits.  So a thread alone on its connection makes the same system calls as
  * it would without others, and no thread is needed for receiving.
  *
- * Locking: S->lock guards the pool and the counts of writes.  C->lock
- * guards a connection's handle and its requests.  S->lock isn't taken under
- * C->lock, nor the other way round.  Neither is held while waiting for the
- * server, nor while a connection is opened or closed.
+ * Locking: S->lock guards the pool and the counts of writes, and the handle of
+ * a connection without users.  C->lock guards the requests of a connection, and
+ * its handle while it has users; only whether that is dead is asked without it,
+ * since libnbd has a lock of its own.  S->lock isn't taken under C->lock, nor
+ * the other way round.  Neither is held while waiting for the server, nor while
+ * a connection is opened or closed.
  *
  * Lost connections: all requests under way on it fail with EIO.  The others
  * aren't used any more.  The next request connects again, but not more often
@@ -92,7 +94,7 @@
 #define CONNECT_SECONDS 10
 #define RETRY_SECONDS 1
 
-/* How long a server may be silent while the process is ending. */
+/* How long a server may complete no request while the process is ending. */
 #define PATIENCE_SECONDS 3
 
 /* A program that doesn't end when it is told to is killed after this time, and
@@ -285,6 +287,8 @@ start_program (struct nbd_server *s, struct nbd_conn *c)
   sem_init (&k->to_end, 0, 0);
   errno = pthread_create (&k->thread, NULL, keep, k);
   if (errno != 0) {
+    sem_destroy (&k->started);
+    sem_destroy (&k->to_end);
     free (k);
     return qed_error (errno, "%s: pthread_create: %m", s->name);
   }

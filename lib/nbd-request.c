@@ -292,25 +292,29 @@ change (struct nbd_server *s, qed_nbd_begin_fn *begin, struct args *a,
   return r;
 }
 
-int
-qed_nbd_pwrite (struct nbd_server *s, const void *buf, uint64_t count,
-                uint64_t offset)
+/* Write DATA, or zeros if that is NULL, with requests for at most MAX bytes
+ * that BEGIN makes of whole blocks.
+ */
+static int
+change_range (struct nbd_server *s, qed_nbd_begin_fn *begin, const char *what,
+              const uint8_t *data, uint64_t count, uint64_t offset,
+              uint64_t max, uint32_t flags)
 {
   while (count > 0) {
-    struct args a = { .data = buf, .offset = offset };
-    uint64_t n = a.count = whole_blocks (s, count, offset,
-                                         s->offer.max_request);
+    struct args a = { .data = data, .offset = offset, .flags = flags };
+    uint64_t n = a.count = whole_blocks (s, count, offset, max);
 
     if (n == 0) {
-      ssize_t r = write_in_block (s, buf, count, offset);
+      ssize_t r = write_in_block (s, data, count, offset);
 
       if (r == -1)
         return -1;
       n = (uint64_t) r;
     }
-    else if (change (s, begin_write, &a, "write") == -1)
+    else if (change (s, begin, &a, what) == -1)
       return -1;
-    buf = (const uint8_t *) buf + n;
+    if (data)
+      data += n;
     count -= n;
     offset += n;
   }
@@ -318,28 +322,21 @@ qed_nbd_pwrite (struct nbd_server *s, const void *buf, uint64_t count,
 }
 
 int
+qed_nbd_pwrite (struct nbd_server *s, const void *buf, uint64_t count,
+                uint64_t offset)
+{
+  return change_range (s, begin_write, "write", buf, count, offset,
+                       s->offer.max_request, 0);
+}
+
+int
 qed_nbd_zero (struct nbd_server *s, uint64_t count, uint64_t offset,
               uint32_t flags)
 {
-  if (!s->offer.zero)
-    return qed_error (ENOTSUP, "%s: the server can't zero", s->name);
-  while (count > 0) {
-    struct args a = { .offset = offset, .flags = flags };
-    uint64_t n = a.count = whole_blocks (s, count, offset, MAX_LONG_REQUEST);
-
-    if (n == 0) {
-      ssize_t r = write_in_block (s, NULL, count, offset);
-
-      if (r == -1)
-        return -1;
-      n = (uint64_t) r;
-    }
-    else if (change (s, begin_zero, &a, "zero") == -1)
-      return -1;
-    count -= n;
-    offset += n;
-  }
-  return 0;
+  return !s->offer.zero ?
+    qed_error (ENOTSUP, "%s: the server can't zero", s->name) :
+    change_range (s, begin_zero, "zero", NULL, count, offset, MAX_LONG_REQUEST,
+                  flags);
 }
 
 int

@@ -166,9 +166,12 @@ engine_close (struct engine *e)
 void
 engine_close_all (void)
 {
-  while (engines && engines->image) {
-    ending_close (engines->image);
-    remove_engine (engines);
+  for (struct engine *e = engines, *next; e; e = next) {
+    next = e->next;
+    if (e->image) {
+      ending_close (e->image);
+      remove_engine (e);
+    }
   }
 }
 

@@ -224,6 +224,18 @@ run_clients (struct qed_storage *st)
   compare (st);
 }
 
+/* Requests that are longer than servers take, and begin and end inside blocks.
+ */
+static void
+write_at_once (struct qed_storage *st)
+{
+  struct rng rng = { THREADS };
+
+  write_range (st, &rng, 77, SIZE - 200);
+  zero_range (st, true, 70001, SIZE / 2);
+  compare (st);
+}
+
 /* ---- tests ---- */
 
 static void
@@ -234,6 +246,7 @@ test_with (const char *const args[])
   start_server (args);
   st = open_storage ();
   run_clients (st);
+  write_at_once (st);
   CHECK (st->ops->sync (st) == 0);
   qed_storage_close (st);
 
