@@ -802,14 +802,39 @@ struct completion {
   struct nbd_request *r;
 };
 
-/* Called by libnbd, in a thread that holds C->lock. */
+/* Called by libnbd, in a thread that holds C->lock.  libnbd frees what it knows
+ * of the request if 1 is returned.  The function that begins the request, when
+ * it finds the connection lost, looks at that once more, so it must stay until
+ * the function has returned.
+ */
 static int
 complete (void *opaque, int *error)
 {
   const struct completion *completion = opaque;
+  const bool begun = completion->r->begun;
 
   complete_request (completion->c, completion->r, *error);
-  return 1;
+  return begun;
+}
+
+/* Begin R on C, with C->lock.  R may be complete afterwards. */
+static void
+begin_request (struct nbd_conn *c, struct nbd_request *r,
+               qed_nbd_begin_fn *begin, void *opaque,
+               struct completion *completion)
+{
+  int64_t cookie;
+
+  add_request (c, r);
+  cookie = begin (c->h, opaque, (nbd_completion_callback) {
+      .callback = complete, .user_data = completion,
+    });
+  r->begun = true;
+  /* After a failure the request may have been completed or not. */
+  if (cookie == -1 && !r->done)
+    complete_request (c, r, nbd_get_errno () ? : EIO);
+  else if (cookie != -1 && r->done)
+    nbd_aio_command_completed (c->h, (uint64_t) cookie);
 }
 
 /* How long a thread has waited for any request to be completed. */
@@ -981,12 +1006,7 @@ qed_nbd_do (struct nbd_server *s, struct nbd_conn *c, qed_nbd_begin_fn *begin,
 
   sem_init (&r.wake, 0, 0);
   pthread_mutex_lock (&c->lock);
-  add_request (c, &r);
-  /* After a failure the request may have been completed or not. */
-  if (begin (c->h, opaque, (nbd_completion_callback) {
-               .callback = complete, .user_data = &completion,
-             }) == -1 && !r.done)
-    complete_request (c, &r, nbd_get_errno () ? : EIO);
+  begin_request (c, &r, begin, opaque, &completion);
   choose_leader (c, &r);
   leads = r.leads;
   pthread_mutex_unlock (&c->lock);

@@ -32,6 +32,7 @@
 struct nbd_request {
   struct nbd_request *prev, *next; /* of the same connection */
   sem_t wake;
+  bool begun;                   /* libnbd's function has returned */
   bool done;
   bool leads;                   /* its thread waits for the socket */
   int err;                      /* DONE: an errno, or 0 */
