@@ -629,20 +629,22 @@ mem_next_extent (struct mem_file *f, uint64_t offset, bool *hole)
   return r;
 }
 
-/* FNV-1a over the bytes that aren't zero and their offsets. */
+/* FNV-1a over the words that aren't zero and their offsets. */
 uint64_t
 mem_hash (struct mem_file *f)
 {
-  uint64_t h = UINT64_C (0xcbf29ce484222325) ^ f->size;
+  uint64_t h = UINT64_C (0xcbf29ce484222325) ^ f->size, word;
 
   for (size_t i = 0; i < f->n; i++)
-    for (size_t j = 0; j < MEM_CHUNK; j++)
-      if (f->chunks[i].data[j]) {
-        uint64_t offset = f->chunks[i].number * MEM_CHUNK + j;
-
-        h = (h ^ offset) * UINT64_C (0x100000001b3);
-        h = (h ^ f->chunks[i].data[j]) * UINT64_C (0x100000001b3);
+    for (size_t j = 0; j < MEM_CHUNK; j += sizeof word) {
+      memcpy (&word, f->chunks[i].data + j, sizeof word);
+      if (word) {
+        h = (h ^ (f->chunks[i].number * MEM_CHUNK + j)) *
+          UINT64_C (0x100000001b3);
+        h = (h ^ word) * UINT64_C (0x100000001b3);
+        h ^= h >> 32;
       }
+    }
   return h;
 }
 
