@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # An image on an NBD server reads as it does in a file: content and extents, for
-# clients in parallel, in the foreground and in the background.  An overlay there
-# may name a backing file by an absolute name in an allowed directory only.
+# clients in parallel, in the foreground and in the background, and data is
+# fetched in advance.  An overlay there may name a backing file by an absolute
+# name in an allowed directory only.
 
-source ./functions.sh nbd libnbd nbdcopy filter:blocksize-policy
+source ./functions.sh nbd libnbd nbdcopy filter:blocksize-policy,log
 
 "$PYTHON" - <<'END'
 import os
@@ -52,6 +53,18 @@ cmp got below/base
 nbdkit -r -U - qed uri="nbd+unix:///rel.qed?socket=$store" backing=below/base \
        --run 'nbdcopy "$uri" got'
 cmp got below/base
+
+# Fetching data in advance is a request of NBD, too: for the data, not for all.
+qed-img create -q -f qed cached.qed 1M
+start_nbdkit qed cached.qed
+nbdsh -u "$uri" -c 'h.pwrite(b"x" * 65536, 131072)'
+stop_nbdkit
+start_nbdkit -n cached --filter=log file cached.qed logfile=$d/requests
+start_nbdkit -r qed uri="nbd+unix:///?socket=$d/cached.sock"
+nbdsh -u "$uri" -c 'h.cache(262144, 0)'
+stop_nbdkit
+grep -E ' Cache id=[0-9]+ offset=0x[1-9a-f][0-9a-f]* count=0x10000 ' requests
+test "$(grep -c ' Cache ' requests)" = 1
 
 # In the background the connection goes on.
 nbdkit -r -U $d/bg.sock -P $d/bg.pid qed \
