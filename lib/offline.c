@@ -87,8 +87,11 @@ qed_look_ahead (struct qed_ahead *a, uint64_t offset, uint64_t limit)
   if (offset < a->end)
     return 0;
   a->start = a->end = limit;
-  return a->b == NULL || offset >= size ? 0 :
-    a->b->ops->extents (a->b, offset, size - offset, note_data, a);
+  if (a->b == NULL || offset >= size ||
+      a->b->ops->extents (a->b, offset, size - offset, note_data, a) == 0)
+    return 0;
+  a->start = a->end = 0;        /* nothing is known */
+  return -1;
 }
 
 int

@@ -47,7 +47,8 @@ struct qed_ahead {
 };
 
 /* Look from OFFSET on, unless END is beyond it.  OFFSET never decreases.
- * Without data up to LIMIT both START and END become LIMIT.
+ * Without data up to LIMIT both START and END become LIMIT.  After a failure
+ * both are 0, so that the next call looks again.
  */
 extern int qed_look_ahead (struct qed_ahead *a, uint64_t offset,
                            uint64_t limit);
