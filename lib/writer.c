@@ -408,18 +408,15 @@ remove_claim (struct qed_writer *w, struct qed_claim *c)
   pthread_cond_broadcast (&w->changed);
 }
 
-int
-qed_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
-           uint64_t last)
+/* C is in force now.  NEED_CHECK is set durably unless it is.  Called with the
+ * lock, which it drops meanwhile.
+ */
+static int
+add_claim (struct qed_image *img, struct qed_claim *c)
 {
   struct qed_writer *w = img->writer;
   int r = 0;
 
-  c->first = first;
-  c->last = last;
-  pthread_mutex_lock (&w->lock);
-  while (w->need_check == QED_CLEARING || is_claimed (w, c))
-    pthread_cond_wait (&w->changed, &w->lock);
   c->next = w->claims;
   w->claims = c;
   w->allocations++;
@@ -432,8 +429,55 @@ qed_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
       r = set_need_check (img);
   if (r == -1)
     remove_claim (w, c);
+  return r;
+}
+
+/* A claim on everything comes before those that are asked for after it, or it
+ * might never be granted.  A thread that has a claim on clusters may need one
+ * on an L1 entry to go on.
+ */
+static bool
+must_wait (const struct qed_writer *w, const struct qed_claim *c)
+{
+  return w->need_check == QED_CLEARING ||
+    (w->all_waiting > 0 && c->last != UINT64_MAX &&
+     !(c->first & QED_CLAIM_L1));
+}
+
+/* WAIT: for other claims. */
+static int
+claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
+       uint64_t last, bool wait)
+{
+  struct qed_writer *w = img->writer;
+  const bool all = last == UINT64_MAX;
+  int r = 1;
+
+  c->first = first;
+  c->last = last;
+  pthread_mutex_lock (&w->lock);
+  w->all_waiting += all;
+  while (must_wait (w, c) || (wait && is_claimed (w, c)))
+    pthread_cond_wait (&w->changed, &w->lock);
+  w->all_waiting -= all;
+  if (!is_claimed (w, c))
+    r = add_claim (img, c);
   pthread_mutex_unlock (&w->lock);
   return r;
+}
+
+int
+qed_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
+           uint64_t last)
+{
+  return claim (img, c, first, last, true);
+}
+
+int
+qed_try_claim (struct qed_image *img, struct qed_claim *c, uint64_t first,
+               uint64_t last)
+{
+  return claim (img, c, first, last, false);
 }
 
 void

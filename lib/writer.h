@@ -46,6 +46,7 @@ struct qed_writer {
   pthread_cond_t changed;       /* any of it, but for claims being added */
 
   struct qed_claim *claims;     /* those in force */
+  unsigned all_waiting;         /* threads that wait for one on everything */
 
   struct qed_header h;          /* as it is in the file, except NEED_CHECK */
   enum qed_need_check need_check;
@@ -86,6 +87,10 @@ extern int qed_link_later (struct qed_image *img, uint64_t cluster,
 extern int qed_claim (struct qed_image *img, struct qed_claim *c,
                       uint64_t first, uint64_t last);
 extern void qed_unclaim (struct qed_image *img, struct qed_claim *c);
+
+/* The same, but it returns 1 instead of waiting for another thread's claim. */
+extern int qed_try_claim (struct qed_image *img, struct qed_claim *c,
+                          uint64_t first, uint64_t last);
 
 /* A writer for IMG, without a thread and with IMG->writer not set yet; NULL:
  * ENOMEM.  It is freed when it has no thread and no claims.
