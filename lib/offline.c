@@ -35,8 +35,50 @@
 int
 qed_claim_all (struct qed_image *img, struct qed_claim *claim)
 {
-  return qed_sync_all (img) == -1 ? -1 :
-    qed_claim (img, claim, 0, UINT64_MAX);
+  if (qed_sync_all (img) == -1 || qed_claim (img, claim, 0, UINT64_MAX) == -1)
+    return -1;
+  /* Other threads may have been at work until the claim was in force. */
+  if (qed_sync_all (img) == -1) {
+    qed_unclaim (img, claim);
+    return -1;
+  }
+  return 0;
+}
+
+/* Only fields that change are stored, since other threads may read the others:
+ * streaming changes the name of the backing file of an image in use.
+ */
+static void
+set_header (struct qed_header *to, const struct qed_header *h)
+{
+  to->features = h->features;
+  to->backing_filename_offset = h->backing_filename_offset;
+  to->backing_filename_size = h->backing_filename_size;
+  if (to->l1_table_offset != h->l1_table_offset)
+    to->l1_table_offset = h->l1_table_offset;
+  if (to->image_size != h->image_size)
+    to->image_size = h->image_size;
+}
+
+/* Write the first sector, NEW instead of OLD.  A full filesystem has mostly
+ * written nothing.  If it isn't known what it has done the writer has failed.
+ */
+static int
+write_sector (struct qed_image *img, const uint8_t new[QED_SECTOR_SIZE],
+              const uint8_t old[QED_SECTOR_SIZE])
+{
+  uint8_t now[QED_SECTOR_SIZE];
+  int err;
+
+  if (qed_storage_write (img->st, new, QED_SECTOR_SIZE, 0) == 0)
+    return 0;
+  err = errno;
+  if (img->st->ops->pread (img->st, now, sizeof now, 0) == sizeof now &&
+      memcmp (now, old, sizeof now) == 0) {
+    errno = err;
+    return -1;
+  }
+  return qed_writer_fail (img, err);
 }
 
 int
@@ -44,15 +86,18 @@ qed_replace_header (struct qed_image *img, const struct qed_header *h,
                     uint8_t sector[QED_SECTOR_SIZE])
 {
   struct qed_header marked = *h;
+  uint8_t old[QED_SECTOR_SIZE];
 
   marked.features |= QED_F_NEED_CHECK;
   qed_header_encode (&marked, sector);
-  if (qed_storage_write (img->st, sector, QED_SECTOR_SIZE, 0) == -1)
-    return qed_writer_fail (img, errno);
+  if (qed_storage_read (img->st, old, sizeof old, 0) == -1 ||
+      write_sector (img, sector, old) == -1)
+    return -1;
   qed_mark_unsynced (img);
   if (qed_sync_all (img) == -1)
     return -1;
-  img->writer->h = img->h = *h;
+  img->writer->h = *h;
+  set_header (&img->h, h);
   return 0;
 }
 

@@ -26,8 +26,8 @@ extern int qed_claim_all (struct qed_image *img, struct qed_claim *claim);
 
 /* Replace the header by H, with NEED_CHECK added, durably.  SECTOR has the
  * other bytes of the file's first sector, which are written with it.  The
- * caller has claimed everything.  After a failure the file may have the old
- * sector or the new one, and the writer has failed.
+ * caller has claimed everything.  After a failure the file has the old sector;
+ * or it may have the new one, and the writer has failed.
  */
 extern int qed_replace_header (struct qed_image *img,
                                const struct qed_header *h,
