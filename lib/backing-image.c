@@ -47,6 +47,12 @@ image_prefetch (struct qed_backing *b, uint64_t offset, uint64_t length)
 }
 
 static void
+image_interrupt (struct qed_backing *b)
+{
+  qed_interrupt (image_of (b));
+}
+
+static void
 image_close (struct qed_backing *b)
 {
   (void) qed_close (image_of (b)); /* nothing to be written */
@@ -57,6 +63,7 @@ static const struct qed_backing_ops image_ops = {
   .pread = image_pread,
   .extents = image_extents,
   .prefetch = image_prefetch,
+  .interrupt = image_interrupt,
   .close = image_close,
 };
 

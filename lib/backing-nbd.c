@@ -95,6 +95,12 @@ nbd_backing_prefetch (struct qed_backing *b, uint64_t offset, uint64_t length)
 /* ---- opening and closing ---- */
 
 static void
+nbd_backing_interrupt (struct qed_backing *b)
+{
+  qed_nbd_give_up (server (b));
+}
+
+static void
 nbd_backing_close (struct qed_backing *b)
 {
   qed_nbd_free (server (b));
@@ -105,6 +111,7 @@ static const struct qed_backing_ops nbd_ops = {
   .pread = nbd_backing_pread,
   .extents = nbd_backing_extents,
   .prefetch = nbd_backing_prefetch,
+  .interrupt = nbd_backing_interrupt,
   .close = nbd_backing_close,
 };
 

@@ -91,6 +91,13 @@ qed_backing_raw (struct qed_storage *st)
 }
 
 void
+qed_backing_interrupt (struct qed_backing *b)
+{
+  if (b != NULL && b->ops->interrupt)
+    b->ops->interrupt (b);
+}
+
+void
 qed_backing_close (struct qed_backing *b)
 {
   if (b != NULL)

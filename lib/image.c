@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "format.h"
@@ -53,6 +54,7 @@ qed_open_overlay (struct qed_storage *st, struct qed_backing *backing,
   img->st = st;
   img->backing = backing;
   img->overlay = backing || img->h.features & QED_F_BACKING_FILE;
+  img->rotational = st->rotational || (backing && backing->rotational);
   return img;
 
  err:
@@ -97,6 +99,27 @@ qed_close (struct qed_image *img)
 }
 
 void
+qed_drop_backing (struct qed_image *img)
+{
+  struct qed_backing *b = atomic_exchange (&img->backing, NULL);
+
+  /* Those that are left wait for I/O. */
+  while (atomic_load (&img->users) > 0)
+    usleep (1000);
+  qed_backing_close (b);
+}
+
+void
+qed_interrupt (struct qed_image *img)
+{
+  struct qed_backing *b = qed_enter_backing (img);
+
+  qed_backing_interrupt (b);
+  if (b)
+    qed_leave_backing (img);
+}
+
+void
 qed_after_fork (struct qed_image *img)
 {
   if (img->st->ops->after_fork)
@@ -118,5 +141,5 @@ qed_get_name (const struct qed_image *img)
 bool
 qed_is_rotational (const struct qed_image *img)
 {
-  return img->st->rotational || (img->backing && img->backing->rotational);
+  return img->rotational;
 }

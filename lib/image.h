@@ -25,11 +25,20 @@ struct qed_image {
   struct qed_geometry g;
 
   /* The backing file: owned; NULL: zeros.  An overlay is an image that has a
-   * backing file now or names one in its header, so that its unallocated
-   * clusters need not read as zeros when it is opened the next time.
+   * backing file, or names one in its header, when it is opened, so that its
+   * unallocated clusters need not read as zeros when that is done the next
+   * time.
+   *
+   * Streaming drops the backing file of an open image, when all that it is
+   * read for has been allocated.  A thread that finds none may have looked the
+   * cluster up before that, and must do it again.  USERS counts the threads
+   * that use it.
    */
-  struct qed_backing *backing;
+  struct qed_backing *_Atomic backing;
   bool overlay;
+  atomic_uint users;
+
+  bool rotational;              /* storage or backing file, at open */
 
   bool salvage;                 /* unsound clusters read as zeros */
 
@@ -44,6 +53,36 @@ struct qed_image {
   struct qed_writer *writer;
   pthread_mutex_t writer_lock;
 };
+
+/* ---- the backing file ---- */
+
+/* Use the backing file until qed_leave_backing.  NULL: there is none, and
+ * nothing to leave.
+ */
+static inline struct qed_backing *
+qed_enter_backing (struct qed_image *img)
+{
+  struct qed_backing *b;
+
+  if (img->backing == NULL)     /* and it stays so */
+    return NULL;
+  atomic_fetch_add (&img->users, 1);
+  b = img->backing;
+  if (b == NULL)
+    atomic_fetch_sub (&img->users, 1);
+  return b;
+}
+
+static inline void
+qed_leave_backing (struct qed_image *img)
+{
+  atomic_fetch_sub (&img->users, 1);
+}
+
+/* Close the backing file, when no thread uses it any more.  Nothing that it is
+ * read for is unallocated, and this is visible.
+ */
+extern void qed_drop_backing (struct qed_image *img);
 
 /* ---- read.c ---- */
 

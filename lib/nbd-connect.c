@@ -307,6 +307,8 @@ finish_connecting (struct nbd_server *s, struct nbd_handle *h)
   while (nbd_aio_is_connecting (h)) {
     const bool ending = atomic_load (&hurry);
 
+    if (atomic_load (&s->given_up))
+      return connect_error (s, EIO, "the server is given up");
     if (qed_nbd_now () - start >=
         (ending ? NBD_PATIENCE_SECONDS : CONNECT_SECONDS)) {
       if (ending)

@@ -102,7 +102,8 @@ struct nbd_server {
   uint64_t flushed;             /* of these, those that are durable */
   bool over;                    /* see nbd-connection.c, I5 ... */
   uint64_t in_doubt;            /* ... for the sake of so many writes */
-  atomic_bool given_up;         /* it hung while the process was ending; also
+  atomic_bool given_up;         /* it hung while the process was ending, or it
+                                   is going to be closed; also
                                    read without the lock */
 };
 

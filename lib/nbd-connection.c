@@ -599,6 +599,17 @@ qed_nbd_free (struct nbd_server *s)
 }
 
 void
+qed_nbd_give_up (struct nbd_server *s)
+{
+  atomic_store (&s->given_up, true);
+  pthread_mutex_lock (&s->lock);
+  for (struct nbd_conn *c = s->conns; c < s->conns + NBD_MAX_CONNS; ++c)
+    if (c->users > 0)           /* so it isn't being closed */
+      shutdown (c->fd, SHUT_RDWR);
+  pthread_mutex_unlock (&s->lock);
+}
+
+void
 qed_nbd_restart (struct nbd_server *s)
 {
   pthread_mutex_lock (&s->lock);

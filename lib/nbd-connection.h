@@ -28,6 +28,11 @@ extern int qed_nbd_init_command (struct nbd_server *s,
  */
 extern void qed_nbd_free (struct nbd_server *s);
 
+/* All requests fail, those under way and later ones.  May be called from any
+ * thread.
+ */
+extern void qed_nbd_give_up (struct nbd_server *s);
+
 /* End the program, if there is one.  The next request starts it again.  No
  * request may be under way.
  */

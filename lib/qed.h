@@ -388,6 +388,11 @@ struct qed_backing_ops {
   /* The range will be read soon. */
   int (*prefetch) (struct qed_backing *b, uint64_t offset, uint64_t length);
 
+  /* B is going to be closed, and requests that are under way aren't needed: let
+   * them fail, rather than wait for a server.  May be NULL.
+   */
+  void (*interrupt) (struct qed_backing *b);
+
   void (*close) (struct qed_backing *b);
 };
 
@@ -409,6 +414,9 @@ struct qed_backing {
  */
 extern struct qed_backing *qed_backing_raw (struct qed_storage *st);
 extern struct qed_backing *qed_backing_image (struct qed_image *img);
+
+/* Call the interrupt operation, if there is one.  B may be NULL. */
+extern void qed_backing_interrupt (struct qed_backing *b);
 
 /* Call the close operation, which frees B.  B may be NULL. */
 extern void qed_backing_close (struct qed_backing *b);
@@ -522,6 +530,11 @@ qed_open_chain_in (struct qed_storage *st,
  * be under way or follow.  IMG may be NULL.
  */
 extern int qed_close (struct qed_image *img);
+
+/* IMG is going to be closed, and calls under way that wait for its backing file
+ * aren't needed: they may fail.  May be called from any thread.
+ */
+extern void qed_interrupt (struct qed_image *img);
 
 /* The process has forked, and IMG goes on in the child, which calls this.  No
  * other call is under way.

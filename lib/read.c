@@ -19,26 +19,52 @@
 #include "image.h"
 #include "storage.h"
 
-/* How much of LENGTH bytes at OFFSET is there in the backing file? */
+/* How much of LENGTH bytes at OFFSET is there in the backing file B? */
 static uint64_t
-length_in_backing (const struct qed_image *img, uint64_t offset,
+length_in_backing (const struct qed_backing *b, uint64_t offset,
                    uint64_t length)
 {
-  uint64_t size = img->backing ? img->backing->size : 0;
+  uint64_t size = b ? b->size : 0;
 
   return offset >= size ? 0 : size - offset < length ? size - offset : length;
+}
+
+static int
+read_backing (struct qed_backing *b, void *buf, size_t count, uint64_t offset)
+{
+  size_t n = length_in_backing (b, offset, count);
+
+  if (n > 0 && b->ops->pread (b, buf, n, offset) == -1)
+    return -1;
+  memset ((char *) buf + n, 0, count - n);
+  return 0;
 }
 
 int
 qed_pread_backing (struct qed_image *img, void *buf, size_t count,
                    uint64_t offset)
 {
-  size_t n = length_in_backing (img, offset, count);
+  struct qed_backing *b = qed_enter_backing (img);
+  int r = read_backing (b, buf, count, offset);
 
-  if (n > 0 && img->backing->ops->pread (img->backing, buf, n, offset) == -1)
-    return -1;
-  memset ((char *) buf + n, 0, count - n);
-  return 0;
+  if (b)
+    qed_leave_backing (img);
+  return r;
+}
+
+/* A range that isn't allocated, as was found after it was known that there is a
+ * backing file (BACKED) or none.  1: it has been dropped since: look again.
+ */
+static int
+read_unallocated (struct qed_image *img, void *buf, size_t count,
+                  uint64_t offset, bool backed)
+{
+  struct qed_backing *b = qed_enter_backing (img);
+  int r = b || !backed ? read_backing (b, buf, count, offset) : 1;
+
+  if (b)
+    qed_leave_backing (img);
+  return r;
 }
 
 int
@@ -48,6 +74,7 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
     return -1;
 
   while (count > 0) {
+    const bool backed = img->backing != NULL;
     struct qed_run run;
     int r = qed_map (img, offset, count, &run);
 
@@ -55,7 +82,9 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
       return -1;
     switch (run.type) {
     case QED_RUN_UNALLOCATED:
-      r = qed_pread_backing (img, buf, run.length, offset);
+      r = read_unallocated (img, buf, run.length, offset, backed);
+      if (r == 1)
+        continue;
       break;
     case QED_RUN_ZERO:
       memset (buf, 0, run.length);
@@ -80,18 +109,26 @@ qed_pread (struct qed_image *img, void *buf, size_t count, uint64_t offset)
 }
 
 static int
+prefetch_backing (struct qed_image *img, uint64_t offset, uint64_t length)
+{
+  struct qed_backing *b = qed_enter_backing (img);
+  uint64_t n = length_in_backing (b, offset, length);
+  int r = n > 0 ? b->ops->prefetch (b, offset, n) : 0;
+
+  if (b)
+    qed_leave_backing (img);
+  return r;
+}
+
+static int
 prefetch_run (struct qed_image *img, const struct qed_run *run,
               uint64_t offset)
 {
-  uint64_t n;
-
   switch (run->type) {
   case QED_RUN_DATA:
     return qed_storage_prefetch (img->st, run->file_offset, run->length);
   case QED_RUN_UNALLOCATED:
-    n = length_in_backing (img, offset, run->length);
-    return n == 0 ? 0 :
-      img->backing->ops->prefetch (img->backing, offset, n);
+    return prefetch_backing (img, offset, run->length);
   default:
     return 0; /* reading unsound clusters fails, prefetching needn't */
   }
@@ -117,19 +154,46 @@ qed_prefetch (struct qed_image *img, uint64_t offset, uint64_t length)
 
 /* ---- extents ---- */
 
-int
-qed_extents_backing (struct qed_image *img, uint64_t offset, uint64_t length,
-                     qed_extent_fn *fn, void *opaque)
+static int
+extents_of (struct qed_backing *b, uint64_t offset, uint64_t length,
+            qed_extent_fn *fn, void *opaque)
 {
   struct qed_collector c = { .fn = fn, .opaque = opaque, .offset = offset };
-  uint64_t n = length_in_backing (img, offset, length);
+  uint64_t n = length_in_backing (b, offset, length);
 
-  if (n > 0 && img->backing->ops->extents (img->backing, offset, n,
-                                           qed_collect_extent, &c) == -1)
+  if (n > 0 && b->ops->extents (b, offset, n, qed_collect_extent, &c) == -1)
     return -1;
   if (n < length)
     qed_collect (&c, length - n, true);
   return qed_collect_end (&c);
+}
+
+int
+qed_extents_backing (struct qed_image *img, uint64_t offset, uint64_t length,
+                     qed_extent_fn *fn, void *opaque)
+{
+  struct qed_backing *b = qed_enter_backing (img);
+  int r = extents_of (b, offset, length, fn, opaque);
+
+  if (b)
+    qed_leave_backing (img);
+  return r;
+}
+
+/* The extents of a range that isn't allocated.  BACKED: see read_unallocated,
+ * also for 1.
+ */
+static int
+collect_unallocated (struct qed_image *img, uint64_t offset, uint64_t length,
+                     bool backed, struct qed_collector *c)
+{
+  struct qed_backing *b = qed_enter_backing (img);
+  int r = b || !backed ?
+    extents_of (b, offset, length, qed_collect_extent, c) : 1;
+
+  if (b)
+    qed_leave_backing (img);
+  return r;
 }
 
 int
@@ -142,20 +206,23 @@ qed_extents (struct qed_image *img, uint64_t offset, uint64_t length,
     return -1;
 
   while (c.r == 0 && length > 0) {
+    const bool backed = img->backing != NULL;
     struct qed_run run;
+    int r = 0;
 
     if (qed_map (img, offset, length, &run) == -1)
       return -1;
     if (run.type == QED_RUN_DATA)
       qed_collect_file (&c, img->st, &img->data, run.file_offset, run.length);
-    else if (run.type == QED_RUN_UNALLOCATED && img->backing) {
-      if (qed_extents_backing (img, offset, run.length, qed_collect_extent,
-                               &c) == -1)
-        return -1;
-    }
+    else if (run.type == QED_RUN_UNALLOCATED)
+      r = collect_unallocated (img, offset, run.length, backed, &c);
     else
       qed_collect (&c, run.length,
                    run.type != QED_RUN_UNSOUND || img->salvage);
+    if (r == -1)
+      return -1;
+    if (r == 1)
+      continue;
     offset += run.length;
     length -= run.length;
   }
