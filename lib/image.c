@@ -119,11 +119,14 @@ qed_interrupt (struct qed_image *img)
     qed_leave_backing (img);
 }
 
-void
-qed_after_fork (struct qed_image *img)
+int
+qed_after_fork (struct qed_image *img, bool forked)
 {
-  if (img->st->ops->after_fork)
+  struct qed_writer *w = img->writer;
+
+  if (forked && img->st->ops->after_fork)
     img->st->ops->after_fork (img->st);
+  return w && w->idle_ms > 0 && !w->has_thread ? qed_writer_start (img) : 0;
 }
 
 const struct qed_header *

@@ -536,10 +536,11 @@ extern int qed_close (struct qed_image *img);
  */
 extern void qed_interrupt (struct qed_image *img);
 
-/* The process has forked, and IMG goes on in the child, which calls this.  No
- * other call is under way.
+/* IMG goes on in this process, which was FORKED from the one that opened it, or
+ * is the same.  Called before other threads use it, and only needed after a
+ * fork, or after qed_make_writable with BEFORE_FORK.  -1: there is no thread.
  */
-extern void qed_after_fork (struct qed_image *img);
+extern int qed_after_fork (struct qed_image *img, bool forked);
 
 /* They belong to IMG, and change only in qed_resize, qed_set_backing and
  * qed_empty.
@@ -611,6 +612,7 @@ struct qed_write_options {
   unsigned idle_ms;             /* 0: no thread: it is marked in qed_close, and
                                    COMMIT_MS is as 0 */
   unsigned commit_ms;           /* 0: links wait for a flush */
+  bool before_fork;             /* the thread is started by qed_after_fork */
 };
 
 /* Open the image for writing too: the storage, its writer's locks; unknown
@@ -623,7 +625,7 @@ struct qed_write_options {
  * message); or -1: EBUSY, the image is in use; EIO, it is corrupt, or marked
  * NEED_CHECK and may not be checked.  The image is then what it was: it can
  * be read, and this may be called again.  May be called from many threads at
- * once, but not before the process has forked into the background.
+ * once; before the process forks into the background only with BEFORE_FORK.
  */
 extern int qed_make_writable (struct qed_image *img,
                               const struct qed_write_options *opts);

@@ -166,7 +166,7 @@ open_writer (struct qed_image *img, const struct qed_write_options *opts)
   if (prepare (img, w, opts) == -1)
     goto err;
   img->writer = w;
-  if (w->idle_ms > 0 && qed_writer_start (img) == -1)
+  if (w->idle_ms > 0 && !opts->before_fork && qed_writer_start (img) == -1)
     goto err;
   return 0;
 

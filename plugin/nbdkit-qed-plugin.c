@@ -271,9 +271,9 @@ qed_plugin_after_fork (void)
 {
   /* Before the fork a signal simply ends the process. */
   ending_watch ();
-  if (the_engine && getpid () != ready_pid)
-    qed_after_fork (engine_image (the_engine));
-  return 0;
+  return the_engine && qed_after_fork (engine_image (the_engine),
+                                       getpid () != ready_pid) == -1 ?
+    library_error () : 0;
 }
 
 static void
