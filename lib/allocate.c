@@ -87,6 +87,8 @@ write_data (struct qed_image *img, const struct qed_piece *p,
 {
   if (p->backed && p->head + p->tail > 0)
     return qed_write_with_copies (img, p, file_offset);
+  if (p->sparse)
+    return qed_storage_write_sparse (img->st, p->buf, p->count, file_offset);
   return qed_storage_write (img->st, p->buf, p->count, file_offset + p->head);
 }
 
@@ -122,10 +124,9 @@ any_data (void *opaque, uint64_t offset __attribute__ ((unused)),
   return !zero;
 }
 
-/* Has the backing file anything there that may not be zeros? */
-static int
-data_in_backing (struct qed_image *img, uint64_t count, uint64_t offset,
-                 bool *data)
+int
+qed_data_in_backing (struct qed_image *img, uint64_t count, uint64_t offset,
+                     bool *data)
 {
   *data = false;
   return count == 0 ? 0 :
@@ -138,9 +139,9 @@ qed_look_at_backing (struct qed_image *img, const struct qed_piece *p,
 {
   bool inside, before, after;
 
-  if (data_in_backing (img, p->count, p->offset, &inside) == -1 ||
-      data_in_backing (img, p->head, p->offset - p->head, &before) == -1 ||
-      data_in_backing (img, p->tail, p->offset + p->count, &after) == -1)
+  if (qed_data_in_backing (img, p->count, p->offset, &inside) == -1 ||
+      qed_data_in_backing (img, p->head, p->offset - p->head, &before) == -1 ||
+      qed_data_in_backing (img, p->tail, p->offset + p->count, &after) == -1)
     return -1;
   /* Unless the backing file that the header names isn't open now. */
   *zeros = !inside && img->backing;
@@ -200,10 +201,28 @@ qed_cut_piece (const struct qed_image *img, struct qed_piece *p,
   };
 }
 
+/* P is claimed, and not allocated: do that. */
+static int
+allocate_piece (struct qed_image *img, struct qed_piece *p, unsigned flags)
+{
+  struct qed_piece copy = *p;
+
+  p->sparse = flags & QED_KEEP;
+  if (!(flags & QED_KEEP_COPY))
+    return p->buf ? write_fresh (img, p) : zero_fresh (img, p, flags);
+  /* Nothing is written: the whole cluster is what is before that, and copied up.
+   */
+  copy.offset += p->count;
+  copy.head = p->count;
+  copy.count = 0;
+  return write_fresh (img, &copy);
+}
+
 ssize_t
 qed_allocate (struct qed_image *img, const void *buf, uint64_t count,
               uint64_t offset, unsigned flags)
 {
+  const bool keep = flags & (QED_KEEP | QED_KEEP_COPY);
   struct qed_claim claim;
   struct qed_run run;
   struct qed_piece p;
@@ -211,16 +230,19 @@ qed_allocate (struct qed_image *img, const void *buf, uint64_t count,
   ssize_t r;
 
   qed_cut_piece (img, &p, buf, count, offset);
-  if (look_before_link (img, p.cluster, &absent) == -1 ||
-      qed_claim (img, &claim, p.cluster, p.cluster + p.n - 1) == -1)
+  if (look_before_link (img, p.cluster, &absent) == -1)
     return -1;
+  r = (keep ? qed_try_claim : qed_claim) (img, &claim, p.cluster,
+                                          p.cluster + p.n - 1);
+  if (r != 0)
+    return r == 1 ? 0 : -1;
   r = qed_map (img, offset, p.count, &run);
   if (r == 0 && (run.type == QED_RUN_UNALLOCATED ||
-                 (run.type == QED_RUN_ZERO && buf))) {
+                 (run.type == QED_RUN_ZERO && buf && !keep))) {
     qed_cut_piece (img, &p, buf, run.length, offset);
     p.absent = absent;
     p.backed = run.type == QED_RUN_UNALLOCATED && img->overlay;
-    r = buf ? write_fresh (img, &p) : zero_fresh (img, &p, flags);
+    r = allocate_piece (img, &p, flags);
     if (r == 0)
       r = (ssize_t) p.count;
   }

@@ -27,7 +27,13 @@ struct qed_piece {
   bool absent;                  /* there was no L2 table when last seen */
   bool backed;                  /* they read as the backing file does; else
                                    as zeros */
+  bool sparse;                  /* zeros in BUF needn't be written */
 };
+
+/* Flags of qed_allocate, beside those of qed.h: see keep.c. */
+#define QED_KEEP (1U << 8)      /* BUF is what the backing file has there.  Not
+                                   where another thread has a claim */
+#define QED_KEEP_COPY (1U << 9) /* the same, to be read: BUF is NULL */
 
 /* ---- copyup.c ---- */
 
@@ -48,8 +54,8 @@ extern void qed_cut_piece (const struct qed_image *img, struct qed_piece *p,
 
 /* OFFSET isn't allocated: write there or, with BUF NULL, zero, as far as that
  * is one piece.  Returns the bytes that were done: 0 if another thread was
- * first (I8), or -1.  FLAGS: QED_FAST_ZERO, see
- * qed_look_at_backing.
+ * first (I8), or -1.  FLAGS: QED_FAST_ZERO, see qed_look_at_backing; QED_KEEP
+ * and QED_KEEP_COPY, for whole clusters.
  */
 extern ssize_t qed_allocate (struct qed_image *img, const void *buf,
                              uint64_t count, uint64_t offset, unsigned flags);
@@ -61,6 +67,10 @@ extern ssize_t qed_allocate (struct qed_image *img, const void *buf,
 extern int qed_look_at_backing (struct qed_image *img,
                                 const struct qed_piece *p, unsigned flags,
                                 bool *zeros, bool *copy);
+
+/* *DATA: has the backing file anything there that may not be zeros? */
+extern int qed_data_in_backing (struct qed_image *img, uint64_t count,
+                                uint64_t offset, bool *data);
 
 /* Add to *CLUSTERS those of the L2 tables that a range needs and that are
  * absent.

@@ -134,8 +134,8 @@ copy_in_parts (struct qed_image *img, struct qed_buffer *b, uint64_t count,
     uint64_t n = count < max ? count : max, first, end;
 
     if (read_copy (img, b->bytes, n, offset, &first, &end) == -1 ||
-        qed_storage_write (img->st, b->bytes + first, end - first,
-                           file_offset + first) == -1)
+        qed_storage_write_sparse (img->st, b->bytes + first, end - first,
+                                  file_offset + first) == -1)
       return -1;
     count -= n;
     offset += n;

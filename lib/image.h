@@ -97,6 +97,20 @@ extern int qed_extents_backing (struct qed_image *img, uint64_t offset,
 extern int qed_pread_backing (struct qed_image *img, void *buf, size_t count,
                               uint64_t offset);
 
+/* ---- keep.c ---- */
+
+/* BYTES (NULL: zeros) is what the backing file has in a range of whole
+ * clusters, which may end at the end of the disk: allocate for it those that
+ * are unallocated, unless another thread is writing to them.
+ */
+extern int qed_keep (struct qed_image *img, const uint8_t *bytes,
+                     uint64_t count, uint64_t offset);
+
+/* The same for the cluster at OFFSET, which is read under the claim because it
+ * is too large to be kept in memory.
+ */
+extern int qed_keep_copy (struct qed_image *img, uint64_t offset);
+
 /* ---- mapping.c ---- */
 
 /* EINVAL unless the range is inside the disk. */

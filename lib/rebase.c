@@ -262,12 +262,10 @@ judge (const struct comparison *c, uint64_t i, uint64_t n)
 {
   uint64_t length = n - i < c->img->g.cluster_size ? n - i :
     c->img->g.cluster_size;
-  const uint8_t *old = c->old_bytes + i;
 
-  if (memcmp (old, c->new_bytes + i, length) == 0)
+  if (memcmp (c->old_bytes + i, c->new_bytes + i, length) == 0)
     return SAME;
-  return old[0] == 0 && memcmp (old, old + 1, length - 1) == 0 ?
-    ZEROS : DIFFERENT;
+  return qed_is_zero (c->old_bytes + i, length) ? ZEROS : DIFFERENT;
 }
 
 /* N bytes of the disk at OFFSET were read, which are whole clusters (or end at

@@ -69,6 +69,34 @@ qed_storage_write (struct qed_storage *st, const void *buf, size_t count,
   return 0;
 }
 
+/* Holes in a file begin and end at multiples of this, mostly. */
+#define BLOCK ((size_t) 4096)
+
+/* Does the block at I, of COUNT bytes in all, read as zeros? */
+static bool
+is_zero_block (const uint8_t *buf, size_t count, size_t i)
+{
+  return qed_is_zero (buf + i, count - i < BLOCK ? count - i : BLOCK);
+}
+
+int
+qed_storage_write_sparse (struct qed_storage *st, const uint8_t *buf,
+                          size_t count, uint64_t offset)
+{
+  for (size_t i = 0, end; i < count; i = end) {
+    const bool zero = is_zero_block (buf, count, i);
+
+    end = i + BLOCK;
+    while (end < count && is_zero_block (buf, count, end) == zero)
+      end += BLOCK;
+    if (end > count)
+      end = count;
+    if (!zero && qed_storage_write (st, buf + i, end - i, offset + i) == -1)
+      return -1;
+  }
+  return 0;
+}
+
 int
 qed_storage_writev (struct qed_storage *st, struct iovec *iov, int iovcnt,
                     uint64_t offset)

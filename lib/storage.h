@@ -10,13 +10,29 @@
 #ifndef QED_STORAGE_H
 #define QED_STORAGE_H
 
+#include <string.h>
+
 #include "qed.h"
+
+/* Are COUNT bytes (> 0) all zero? */
+static inline bool
+qed_is_zero (const uint8_t *buf, size_t count)
+{
+  return buf[0] == 0 && memcmp (buf, buf + 1, count - 1) == 0;
+}
 
 /* Read exactly COUNT bytes.  EIO if the file ends before. */
 extern int qed_storage_read (struct qed_storage *st, void *buf, size_t count,
                              uint64_t offset);
 extern int qed_storage_write (struct qed_storage *st, const void *buf,
                               size_t count, uint64_t offset);
+
+/* The same where the file has zeros: blocks of zeros aren't written, and so may
+ * stay holes.
+ */
+extern int qed_storage_write_sparse (struct qed_storage *st,
+                                     const uint8_t *buf, size_t count,
+                                     uint64_t offset);
 
 /* The same from several buffers.  IOV is changed. */
 extern int qed_storage_writev (struct qed_storage *st, struct iovec *iov,
