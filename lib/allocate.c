@@ -210,7 +210,7 @@ allocate_piece (struct qed_image *img, struct qed_piece *p, unsigned flags)
   p->sparse = flags & QED_KEEP;
   if (!(flags & QED_KEEP_COPY))
     return p->buf ? write_fresh (img, p) : zero_fresh (img, p, flags);
-  /* Nothing is written: the whole cluster is what is before that, and copied up.
+  /* Nothing is written: the whole cluster is copied up, as what is before that.
    */
   copy.offset += p->count;
   copy.head = p->count;

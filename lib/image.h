@@ -15,8 +15,9 @@
 
 /* The fields are set when the image is opened and constant from then on, so
  * they need no lock, unless a comment says otherwise.  Only the offline
- * operations (offline.c), which run alone, change H, G, BACKING and OVERLAY.
- * The table cache has a lock of its own.
+ * operations (offline.c), which run alone, change H, G, BACKING and OVERLAY;
+ * and streaming, in the end, what H says of a backing file, which nothing else
+ * reads then, and BACKING: see below.  The table cache has a lock of its own.
  */
 struct qed_image {
   struct qed_storage *st;       /* owned */
@@ -101,10 +102,11 @@ extern int qed_pread_backing (struct qed_image *img, void *buf, size_t count,
 
 /* BYTES (NULL: zeros) is what the backing file has in a range of whole
  * clusters, which may end at the end of the disk: allocate for it those that
- * are unallocated, unless another thread is writing to them.
+ * are unallocated, unless another thread is writing to them.  Once *STOP is
+ * true it may leave them out.
  */
 extern int qed_keep (struct qed_image *img, const uint8_t *bytes,
-                     uint64_t count, uint64_t offset);
+                     uint64_t count, uint64_t offset, const atomic_bool *stop);
 
 /* The same for the cluster at OFFSET, which is read under the claim because it
  * is too large to be kept in memory.

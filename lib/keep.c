@@ -11,14 +11,22 @@
  * client's write to the cluster comes first.  So content never changes by this.
  * What reads as zeros becomes zero clusters, and holes inside a cluster stay
  * holes.  Links are pending, as all links of an overlay (I3).
+ *
+ * Where the storage is slow that takes long.  So little is allocated in one
+ * step, and between two steps *STOP may end it.
  */
 
 #include <config.h>
+
+#include <stdatomic.h>
 
 #include "allocate.h"
 #include "image.h"
 #include "storage.h"
 #include "writer.h"
+
+/* Allocated in one step, unless it is one cluster. */
+#define MAX_STEP (UINT64_C (256) << 10)
 
 /* Does the cluster that has LENGTH bytes at I read as zeros? */
 static bool
@@ -42,7 +50,8 @@ keep_start (struct qed_image *img, const uint8_t *bytes, uint64_t count,
   if (bytes == NULL)
     return qed_allocate (img, NULL, count, offset, QED_KEEP);
   zero = is_zero_cluster (img, bytes, 0, count);
-  while (n < count && is_zero_cluster (img, bytes, n, count) == zero)
+  while (n < count && n < MAX_STEP &&
+         is_zero_cluster (img, bytes, n, count) == zero)
     n += img->g.cluster_size;
   return qed_allocate (img, zero ? NULL : bytes, n < count ? n : count, offset,
                        QED_KEEP);
@@ -50,11 +59,11 @@ keep_start (struct qed_image *img, const uint8_t *bytes, uint64_t count,
 
 int
 qed_keep (struct qed_image *img, const uint8_t *bytes, uint64_t count,
-          uint64_t offset)
+          uint64_t offset, const atomic_bool *stop)
 {
   if (qed_check_writable (img) == -1)
     return -1;
-  while (count > 0) {
+  while (count > 0 && !atomic_load (stop)) {
     struct qed_run run;
     uint64_t n;
 

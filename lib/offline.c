@@ -3,7 +3,9 @@
  */
 
 /* Changes of an open image as a whole, while nothing else uses it: its size
- * (resize.c), its backing file (rebase.c), emptying it (empty.c).
+ * (resize.c), its backing file (rebase.c), emptying it (empty.c).  Only when
+ * streaming removes a backing file that isn't needed any more other threads use
+ * the image meanwhile.
  *
  * The header decides what the image is, and one write inside a sector replaces
  * it.  So whatever the new header needs is durable before that write, and

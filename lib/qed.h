@@ -662,6 +662,62 @@ extern int qed_trim (struct qed_image *img, uint64_t count, uint64_t offset,
 /* Make durable what was written by calls that have returned. */
 extern int qed_flush (struct qed_image *img);
 
+/* ---- copy-on-read and streaming: see copier.c, stream.c ---- */
+
+struct qed_copy_options {
+  bool on_read;                 /* keep in the image what is read from below */
+  bool stream;                  /* copy all that is below into it; then let the
+                                   header name no backing file, and close that
+                                   */
+  uint64_t rate;                /* streaming: bytes a second; 0: unlimited */
+  unsigned retry_ms;            /* how long copying pauses after a failure */
+
+  /* Something has failed that no call reports.  May be NULL.  Called in any
+   * thread.
+   */
+  void (*say) (void *opaque, const char *fmt, ...)
+    __attribute__ ((format (printf, 2, 3)));
+
+  /* Streaming: DONE of TOTAL bytes of the disk have been read from below, and
+   * most of them are kept.  They are equal only when the header names no
+   * backing file.  May be NULL.
+   */
+  void (*progress) (void *opaque, uint64_t done, uint64_t total);
+  void *opaque;
+};
+#define QED_DEFAULT_RETRY_MS 5000
+
+/* Can that be done?  EINVAL: the backing file that the header names isn't open.
+ * ENOTSUP: as qed_set_backing; or the clusters are too large for ON_READ.
+ */
+extern int qed_copier_check (struct qed_image *img,
+                             const struct qed_copy_options *opts);
+
+/* Begin to copy, in threads.  IMG was made writable, nothing uses it yet, since
+ * streaming checks all tables first, and it is closed only after
+ * qed_copier_stop.  OPTS is copied.  No acknowledged content depends on what is
+ * copied: a crash loses copies only.
+ */
+struct qed_copier;
+extern struct qed_copier *
+qed_copier_start (struct qed_image *img, const struct qed_copy_options *opts);
+
+/* End that, and free C, which may be NULL.  No other call is under way.  IMG is
+ * closed next: its backing file may be of no use any more (qed_interrupt).
+ */
+extern void qed_copier_stop (struct qed_copier *c);
+
+/* As qed_pread, but what is read from below is kept, if ON_READ says so.  It
+ * does not wait for that, but may wait for memory (copier.c), and it fails only
+ * where qed_pread would.
+ */
+extern int qed_copier_pread (struct qed_copier *c, void *buf, size_t count,
+                             uint64_t offset);
+
+/* A request of a client, of any kind, begins and ends: streaming makes way. */
+extern void qed_copier_begin_request (struct qed_copier *c);
+extern void qed_copier_end_request (struct qed_copier *c);
+
 /* ---- create: see create.c ---- */
 
 struct qed_create_options {
