@@ -54,7 +54,7 @@ struct recorder {
   pthread_mutex_t lock;
   struct event *events;
   size_t n, allocated;
-  bool need_check;              /* in the header */
+  bool need_check, backed;      /* in the header */
   uint64_t l1_offset;
   bool lie_next;                /* LIE_..._UNSYNCED: at the next sync */
 
@@ -128,12 +128,16 @@ static void
 header_written (struct recorder *r, const uint8_t *header)
 {
   bool need_check = get64 (header + 16) & QED_F_NEED_CHECK;
+  bool backed = get64 (header + 16) & QED_F_BACKING_FILE;
 
   if (r->lie == LIE_DIRTY_UNSYNCED && need_check && !r->need_check)
     r->lie_next = true;
   if (r->lie == LIE_CLEAN_EARLY && !need_check && r->need_check)
     undo_syncs (r);
+  if (r->lie == LIE_ALONE_EARLY && !backed && r->backed)
+    undo_syncs (r);
   r->need_check = need_check;
+  r->backed = backed;
   r->l1_offset = get64 (header + 40);
 }
 

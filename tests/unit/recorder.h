@@ -62,6 +62,8 @@ enum recorder_lie {
                           and nothing is durable */
   LIE_CLEAN_EARLY,     /* I6: the same for the syncs between the last mark and
                           clearing NEED_CHECK */
+  LIE_ALONE_EARLY,     /* I3: the same for the syncs before the header names no
+                          backing file any more */
 };
 
 struct recorder;
