@@ -31,6 +31,7 @@ struct engine {
   unsigned users;
   struct qed_image *image;      /* constant from the first use to the last;
                                    NULL: it is being opened or closed */
+  struct qed_copier *copier;    /* constant as long as IMAGE; or NULL */
   struct handle handles[2];     /* constant as long as IMAGE */
 };
 
@@ -88,22 +89,65 @@ remove_engine (struct engine *e)
 }
 
 static struct qed_image *
-open_image (struct qed_storage *st, const struct qed_chain_options *opts)
+open_image (struct qed_storage *st, const struct engine_options *opts)
 {
-  struct qed_image *img = qed_open_chain_in (st, opts);
+  struct qed_image *img = qed_open_chain_in (st, opts->chain);
 
   if (img == NULL)
     library_error ();
-  else if (opts->salvage && report_all_damage (img) == -1) {
+  else if ((opts->chain->salvage && report_all_damage (img) == -1) ||
+           (copying_is_wanted () &&
+            copying_prepare (img, &opts->write) == -1)) {
     ending_close (img);
     img = NULL;
   }
   return img;
 }
 
-struct engine *
-engine_open (struct qed_storage *st, const struct qed_chain_options *opts)
+static void
+close_image (struct qed_image *img, struct qed_copier *copier)
 {
+  qed_copier_stop (copier);
+  ending_close (img);
+}
+
+/* Begin to copy, if that is wanted. */
+static int
+start_copying (struct qed_image *img, struct qed_copier **copier)
+{
+  *copier = copying_is_wanted () ? copying_start (img) : NULL;
+  return copying_is_wanted () && *copier == NULL ? -1 : 0;
+}
+
+/* Open the image in ST, and begin to copy.  NULL: that failed. */
+static struct qed_image *
+open_and_start (struct qed_storage *st, const struct engine_options *opts,
+                struct qed_copier **copier)
+{
+  struct qed_image *img = open_image (st, opts);
+
+  *copier = NULL;
+  if (img && !opts->write.before_fork && start_copying (img, copier) == -1) {
+    ending_close (img);
+    img = NULL;
+  }
+  return img;
+}
+
+static void
+set_handles (struct engine *e)
+{
+  for (int writable = 0; writable <= 1; ++writable)
+    e->handles[writable] = (struct handle) {
+      .engine = e, .image = e->image, .copier = e->copier,
+      .writable = writable,
+    };
+}
+
+struct engine *
+engine_open (struct qed_storage *st, const struct engine_options *opts)
+{
+  struct qed_copier *copier;
   struct qed_image *img;
   struct engine *e;
   bool found;
@@ -123,19 +167,30 @@ engine_open (struct qed_storage *st, const struct qed_chain_options *opts)
     return e;
   }
 
-  img = open_image (st, opts);
+  img = open_and_start (st, opts, &copier);
   if (img == NULL) {
     remove_engine (e);
     return NULL;
   }
   pthread_mutex_lock (&lock);
   e->image = img;
-  e->handles[0] = (struct handle) { e, img, false };
-  e->handles[1] = (struct handle) { e, img, true };
+  e->copier = copier;
+  set_handles (e);
   e->users = 1;
   pthread_cond_broadcast (&changed);
   pthread_mutex_unlock (&lock);
   return e;
+}
+
+int
+engine_begin (struct engine *e, bool forked)
+{
+  if (qed_after_fork (e->image, forked) == -1)
+    return library_error ();
+  if (start_copying (e->image, &e->copier) == -1)
+    return -1;
+  set_handles (e);
+  return 0;
 }
 
 void
@@ -150,6 +205,7 @@ void
 engine_close (struct engine *e)
 {
   struct qed_image *img = e->image;
+  struct qed_copier *copier = e->copier;
   bool last;
 
   pthread_mutex_lock (&lock);
@@ -158,7 +214,7 @@ engine_close (struct engine *e)
     e->image = NULL;
   pthread_mutex_unlock (&lock);
   if (last) {
-    ending_close (img);
+    close_image (img, copier);
     remove_engine (e);
   }
 }
@@ -169,7 +225,7 @@ engine_close_all (void)
   for (struct engine *e = engines, *next; e; e = next) {
     next = e->next;
     if (e->image) {
-      ending_close (e->image);
+      close_image (e->image, e->copier);
       remove_engine (e);
     }
   }

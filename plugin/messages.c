@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Messages to nbdkit's log.
+/* Messages to nbdkit's log; and parsing a value, which logs what is wrong.
  *
  * File names in them may come from an untrusted image, and names of exports
  * from a client.  So the control characters in them are masked, as the library
@@ -53,6 +53,17 @@ debug (const char *fmt, ...)
   va_end (args);
   nbdkit_debug ("%s", s ? s : "out of memory");
   free (s);
+}
+
+int
+parse_bool (const char *value, bool *b)
+{
+  int r = nbdkit_parse_bool (value);
+
+  if (r == -1)
+    return -1;
+  *b = r;
+  return 0;
 }
 
 /* The NBD protocol has only a few error codes.  nbdkit turns any other, such

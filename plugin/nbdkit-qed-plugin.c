@@ -61,7 +61,8 @@ static struct qed_write_options write_options = {
 static struct engine *the_engine;
 static pid_t ready_pid;
 
-/* -D qed.io=1 logs each request, -D qed.table=1 each read of a table slice.
+/* -D qed.io=1 logs each request, -D qed.table=1 each read of a table slice;
+ * -D qed.stream=1: see copying.c.
  */
 NBDKIT_DLL_PUBLIC int qed_debug_io;
 NBDKIT_DLL_PUBLIC int qed_debug_table;
@@ -82,17 +83,6 @@ qed_plugin_unload (void)
   free (backing_dirs);
   free (backing_path);
   source_unload ();
-}
-
-static int
-parse_bool (const char *value, bool *b)
-{
-  int r = nbdkit_parse_bool (value);
-
-  if (r == -1)
-    return -1;
-  *b = r;
-  return 0;
 }
 
 static int
@@ -163,8 +153,10 @@ parse_cache_size (const char *value)
 static int
 qed_plugin_config (const char *key, const char *value)
 {
-  const int r = source_config (key, value);
+  int r = source_config (key, value);
 
+  if (r == 1)
+    r = copying_config (key, value);
   if (r != 1)
     return r;
   if (strcmp (key, "backing") == 0)
@@ -198,7 +190,14 @@ qed_plugin_config (const char *key, const char *value)
 static int
 qed_plugin_config_complete (void)
 {
-  return source_config_complete ();
+  if (source_config_complete () == -1 || copying_config_complete () == -1)
+    return -1;
+  if (copying_is_wanted () && chain_options.salvage) {
+    complain ("salvage=true: the export is read-only then, so nothing can be "
+              "copied into the image: leave out copy-on-read= and stream=");
+    return -1;
+  }
+  return 0;
 }
 
 #define qed_plugin_config_help \
@@ -228,11 +227,18 @@ qed_plugin_config_complete (void)
   "closed\n" \
   "                                 cleanly, check it or refuse " \
   "(default: auto).\n" \
+  "copy-on-read=true|false          Keep in the image what is read from the " \
+  "backing\n" \
+  "                                 file (default: false).\n" \
   "lock=true|false                  Lock the image as QEMU does " \
   "(default: true).\n" \
   "salvage=true|false               Read damaged clusters as zeros; the " \
   "export is\n" \
-  "                                 read-only (default: false)."
+  "                                 read-only (default: false).\n" \
+  "stream=true|false                Copy all of the backing file into the " \
+  "image, then\n" \
+  "                                 use that alone (default: false).\n" \
+  "stream-rate=<SIZE>               Copy so many bytes a second at most."
 
 static void
 qed_plugin_dump_plugin (void)
@@ -243,6 +249,16 @@ qed_plugin_dump_plugin (void)
 }
 
 /* ---- the life of the server ---- */
+
+/* How an image is made writable before nbdkit may go into the background. */
+static struct qed_write_options
+before_fork (void)
+{
+  struct qed_write_options opts = write_options;
+
+  opts.before_fork = true;
+  return opts;
+}
 
 static int
 qed_plugin_get_ready (void)
@@ -259,7 +275,9 @@ qed_plugin_get_ready (void)
 
     if (st == NULL)
       return library_error ();
-    the_engine = engine_open (st, &chain_options);
+    the_engine = engine_open (st, &(struct engine_options) {
+        .chain = &chain_options, .write = before_fork (),
+      });
     if (the_engine == NULL)
       return -1;
   }
@@ -271,9 +289,7 @@ qed_plugin_after_fork (void)
 {
   /* Before the fork a signal simply ends the process. */
   ending_watch ();
-  return the_engine && qed_after_fork (engine_image (the_engine),
-                                       getpid () != ready_pid) == -1 ?
-    library_error () : 0;
+  return the_engine ? engine_begin (the_engine, getpid () != ready_pid) : 0;
 }
 
 static void
@@ -315,8 +331,11 @@ find_engine (void)
     return the_engine;
   }
   name = nbdkit_export_name ();
-  return name ? engine_open (directory_find (dir, name), &chain_options) :
-    NULL;
+  return name ? engine_open (directory_find (dir, name),
+                             &(struct engine_options) {
+                               .chain = &chain_options,
+                               .write = write_options,
+                             }) : NULL;
 }
 
 /* 1: a connection may write; 0: it may not; -1: there is an error. */
@@ -433,13 +452,37 @@ qed_plugin_can_fast_zero (void *handle UNUSED)
 
 /* ---- requests ---- */
 
+/* A request begins, and ends with the result R of the library's call. */
+static struct qed_image *
+begin (void *handle)
+{
+  const struct handle *h = handle;
+
+  if (h->copier)
+    qed_copier_begin_request (h->copier);
+  return h->image;
+}
+
+static int
+end (void *handle, int r)
+{
+  const struct handle *h = handle;
+
+  if (h->copier)
+    qed_copier_end_request (h->copier);
+  return r == -1 ? library_error () : 0;
+}
+
 static int
 qed_plugin_pread (void *handle, void *buf, uint32_t count,
                   uint64_t offset, uint32_t flags UNUSED)
 {
+  struct qed_copier *copier = ((const struct handle *) handle)->copier;
+  struct qed_image *img = begin (handle);
+
   trace_io ("qed: pread count=%" PRIu32 " offset=%" PRIu64, count, offset);
-  return qed_pread (image_of (handle), buf, count, offset) == -1 ?
-    library_error () : 0;
+  return end (handle, copier ? qed_copier_pread (copier, buf, count, offset) :
+              qed_pread (img, buf, count, offset));
 }
 
 static int
@@ -447,8 +490,7 @@ qed_plugin_cache (void *handle, uint32_t count, uint64_t offset,
                   uint32_t flags UNUSED)
 {
   trace_io ("qed: cache count=%" PRIu32 " offset=%" PRIu64, count, offset);
-  return qed_prefetch (image_of (handle), offset, count) == -1 ?
-    library_error () : 0;
+  return end (handle, qed_prefetch (begin (handle), offset, count));
 }
 
 /* Translate nbdkit's request flags into the library's. */
@@ -466,9 +508,8 @@ qed_plugin_pwrite (void *handle, const void *buf, uint32_t count,
 {
   trace_io ("qed: pwrite count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_pwrite (image_of (handle), buf, count, offset,
-                     write_flags (flags)) == -1 ?
-    library_error () : 0;
+  return end (handle, qed_pwrite (begin (handle), buf, count, offset,
+                                  write_flags (flags)));
 }
 
 static int
@@ -477,9 +518,8 @@ qed_plugin_zero (void *handle, uint32_t count, uint64_t offset,
 {
   trace_io ("qed: zero count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_zero (image_of (handle), count, offset,
-                   write_flags (flags)) == -1 ?
-    library_error () : 0;
+  return end (handle, qed_zero (begin (handle), count, offset,
+                                write_flags (flags)));
 }
 
 static int
@@ -488,9 +528,8 @@ qed_plugin_trim (void *handle, uint32_t count, uint64_t offset,
 {
   trace_io ("qed: trim count=%" PRIu32 " offset=%" PRIu64 " flags=0x%"
             PRIx32, count, offset, flags);
-  return qed_trim (image_of (handle), count, offset,
-                   write_flags (flags)) == -1 ?
-    library_error () : 0;
+  return end (handle, qed_trim (begin (handle), count, offset,
+                                write_flags (flags)));
 }
 
 static int
@@ -500,7 +539,7 @@ qed_plugin_flush (void *handle, uint32_t flags UNUSED)
   /* nbdkit offers flushes on read-only connections too. */
   if (!((const struct handle *) handle)->writable)
     return 0;
-  return qed_flush (image_of (handle)) == -1 ? library_error () : 0;
+  return end (handle, qed_flush (begin (handle)));
 }
 
 struct extents_request {
@@ -532,12 +571,16 @@ qed_plugin_extents (void *handle, uint32_t count,
     .extents = extents,
     .one = (flags & NBDKIT_FLAG_REQ_ONE) != 0,
   };
+  int r;
 
   trace_io ("qed: extents count=%" PRIu32 " offset=%" PRIu64 " req_one=%d",
             count, offset, req.one);
-  if (qed_extents (image_of (handle), offset, count, add_extent, &req) == -1)
-    return req.add_failed ? -1 : library_error ();
-  return 0;
+  r = qed_extents (begin (handle), offset, count, add_extent, &req);
+  if (r == -1 && req.add_failed) {
+    (void) end (handle, 0);
+    return -1;
+  }
+  return end (handle, r);
 }
 
 static struct nbdkit_plugin plugin = {

@@ -24,6 +24,9 @@ extern void complain (const char *fmt, ...)
 extern void debug (const char *fmt, ...)
   __attribute__ ((format (printf, 1, 2)));
 
+/* The value of a parameter that is true or false. */
+extern int parse_bool (const char *value, bool *b);
+
 /* Log the library's message, set errno for the client, and return -1. */
 extern int library_error (void);
 
@@ -62,15 +65,44 @@ extern struct qed_storage *directory_find (const char *dir, const char *name);
 
 extern int directory_list (const char *dir, struct nbdkit_exports *exports);
 
+/* ---- copying.c: copy-on-read=, stream= and stream-rate= ---- */
+
+/* Take a parameter.  1: it is none of these. */
+extern int copying_config (const char *key, const char *value);
+extern int copying_config_complete (void);
+
+/* Is anything to be copied?  Then images must be writable. */
+extern bool copying_is_wanted (void);
+
+/* Make IMG writable, and see whether it can be copied to. */
+extern int copying_prepare (struct qed_image *img,
+                            const struct qed_write_options *opts);
+
+/* Begin.  IMG is writable.  NULL: that failed. */
+extern struct qed_copier *copying_start (struct qed_image *img);
+
 /* ---- engine.c: the images that are open ---- */
 
 struct engine;
 
+struct engine_options {
+  const struct qed_chain_options *chain;
+
+  /* How the image is made writable if it is copied to.  Otherwise the first
+   * connection that may write does that.
+   */
+  struct qed_write_options write;
+};
+
 /* The engine of the image in ST, which is closed or becomes the engine's: one
- * that is there, or a new one.  NULL for ST: finding it failed.
+ * that is there, or a new one.  NULL for ST: finding it failed.  Copying begins
+ * at once, or in engine_begin if OPTS->write.before_fork.
  */
 extern struct engine *engine_open (struct qed_storage *st,
-                                   const struct qed_chain_options *opts);
+                                   const struct engine_options *opts);
+
+/* This process, which may have FORKED, is the one that serves the image. */
+extern int engine_begin (struct engine *e, bool forked);
 
 /* Each use ends with engine_close, the last of which closes the image. */
 extern void engine_use (struct engine *e);
@@ -84,6 +116,7 @@ extern void engine_close_all (void);
 struct handle {
   struct engine *engine;
   struct qed_image *image;
+  struct qed_copier *copier;    /* NULL: nothing is copied */
   bool writable;                /* may this connection write? */
 };
 extern struct handle *engine_handle (struct engine *e, bool writable);

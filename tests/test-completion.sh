@@ -102,9 +102,14 @@ completes 'nbdkit qed disk.qed backing=n' 'none'
 completes 'nbdkit qed disk.qed backing-dir=' 'dir'
 completes 'nbdkit qed disk.qed backing-format=' 'auto qed raw'
 completes 'nbdkit qed disk.qed check=' 'auto never'
+completes 'nbdkit qed disk.qed copy' 'copy-on-read=' nospace
+completes 'nbdkit qed disk.qed copy-on-read=' 'false true'
 completes 'nbdkit qed disk.qed lock=f' 'false'
 completes 'nbdkit qed disk.qed sal' 'salvage=' nospace
 completes 'nbdkit qed disk.qed salvage=' 'false true'
+completes 'nbdkit qed disk.qed str' 'stream-rate= stream=' nospace
+completes 'nbdkit qed disk.qed stream=t' 'true'
+completes 'nbdkit qed disk.qed stream-rate=' ''
 completes './nbdkit -U - qed disk.qed backing-uri=' 'false true'
 # The parameters are those that the plugin has.
 params=$(nbdkit qed --help | sed -n '/^plugin:/,$p' |

@@ -11,7 +11,8 @@ nbdkit qed --help >$d/help
 params=$(sed -n -e '/^plugin:/,$p' $d/help |
              grep -o -E '^\[?[a-z-]+=' | tr -d '[=' | sort -u)
 test "$(echo $params)" = "arg backing backing-dir backing-format \
-backing-uri cache-size check command dir fd file lock salvage uri"
+backing-uri cache-size check command copy-on-read dir fd file lock salvage \
+stream stream-rate uri"
 pod="$abs_top_srcdir/plugin/nbdkit-qed-plugin.pod"
 for p in $params; do
     grep -F "B<$p=" "$pod"
