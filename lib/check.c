@@ -398,6 +398,51 @@ qed_find_owners (struct qed_storage *st, const struct qed_file_range *ranges,
   return r;
 }
 
+/* ---- what isn't allocated ---- */
+
+struct unallocated {
+  const struct qed_walk *w;
+  uint64_t count;               /* of the disk that is looked at */
+  uint64_t bytes;               /* of that */
+};
+
+static int
+subtract_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
+{
+  struct unallocated *u = opaque;
+  const struct qed_geometry *g = &u->w->g;
+  uint64_t cluster = (u->w->l1_index << g->table_bits) + index, left;
+
+  if (*entry != QED_ENTRY_ZERO &&
+      !qed_entry_sound (g, *entry, g->cluster_size, u->w->file_end,
+                        u->w->table))
+    return 0;
+  if (u->count > 0 && cluster <= (u->count - 1) >> g->cluster_bits) {
+    left = u->count - (cluster << g->cluster_bits);
+    u->bytes -= left < g->cluster_size ? left : g->cluster_size;
+  }
+  return 0;
+}
+
+int
+qed_bytes_unallocated (struct qed_storage *st, uint64_t count, uint64_t *bytes)
+{
+  struct unallocated u = { .count = count, .bytes = count };
+  struct qed_header h;
+  struct qed_walk w;
+  int64_t size = qed_storage_size (st);
+  int r;
+
+  if (size == -1 || qed_read_header (st, &h, NULL) == -1 ||
+      qed_walk_init (&w, st, &h, (uint64_t) size) == -1)
+    return -1;
+  u.w = &w;
+  r = qed_walk_l2 (&w, subtract_l2_entry, &u);
+  qed_walk_free (&w);
+  *bytes = u.bytes;
+  return r;
+}
+
 /* ---- calls ---- */
 
 /* The first round; C has the walk, the rest of it may be zeros.  Afterwards,

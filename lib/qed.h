@@ -837,6 +837,13 @@ struct qed_check_options {
   void *opaque;
 };
 
+/* How many of the first COUNT bytes of the disk, which has at least as many,
+ * aren't allocated, so that they read as the backing file does?  Those that an
+ * unsound entry maps count, too.  Each table is read once.
+ */
+extern int qed_bytes_unallocated (struct qed_storage *st, uint64_t count,
+                                  uint64_t *bytes);
+
 /* A range of the file, in bytes. */
 struct qed_file_range {
   uint64_t offset, length;

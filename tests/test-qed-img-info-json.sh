@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # The JSON of qed-img info has the keys and values of qemu-img info.  In
-# addition, format-specific has the fields of the QED header.
+# addition, format-specific has the fields of the QED header, and for an image
+# with a backing file how much of the disk is still there.
 
 source ./functions.sh nbd qemu
 
@@ -31,6 +32,16 @@ def compare(file, *args):
         specific = g.pop("format-specific", None)
         assert g == w, (g, w)
         assert (specific is None) == (w["format"] == "raw")
+        if specific and "backing-filename" in w:
+            # Nothing is allocated in these images.  How large the backing
+            # file is counts only if it is looked at.
+            want_bytes = w["virtual-size"]
+            if args:
+                below = qedtest.run("qemu-img", "info", "--output=json",
+                                    w["full-backing-filename"])
+                want_bytes = min(want_bytes,
+                                 json.loads(below)["virtual-size"])
+            assert specific["data"].pop("bytes-in-backing") == want_bytes
         if specific:
             h = qedimg.Model(w["filename"]).header
             assert specific == {"type": "qed", "data": {

@@ -13,6 +13,31 @@
 
 #include "qed-img.h"
 
+/* ---- how much an image has in its backing file ---- */
+
+/* How much of its disk does L, a layer of C, read from its backing file, as far
+ * as its file says now?  The end of a disk that is longer than the backing file
+ * counts unless the layer below is known.  False: it has none, or its tables
+ * can't be read.
+ */
+static bool
+bytes_in_backing (const struct chain *c, const struct layer *l,
+                  uint64_t *bytes)
+{
+  struct qed_storage *st;
+  uint64_t count = l->virtual_size;
+  int r;
+
+  if (l->backing == NULL)
+    return false;
+  if (l + 1 < c->layers + c->n && l[1].virtual_size < count)
+    count = l[1].virtual_size;
+  st = qed_storage_open (l->path, false);
+  r = st ? qed_bytes_unallocated (st, count, bytes) : -1;
+  qed_storage_close (st);
+  return r == 0;
+}
+
 /* ---- human-readable output: qemu-img's lines ---- */
 
 static void
@@ -43,9 +68,10 @@ print_features (uint64_t features)
 }
 
 static void
-print_header (const struct layer *l)
+print_header (const struct chain *c, const struct layer *l)
 {
   const struct qed_header *h = &l->header;
+  uint64_t below;
 
   say (stdout, "cluster_size: %" PRIu32, h->cluster_size);
   if (h->features & QED_F_NEED_CHECK)
@@ -69,6 +95,13 @@ print_header (const struct layer *l)
   print_features (h->features);
   say (stdout, "    compat features: 0x%" PRIx64, h->compat_features);
   say (stdout, "    autoclear features: 0x%" PRIx64, h->autoclear_features);
+  if (bytes_in_backing (c, l, &below)) {
+    char *size = human_size (below);
+
+    say (stdout, "    still in the backing file: %s (%" PRIu64 " bytes)", size,
+         below);
+    free (size);
+  }
 }
 
 static void
@@ -88,7 +121,7 @@ print_human (const struct chain *c)
          l->virtual_size);
     say (stdout, "disk size: %s", actual_size);
     if (qed)
-      print_header (l);
+      print_header (c, l);
     free (virtual_size);
     free (actual_size);
   }
@@ -97,8 +130,10 @@ print_human (const struct chain *c)
 /* ---- JSON: qemu-img's keys, in its order ---- */
 
 static json_object *
-format_specific_json (const struct qed_header *h)
+format_specific_json (const struct chain *c, const struct layer *l)
 {
+  const struct qed_header *h = &l->header;
+  uint64_t below;
   json_object *o = json_object_new_object ();
   json_object *data = json_object_new_object ();
 
@@ -108,13 +143,15 @@ format_specific_json (const struct qed_header *h)
   add_number (data, "features", h->features);
   add_number (data, "compat-features", h->compat_features);
   add_number (data, "autoclear-features", h->autoclear_features);
+  if (bytes_in_backing (c, l, &below))
+    add_number (data, "bytes-in-backing", below);
   add_string (o, "type", "qed");
   add_json (o, "data", data);
   return o;
 }
 
 static json_object *
-layer_json (const struct layer *l)
+layer_json (const struct chain *c, const struct layer *l)
 {
   const struct qed_header *h = l->format == FORMAT_QED ? &l->header : NULL;
   uint64_t features = h ? h->features : 0;
@@ -130,7 +167,7 @@ layer_json (const struct layer *l)
   if (l->is_file)
     add_number (o, "actual-size", l->actual_size);
   if (h)
-    add_json (o, "format-specific", format_specific_json (h));
+    add_json (o, "format-specific", format_specific_json (c, l));
   if (l->backing) {
     if (l->full_backing)
       add_string (o, "full-backing-filename", l->full_backing);
@@ -149,7 +186,7 @@ chain_json (const struct chain *c)
   if (array == NULL)
     out_of_memory ();
   for (size_t i = 0; i < c->n; ++i)
-    if (json_object_array_add (array, layer_json (&c->layers[i])) < 0)
+    if (json_object_array_add (array, layer_json (c, &c->layers[i])) < 0)
       out_of_memory ();
   return array;
 }
@@ -203,7 +240,7 @@ info (int argc, char *argv[])
     r = EXIT_FAILURE;
   }
   else if (json)
-    print_json (whole_chain ? chain_json (&c) : layer_json (&c.layers[0]));
+    print_json (whole_chain ? chain_json (&c) : layer_json (&c, &c.layers[0]));
   else
     print_human (&c);
   chain_free (&c);
