@@ -49,6 +49,8 @@ for kind, cs in qedtest.some(((kind, cs) for kind in copying.Base.KINDS
     with copying.Base(r, kind, size) as base:
         disk = base.overlay(path, 12 * MiB + 512, cs)
         assert copying.has_backing(path)
+        with qedtest.Server("-r", "qed", path, *base.args) as s:
+            before = qedtest.extents(s.connect())
         with qedtest.Server("-v", "-D", "nbdkit.backend.controlpath=0",
                             "-D", "nbdkit.backend.datapath=0",
                             "qed", path, "stream=true", *base.args) as s:
@@ -65,8 +67,9 @@ for kind, cs in qedtest.some(((kind, cs) for kind in copying.Base.KINDS
             qedtest.wait_until(lambda: not children(s))
             base.delete()
             qedtest.check_disk(h, disk)
-            holes = [e for e in qedtest.extents(h)
-                     if e.flags & qedtest.HOLE_FLAG]
+            after = qedtest.extents(h)
+            copying.holes_stay(before, after, disk)
+            holes = [e for e in after if e.flags & qedtest.HOLE_FLAG]
             assert holes[-1].start <= -(-size // 4096) * 4096, holes
         copying.check_complete(path, disk)
         assert qedimg.References(path).leaks == 0
