@@ -7,7 +7,9 @@
  *
  * The new file is made beside the name it will have, and renamed to that when
  * it is complete: at no time can another process see half an image there, and
- * if creation fails, a file that was there before is untouched.
+ * if creation fails, a file that was there before is untouched.  Where the
+ * filesystem has files without a name it gets its first one only then, so that a
+ * process that is killed leaves nothing behind.
  *
  * A file that is to be replaced is locked first (locks.c) and stays locked
  * until the storage is closed.  A name that didn't exist can't be locked, so
@@ -78,20 +80,63 @@ open_directory (struct file *f)
   return f->directory == -1 ? -1 : 0;
 }
 
-/* Create the new file under its first name.  That is beside the last one, so
+/* Until the new file has the owner and mode of the file it replaces, nobody else
+ * may open it.
+ */
+static mode_t
+new_mode (const struct file *f)
+{
+  return f->replaced >= 0 ? 0600 : 0666;
+}
+
+/* Open a file without a name, which is gone even if this process is killed.  -1,
+ * without a message: the filesystem can't, or there is no /proc to name it.
+ */
+static int
+open_nameless (struct file *f)
+{
+  char link[QED_FD_LINK_BYTES];
+
+  f->fd = openat (f->directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC,
+                  new_mode (f));
+  if (f->fd == -1)
+    return -1;
+  qed_fd_link (f->fd, link);
+  if (access (link, F_OK) == 0)
+    return 0;
+  close (f->fd);
+  f->fd = -1;
+  return -1;
+}
+
+/* Create the file under the name f->temporary. */
+static int
+create_named (struct file *f)
+{
+  f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+                new_mode (f));
+  return f->fd >= 0 ? 0 : -1;
+}
+
+/* Give the file the name f->temporary. */
+static int
+link_nameless (struct file *f)
+{
+  char link[QED_FD_LINK_BYTES];
+
+  qed_fd_link (f->fd, link);
+  return linkat (AT_FDCWD, link, AT_FDCWD, f->temporary, AT_SYMLINK_FOLLOW);
+}
+
+/* Let TAKE give the new file its first name.  That is beside the last one, so
  * that the file can be renamed, and short, because the last one may be as long
  * as a name can be.
  */
 static int
-open_temporary (struct file *f)
+take_temporary (struct file *f, int (*take) (struct file *f))
 {
   const char *slash = strrchr (f->target, '/');
   int dir = slash ? (int) (slash - f->target) + 1 : 0;
-
-  /* Until it has the owner and mode of the file it replaces, nobody else may
-   * open it.
-   */
-  mode_t mode = f->replaced >= 0 ? 0600 : 0666;
 
   /* A name that is taken was left behind by a process that was killed. */
   for (int i = 0; i < 100; ++i) {
@@ -100,12 +145,8 @@ open_temporary (struct file *f)
       f->temporary = NULL;
       return qed_error (ENOMEM, "%s: %m", f->path);
     }
-    f->fd = open (f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    f->writable_fd = f->sync_fds[0] = f->fd;
-    if (f->fd >= 0) {
-      qed_file_note_filesystem (f);
+    if (take (f) == 0)
       return 0;
-    }
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
     free (f->temporary); /* not ours to remove */
     f->temporary = NULL;
@@ -113,6 +154,17 @@ open_temporary (struct file *f)
       break;
   }
   return -1;
+}
+
+/* Create the new file, without a name if the filesystem knows such files. */
+static int
+open_temporary (struct file *f)
+{
+  if (open_nameless (f) == -1 && take_temporary (f, create_named) == -1)
+    return -1;
+  f->writable_fd = f->sync_fds[0] = f->fd;
+  qed_file_note_filesystem (f);
+  return 0;
 }
 
 /* The new file gets the mode and owner of the one that it replaces.  If we may
@@ -230,6 +282,8 @@ qed_storage_publish (struct qed_storage *st)
 
   if (st->fixed_size) /* a device has its name */
     return 0;
+  if (f->temporary == NULL && take_temporary (f, link_nameless) == -1)
+    return -1;
   r = f->replaced >= 0 ? rename (f->temporary, f->target) :
     rename_new (f->temporary, f->target);
   if (r == -1 && errno == EEXIST)

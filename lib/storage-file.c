@@ -260,24 +260,21 @@ same_file (int fd1, int fd2)
     st1.st_dev == st2.st_dev && st1.st_ino == st2.st_ino;
 }
 
-/* The link in /proc to the file that FD has open. */
-#define FD_LINK_BYTES (sizeof "/proc/self/fd/" + 3 * sizeof (int))
-
-static void
-fd_link (int fd, char link[FD_LINK_BYTES])
+void
+qed_fd_link (int fd, char link[QED_FD_LINK_BYTES])
 {
-  snprintf (link, FD_LINK_BYTES, "/proc/self/fd/%d", fd);
+  snprintf (link, QED_FD_LINK_BYTES, "/proc/self/fd/%d", fd);
 }
 
 /* Open the file of F again, whatever has become of its name. */
 static int
 open_again (struct file *f, int access)
 {
-  char link[FD_LINK_BYTES];
+  char link[QED_FD_LINK_BYTES];
   const int flags = access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
   int fd;
 
-  fd_link (f->fd, link);
+  qed_fd_link (f->fd, link);
   fd = open (link, flags);
   if (fd >= 0 || errno != ENOENT || f->nameless)
     return fd;
@@ -563,14 +560,14 @@ char *
 qed_storage_resolve (struct qed_storage *st)
 {
   struct file *f = (struct file *) st;
-  char link[FD_LINK_BYTES], buf[PATH_MAX];
+  char link[QED_FD_LINK_BYTES], buf[PATH_MAX];
   struct stat opened, named;
   ssize_t n;
   char *path;
 
   if (!qed_storage_has_path (st))
     return copy_name (st);
-  fd_link (f->fd, link);
+  qed_fd_link (f->fd, link);
   n = readlink (link, buf, sizeof buf);
   path = n == -1 ? realpath (f->path, NULL) : strndup (buf, (size_t) n);
   if (path == NULL) {

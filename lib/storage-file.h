@@ -44,7 +44,8 @@ struct file {
 
   /* Only of a file that is being created; a device has TARGET only: */
   char *target;                 /* path with symbolic links followed */
-  char *temporary;              /* its name until published, or NULL */
+  char *temporary;              /* its name until published, or NULL: it
+                                   has none */
   int replaced;                 /* locked descriptor of the old file, or -1 */
   int directory;                /* where the new file is, or -1 */
 };
@@ -57,6 +58,10 @@ extern struct file *qed_file_new (const char *path);
  * the range keeps its content.
  */
 extern void qed_file_note_filesystem (struct file *f);
+
+/* The link in /proc to the file that FD has open. */
+#define QED_FD_LINK_BYTES (sizeof "/proc/self/fd/" + 3 * sizeof (int))
+extern void qed_fd_link (int fd, char link[QED_FD_LINK_BYTES]);
 
 /* Can a file with this stat be an image?  EISDIR or EINVAL if not. */
 extern int qed_file_check_type (const struct stat *st, const char *name);

@@ -14,7 +14,7 @@ for i in 1 2; do                # a new file, and one that replaces it
            "$abs_top_builddir/tools/qed-img" create $d/dir/x.qed 1M ||
         skip "strace doesn't work here"
     cat $d/trace
-    grep -n -E 'f(data)?sync\([0-9]+<[^>]*/dir/[^>]+>\) += 0' $d/trace |
+    grep -n -E 'f(data)?sync\([0-9]+<[^>]*/dir/[^>]+>(\(deleted\))?\) += 0' $d/trace |
         cut -d: -f1 >$d/file
     grep -n -E '(rename|link).*x\.qed.*= 0' $d/trace | cut -d: -f1 >$d/name
     grep -n -E 'f(data)?sync\([0-9]+<[^>]*/dir>\) += 0' $d/trace |
