@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "create.h"
 #include "error.h"
 #include "format.h"
 #include "storage.h"
@@ -41,10 +42,9 @@ check_size (const struct qed_header *h, const struct qed_geometry *g,
                     qed_advise_geometry (h, h->image_size, advice));
 }
 
-/* The header for OPTS, checked. */
-static int
-make_header (const struct qed_create_options *opts, const char *name,
-             struct qed_header *h)
+int
+qed_make_header (const struct qed_create_options *opts, const char *name,
+                 struct qed_header *h)
 {
   struct qed_geometry g;
 
@@ -120,7 +120,7 @@ qed_create_in (struct qed_storage *st, const struct qed_create_options *opts)
   struct qed_geometry g;
   uint8_t buf[QED_HEADER_BYTES + QED_MAX_BACKING_FILENAME];
 
-  if (make_header (opts, st->name, &h) == -1)
+  if (qed_make_header (opts, st->name, &h) == -1)
     return -1;
   qed_geometry_init (&g, &h);
   qed_header_encode (&h, buf);

@@ -402,10 +402,10 @@ struct qed_backing {
   uint64_t size;                /* bytes; fixed */
   bool rotational;
 
-  /* For map: RAW if it is the plain file NAME; IMAGE, which isn't NULL then, if
-   * it is an image; else neither.
+  /* RAW isn't NULL if it is the plain file NAME, which is that; nor is IMAGE if
+   * it is an image; else both are.
    */
-  bool raw;
+  struct qed_storage *raw;
   struct qed_image *image;
 };
 
@@ -978,5 +978,60 @@ extern void qed_close_pair (struct qed_pair *pair);
  */
 extern int qed_commit_pair (struct qed_pair *pair, bool keep,
                             const struct qed_progress *progress);
+
+/* ---- convert, measure: see convert.c, copy-disk.c, measure.c ---- */
+
+struct qed_convert_options {
+  bool qed;                     /* what is written is an image, else raw */
+  bool existing;                /* the target exists, and stays the file that it
+                                   is; else it is replaced, or new */
+  bool target_is_zero;          /* an existing target reads as zeros now */
+  const struct qed_chain_options *chain; /* of an image that exists */
+
+  /* Of an image that is new.  Its size is that of the source.  BACKING is what
+   * the name in CREATE stands for, and becomes the image's, also when the call
+   * fails; NULL if there is no such name.
+   */
+  const struct qed_create_options *create;
+  struct qed_backing *backing;
+  bool own_only;                /* copy only what the image that is the source
+                                   has itself, not what is below it */
+
+  unsigned threads;             /* 1 .. QED_MAX_CONVERT_THREADS */
+  uint64_t min_zeros;           /* bytes, a multiple of 512: so many zeros in a
+                                   row take no space; 0: all zeros do */
+  const struct qed_progress *progress;
+
+  /* If not NULL: a range that can't be read is told, and is written as zeros.
+   * One thread at a time.
+   */
+  void (*unreadable) (void *opaque, uint64_t offset, uint64_t length);
+  void *opaque;
+};
+#define QED_MAX_CONVERT_THREADS 16
+#define QED_DEFAULT_MIN_ZEROS UINT64_C (4096)
+#define QED_MAX_MIN_ZEROS (UINT64_C (16) << 20)
+
+/* Write the disk B to NAME: a file, a block device, an NBD URI, or (raw only)
+ * "-", standard output.  Durable when it returns.  A new file has its name only
+ * when it is complete.  After a failure, or when qed_interrupted says so
+ * (ESHUTDOWN), an EXISTING target, or a device, may have any part of it.
+ * EBUSY: B is read from the target.
+ */
+extern int qed_convert (struct qed_backing *b, const char *name,
+                        const struct qed_convert_options *opts);
+
+/* The length of a file, in bytes. */
+struct qed_measure {
+  uint64_t required;            /* with what the disk has */
+  uint64_t fully_allocated;     /* with all of it in use */
+};
+
+/* How long will a new file be to which qed_convert, with OPTS, writes B?  It is
+ * read, if that matters.  B NULL: an empty disk of the size in OPTS->create.
+ */
+extern int qed_measure (struct qed_backing *b,
+                        const struct qed_convert_options *opts,
+                        struct qed_measure *m);
 
 #endif /* QED_H */
