@@ -19,9 +19,8 @@ static void
 parse_args (int argc, char *argv[], struct args *args,
             struct qed_chain_options *opts)
 {
-  enum { BACKING_DIR = 256 };
   static const struct option longs[] = {
-    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    CHAIN_OPTIONS,
     { "format", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 }
@@ -30,9 +29,6 @@ parse_args (int argc, char *argv[], struct args *args,
 
   while ((c = next_option (argc, argv, ":b:df:hpqt:", longs)) != -1)
     switch (c) {
-    case BACKING_DIR:
-      option_backing_dir (opts, optarg);
-      break;
     case 'b':
       args->base = optarg;
       break;
@@ -50,6 +46,9 @@ parse_args (int argc, char *argv[], struct args *args,
       break;
     case 't':
       option_cache ("-t", optarg);
+      break;
+    default:
+      option_chain (opts, c);
       break;
     }
   if (argc - optind != 1)
@@ -82,7 +81,7 @@ commit (int argc, char *argv[])
 
 const struct verb verb_commit = {
   "commit", commit,
-  "[-p] [-q] [-d] [-b BASE] [-t CACHE] [--backing-dir=DIR] FILE",
+  "[-p] [-q] [-d] [-b BASE] [-t CACHE] " CHAIN_SYNOPSIS " FILE",
 
   "Write the content of an image into its backing file, and empty the image.\n"
   "\n"
@@ -91,8 +90,7 @@ const struct verb verb_commit = {
   "                     the images between can't be used by themselves any\n"
   "                     more\n"
   "  -d                 don't empty the image\n"
-  "  --backing-dir=DIR  allow backing files beneath DIR, too; may be\n"
-  "                     repeated\n"
+  CHAIN_HELP
   "  -f, --format=qed   the format of FILE: must be qed\n"
   "  -p                 show progress on a terminal\n"
   "  -q                 print errors only\n"

@@ -13,104 +13,13 @@
 
 #include "qed-img.h"
 
-/* The strings on the command line; those that are absent are NULL. */
 struct args {
   const char *file;
-  const char *size;
-  const char *cluster_size;
-  const char *table_size;
-  const char *backing;
-  const char *backing_format;
+  struct image_options image;
   bool quiet;
 };
 
 /* ---- the command line ---- */
-
-/* Cut the next comma-separated item off *S.  Set *S to the rest, or to NULL at
- * the end.  In the item a doubled comma becomes a single one.
- */
-static char *
-next_item (char **s)
-{
-  char *item = *s, *from = item, *to = item;
-
-  while (*from && (*from != ',' || from[1] == ',')) {
-    if (*from == ',')
-      from++;
-    *to++ = *from++;
-  }
-  *s = *from ? from + 1 : NULL;
-  *to = '\0';
-  return item;
-}
-
-static void __attribute__ ((noreturn))
-print_option_help (void)
-{
-  fputs ("Options of -o, separated by commas (double a comma in a value):\n"
-         "  backing_file=NAME    same as -b\n"
-         "  backing_fmt=FORMAT   same as -F\n"
-         "  cluster_size=SIZE    power of 2 from 4k to 64M, default 64k\n"
-         "  nocow=off            accepted, no effect\n"
-         "  preallocation=off    accepted, no effect\n"
-         "  size=SIZE            same as the argument SIZE\n"
-         "  table_size=N         clusters in a table: 1, 2, 4, 8 or 16, "
-         "default 4\n", stdout);
-  exit (finish (EXIT_SUCCESS));
-}
-
-/* Is it nocow or preallocation, of which qemu-img accepts more values than
- * "off"?
- */
-static bool
-is_off (const char *name, const char *value)
-{
-  bool nocow = strcmp (name, "nocow") == 0;
-
-  if (!nocow && strcmp (name, "preallocation") != 0)
-    return false;
-  if (value && strcmp (value, "off") == 0)
-    return true;
-  usage_error ("-o: %s=%s: must be off: %s", name, value ? value : "",
-               nocow ? "chattr +C DIRECTORY lets new files there be "
-               "overwritten in place" : "a QED image allocates clusters only "
-               "when they are written");
-}
-
-/* Parse the value of one -o option. */
-static void
-parse_o (char *s, struct args *args)
-{
-  const struct {
-    const char *name;
-    const char **value;
-  } known[] = {
-    { "backing_file", &args->backing },
-    { "backing_fmt", &args->backing_format },
-    { "cluster_size", &args->cluster_size },
-    { "size", &args->size },
-    { "table_size", &args->table_size },
-  };
-
-  while (s) {
-    char *name = next_item (&s), *value = strchr (name, '=');
-    size_t i = 0, n = sizeof known / sizeof known[0];
-
-    if (strcmp (name, "help") == 0 || strcmp (name, "?") == 0)
-      print_option_help ();
-    if (value)
-      *value++ = '\0';
-    if (is_off (name, value))
-      continue;
-    while (i < n && strcmp (name, known[i].name) != 0)
-      i++;
-    if (i == n)
-      usage_error ("-o: option '%s' is unknown", name);
-    if (value == NULL)
-      usage_error ("-o: option '%s' needs a value", name);
-    *known[i].value = value;
-  }
-}
 
 static void
 parse_args (int argc, char *argv[], struct args *args)
@@ -135,7 +44,7 @@ parse_args (int argc, char *argv[], struct args *args)
       backing_format = optarg;
       break;
     case 'o':
-      parse_o (optarg, args);
+      parse_o (optarg, &args->image);
       break;
     case 'q':
       args->quiet = true;
@@ -144,66 +53,19 @@ parse_args (int argc, char *argv[], struct args *args)
 
   /* As in qemu-img, -b and -F override -o whatever their order. */
   if (backing)
-    args->backing = backing;
+    args->image.backing = backing;
   if (backing_format)
-    args->backing_format = backing_format;
+    args->image.backing_format = backing_format;
 
   if (argc - optind < 1 || argc - optind > 2)
     usage_error ("expected one file name and at most one size");
   args->file = argv[optind];
   if (argc - optind == 2) {
-    if (args->size)
+    if (args->image.size)
       usage_error ("two sizes are given: '%s' and '%s'",
-                   args->size, argv[optind + 1]);
-    args->size = argv[optind + 1];
+                   args->image.size, argv[optind + 1]);
+    args->image.size = argv[optind + 1];
   }
-}
-
-/* Parse ARG, the value of NAME, unless it is NULL.  The limit is MAX. */
-static int
-parse_number (const struct args *args, const char *name, const char *arg,
-              uint64_t max, uint64_t *value)
-{
-  if (arg == NULL)
-    return 0;
-  if (parse_size (arg, value) == -1) {
-    complain ("%s: %s '%s': is not a size: expected digits, optionally with "
-              "decimals and a suffix (b k M G T P E), below 16E",
-              args->file, name, arg);
-    return -1;
-  }
-  if (*value > max) {
-    complain ("%s: %s '%s': is too large: see qed-img create -o help",
-              args->file, name, arg);
-    return -1;
-  }
-  return 0;
-}
-
-/* Set the sizes in OPTS from the command line, or to the defaults. */
-static int
-parse_numbers (const struct args *args, struct qed_create_options *opts)
-{
-  uint64_t cluster_size = QED_DEFAULT_CLUSTER_SIZE;
-  uint64_t table_size = QED_DEFAULT_TABLE_SIZE;
-  struct qed_header h = { .cluster_size = 0 };
-
-  if (parse_number (args, "size", args->size, UINT64_MAX,
-                    &opts->image_size) == -1 ||
-      parse_number (args, "cluster_size", args->cluster_size, UINT32_MAX,
-                    &cluster_size) == -1 ||
-      parse_number (args, "table_size", args->table_size, UINT32_MAX,
-                    &table_size) == -1)
-    return -1;
-  opts->cluster_size = h.cluster_size = (uint32_t) cluster_size;
-  opts->table_size = h.table_size = (uint32_t) table_size;
-
-  /* qed_create checks this too, but takes 0 for the default. */
-  if (qed_header_check_sizes (&h, args->file) == -1) {
-    complain ("%s", qed_get_error ());
-    return -1;
-  }
-  return 0;
 }
 
 /* ---- the backing file ---- */
@@ -211,7 +73,7 @@ parse_numbers (const struct args *args, struct qed_create_options *opts)
 static int
 parse_format (const struct args *args, enum format *format)
 {
-  const char *s = args->backing_format;
+  const char *s = args->image.backing_format;
 
   if (s == NULL)
     *format = FORMAT_PROBE;
@@ -266,11 +128,11 @@ examine_backing (const struct args *args, struct chain *c,
 
   if (parse_format (args, &format) == -1)
     return -1;
-  if (args->backing[0] == '\0') {
+  if (args->image.backing[0] == '\0') {
     complain ("%s: backing file '': the name must not be empty", args->file);
     return -1;
   }
-  if (chain_add_backing (c, args->file, args->backing, format) == -1) {
+  if (chain_add_backing (c, args->file, args->image.backing, format) == -1) {
     complain ("%s", c->error);
     return -1;
   }
@@ -278,9 +140,9 @@ examine_backing (const struct args *args, struct chain *c,
   if (check_chain (args, c) == -1)
     return -1;
 
-  opts->backing = args->backing;
+  opts->backing = args->image.backing;
   opts->backing_raw = l->format == FORMAT_RAW;
-  if (args->size == NULL)
+  if (args->image.size == NULL)
     opts->image_size = l->virtual_size;
   if (format == FORMAT_PROBE && opts->backing_raw && !args->quiet)
     complain ("%s: backing file: %s: has no known format's magic, so it is "
@@ -300,7 +162,7 @@ print_formatting (const struct args *args,
   if (opts->backing)
     backing = xasprintf (" backing_file=%s backing_fmt=%s", opts->backing,
                          opts->backing_raw ? "raw" : "qed");
-  if (args->table_size)
+  if (args->image.table_size)
     table_size = xasprintf (" table_size=%" PRIu32, opts->table_size);
   say (stdout, "Formatting '%s', fmt=qed size=%" PRIu64 "%s cluster_size=%"
        PRIu32 "%s", args->file, opts->image_size, backing ? backing : "",
@@ -337,16 +199,16 @@ create (int argc, char *argv[])
   int r = 0;
 
   parse_args (argc, argv, &args);
-  if (parse_numbers (&args, &opts) == -1)
+  if (parse_numbers (&args.image, args.file, &opts) == -1)
     return EXIT_FAILURE;
 
-  if (args.backing)
+  if (args.image.backing)
     r = examine_backing (&args, &c, &opts);
-  else if (args.backing_format) {
+  else if (args.image.backing_format) {
     complain ("%s: a backing format needs a backing file: add -b", args.file);
     r = -1;
   }
-  else if (args.size == NULL) {
+  else if (args.image.size == NULL) {
     complain ("%s: a size is missing: add it after the name", args.file);
     r = -1;
   }

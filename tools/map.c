@@ -321,9 +321,9 @@ static void
 parse_args (int argc, char *argv[], struct map *m,
             struct qed_chain_options *opts)
 {
-  enum { OUTPUT = 256, BACKING_DIR, TOTALS };
+  enum { OUTPUT = OPTION_OWN, TOTALS };
   static const struct option longs[] = {
-    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    CHAIN_OPTIONS,
     { "force-share", no_argument, NULL, 'U' },
     { "format", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
@@ -337,9 +337,6 @@ parse_args (int argc, char *argv[], struct map *m,
 
   while ((c = next_option (argc, argv, ":f:hl:s:U", longs)) != -1)
     switch (c) {
-    case BACKING_DIR:
-      option_backing_dir (opts, optarg);
-      break;
     case 'f':
       option_format (optarg);
       break;
@@ -357,6 +354,9 @@ parse_args (int argc, char *argv[], struct map *m,
       break;
     case 'U':
       opts->lock = false;
+      break;
+    default:
+      option_chain (opts, c);
       break;
     }
   if (argc - optind != 1)
@@ -404,8 +404,7 @@ const struct verb verb_map = {
   "  -s, --start-offset=OFFSET\n"
   "  -l, --max-length=LENGTH\n"
   "                         the range of the disk (default: all of it)\n"
-  "  --backing-dir=DIR      allow backing files beneath DIR, too; may be\n"
-  "                         repeated\n"
+  CHAIN_HELP
   "  -f, --format=qed       the format of FILE: must be qed\n"
   "  -U, --force-share      take no locks: the image may be in use\n"
 };

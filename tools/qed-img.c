@@ -142,8 +142,8 @@ option_output (const char *value)
   return json;
 }
 
-void
-option_backing_dir (struct qed_chain_options *opts, const char *dir)
+static void
+add_backing_dir (struct qed_chain_options *opts, const char *dir)
 {
   static const char **dirs;     /* never freed */
 
@@ -152,6 +152,23 @@ option_backing_dir (struct qed_chain_options *opts, const char *dir)
     out_of_memory ();
   dirs[opts->nr_backing_dirs++] = dir;
   opts->backing_dirs = dirs;
+}
+
+bool
+option_chain (struct qed_chain_options *opts, int c)
+{
+  switch (c) {
+  case OPTION_BACKING_DIR:
+    add_backing_dir (opts, optarg);
+    return true;
+  case OPTION_BACKING_FORMAT:
+    opts->backing_format = optarg;
+    return true;
+  case OPTION_BACKING_URI:
+    opts->backing_uri = true;
+    return true;
+  }
+  return false;
 }
 
 static const struct verb *

@@ -34,7 +34,7 @@ struct verb {
 };
 
 extern const struct verb verb_create, verb_info, verb_check, verb_map,
-  verb_resize, verb_rebase, verb_commit;
+  verb_resize, verb_rebase, verb_commit, verb_convert, verb_measure;
 
 /* getopt_long, which also handles unknown options, missing values and --help
  * ('h').
@@ -55,15 +55,59 @@ extern void option_format (const char *value);
 extern void option_cache (const char *option, const char *value);
 extern bool option_output (const char *value);
 
-/* --backing-dir=DIR, which may be repeated: append DIR to the list in OPTS.
- * The list is never freed.
+/* The long options of verbs that open a backing chain: part of their list.  The
+ * values of a verb's own ones begin at OPTION_OWN.
  */
-extern void option_backing_dir (struct qed_chain_options *opts,
-                                const char *dir);
+enum {
+  OPTION_BACKING_DIR = 256, OPTION_BACKING_FORMAT, OPTION_BACKING_URI,
+  OPTION_OWN
+};
+#define CHAIN_OPTIONS                                                   \
+  { "backing-dir", required_argument, NULL, OPTION_BACKING_DIR },       \
+  { "backing-format", required_argument, NULL, OPTION_BACKING_FORMAT }, \
+  { "backing-uri", no_argument, NULL, OPTION_BACKING_URI }
+
+/* Their part of the synopsis, and their lines of the help. */
+#define CHAIN_SYNOPSIS \
+  "[--backing-dir=DIR] [--backing-format=FORMAT] [--backing-uri]"
+#define CHAIN_HELP                                                       \
+  "  --backing-dir=DIR      allow backing files beneath DIR, too; may be\n" \
+  "                         repeated\n"                                   \
+  "  --backing-format=FORMAT\n"                                           \
+  "                         how to read the backing file of the image: raw,\n" \
+  "                         qed, auto (default), or a format of qemu-nbd's\n" \
+  "  --backing-uri          allow an NBD URI that a header names\n"
+
+/* Handle option C, if it is one of these, with its value in optarg.  False: it
+ * isn't.  Lists in OPTS are never freed.
+ */
+extern bool option_chain (struct qed_chain_options *opts, int c);
 
 /* Flush stdout.  Return the exit code: STATUS, or a failure if output is lost.
  */
 extern int finish (int status);
+
+/* ---- options of a new image: image-options.c ---- */
+
+/* The strings on the command line; those that are absent are NULL. */
+struct image_options {
+  const char *size;
+  const char *cluster_size;
+  const char *table_size;
+  const char *backing;
+  const char *backing_format;
+};
+
+/* Parse the value of one option -o, which is changed, and must stay.  Its
+ * errors are usage errors.
+ */
+extern void parse_o (char *s, struct image_options *o);
+
+/* Set the sizes in OPTS to those of O, or to the defaults; the image size stays
+ * as it is if there is none.  FILE is the image's name, for messages.
+ */
+extern int parse_numbers (const struct image_options *o, const char *file,
+                          struct qed_create_options *opts);
 
 /* ---- text: text.c ---- */
 
@@ -156,6 +200,65 @@ extern int damages_find_owners (void *opaque);
 /* Print the damaged ranges; with REPAIRED, say how each was repaired. */
 extern void damages_print (FILE *out, const struct qed_check_result *result,
                            struct damages *d, bool repaired);
+
+/* ---- disks: disk.c ---- */
+
+/* Tables are read in order, so few are needed. */
+#define DISK_CACHE_SIZE ((size_t) 8 << 20)
+
+/* Open the disk NAME, an image with its chain, or raw, for reading, and take
+ * locks if OPTS says so.  FORMAT: "raw", "qed", or NULL: look for a magic.
+ * OPTION is the option that gives the format.  NULL: a message has been
+ * printed.
+ */
+extern struct qed_backing *open_disk (const char *name, const char *format,
+                                      const char *option,
+                                      const struct qed_chain_options *opts);
+
+/* Let a signal end calls of the library in order: see qed_interrupted.  If that
+ * takes long, because a server hangs, the program ends all the same, as it does
+ * at the next signal.
+ */
+extern void catch_signals (void);
+
+/* The value of -f or of another OPTION that names the format of a disk: must be
+ * raw or qed.
+ */
+extern const char *option_disk_format (const char *option, const char *value);
+
+/* The value of -O: is it qed?  It must be raw or qed. */
+extern bool option_target_format (const char *value);
+
+/* Open what the header of TARGET will name as its backing file, with -F FORMAT or
+ * NULL.  *RAW: no probing.  NULL: a message has been printed.
+ */
+extern struct qed_backing *open_target_backing (const char *target,
+                                                const char *name,
+                                                const char *format,
+                                                const struct
+                                                qed_chain_options *opts,
+                                                bool *raw);
+
+/* How many threads should copy?  Servers answer many requests at once; for files
+ * more than two for each CPU are in each other's way.
+ */
+extern unsigned default_threads (const char *source, const char *target);
+
+/* ---- unreadable ranges: salvage.c ---- */
+
+struct salvage {
+  struct qed_file_range *ranges; /* of the disk */
+  size_t n;
+};
+
+/* Add a range: see struct qed_convert_options, unreadable. */
+extern void salvage_add (void *opaque, uint64_t offset, uint64_t length);
+
+/* Add the ranges that damaged entries of the chain of IMG map. */
+extern int salvage_find_unsound (struct salvage *s, struct qed_image *img);
+
+/* Print the ranges of the disk FILE as messages, and free them. */
+extern void salvage_print (struct salvage *s, const char *file);
 
 /* ---- the chain: chain.c ---- */
 

@@ -42,9 +42,8 @@ parse_format (const char *s)
 static void
 parse_args (int argc, char *argv[], struct args *args)
 {
-  enum { BACKING_DIR = 256 };
   static const struct option longs[] = {
-    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    CHAIN_OPTIONS,
     { "force-share", no_argument, NULL, 'U' },
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 }
@@ -53,9 +52,6 @@ parse_args (int argc, char *argv[], struct args *args)
 
   while ((c = next_option (argc, argv, ":b:f:F:hpqt:T:uU", longs)) != -1)
     switch (c) {
-    case BACKING_DIR:
-      option_backing_dir (&args->chain, optarg);
-      break;
     case 'b':
       args->backing = optarg;
       break;
@@ -82,6 +78,9 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case 'U':
       args->chain.share_backing = true;
+      break;
+    default:
+      option_chain (&args->chain, c);
       break;
     }
 
@@ -258,7 +257,7 @@ rebase (int argc, char *argv[])
 const struct verb verb_rebase = {
   "rebase", rebase,
   "[-u] [-U] [-p] [-q] [-t CACHE] [-T CACHE] [-F raw|qed] "
-  "[--backing-dir=DIR] -b BACKING FILE",
+  CHAIN_SYNOPSIS " -b BACKING FILE",
 
   "Give FILE another backing file.  The disk stays the same: clusters that\n"
   "differ in the new backing file are copied from the old one.\n"
@@ -272,8 +271,7 @@ const struct verb verb_rebase = {
   "  -U, --force-share\n"
   "                take no locks on backing files, old and new: they may be\n"
   "                open for writing\n"
-  "  --backing-dir=DIR\n"
-  "                allow backing files beneath DIR, too; may be repeated\n"
+  CHAIN_HELP
   "  -f qed        the format of FILE: must be qed\n"
   "  -p            show progress on a terminal\n"
   "  -q            print errors only\n"

@@ -38,9 +38,9 @@ negative_size (int *argc, char *argv[])
 static void
 parse_args (int argc, char *argv[], struct args *args)
 {
-  enum { BACKING_DIR = 256, PREALLOCATION, SHRINK };
+  enum { PREALLOCATION = OPTION_OWN, SHRINK };
   static const struct option longs[] = {
-    { "backing-dir", required_argument, NULL, BACKING_DIR },
+    CHAIN_OPTIONS,
     { "help", no_argument, NULL, 'h' },
     { "preallocation", required_argument, NULL, PREALLOCATION },
     { "shrink", no_argument, NULL, SHRINK },
@@ -51,9 +51,6 @@ parse_args (int argc, char *argv[], struct args *args)
   args->size = negative_size (&argc, argv);
   while ((c = next_option (argc, argv, ":f:hpq", longs)) != -1)
     switch (c) {
-    case BACKING_DIR:
-      option_backing_dir (&args->chain, optarg);
-      break;
     case 'f':
       option_format (optarg);
       break;
@@ -70,6 +67,9 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case SHRINK:
       args->shrink = true;
+      break;
+    default:
+      option_chain (&args->chain, c);
       break;
     }
 
@@ -168,15 +168,14 @@ resize (int argc, char *argv[])
 
 const struct verb verb_resize = {
   "resize", resize,
-  "[--shrink] [-p] [-q] [--preallocation=off] [--backing-dir=DIR] FILE "
+  "[--shrink] [-p] [-q] [--preallocation=off] " CHAIN_SYNOPSIS " FILE "
   "[+|-]SIZE",
 
   "Change the size of the disk.  Added space reads as zeros.\n"
   "\n"
   "  --shrink      allow a smaller SIZE: data beyond it is lost, and its\n"
   "                space is freed\n"
-  "  --backing-dir=DIR\n"
-  "                allow backing files beneath DIR, too; may be repeated\n"
+  CHAIN_HELP
   "  --preallocation=off\n"
   "                accepted, no effect: there is no other value\n"
   "  -f qed        the format of FILE: must be qed\n"
