@@ -12,6 +12,7 @@
  *     create.c, info.c …  the verbs
  *     damages.c    the ranges that check lists
  *     chain.c      an image and its backing files
+ *     disk.c       disks to be copied or compared
  *     json.c       JSON output
  *     text.c       messages, sizes, progress
  *
@@ -39,6 +40,8 @@ static const struct verb *const verbs[] = {
   &verb_resize,
   &verb_rebase,
   &verb_commit,
+  &verb_convert,
+  &verb_measure,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 
