@@ -10,6 +10,7 @@ source ./functions.sh qemu nbdcopy
 
 cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
+ln -s "$abs_top_builddir/tools" tools
 "$PYTHON" - <<'END'
 import random
 r = random.Random(8)
@@ -59,3 +60,12 @@ done
 out "$(doc_block README 'To a raw file, without QEMU')" disk.raw
 out "$(doc_block plugin/nbdkit-qed-plugin.pod '=item Copy the disk out')" \
     disk.raw
+
+# The command in qed-img's message and man page
+qed-img convert -O qcow2 disk.qed disk.qcow2 2>said || :
+block=$(sed -n 's/.*: this makes another one: \(nbdkit .*NEW.\): see.*/\1/p' \
+            <(sed 's/; this makes/: this makes/' said))
+block=${block/FILE/disk.qed}
+out "${block/NEW/disk.qcow2}" disk.qcow2
+block=$(doc_block tools/qed-img.pod 'need not know QED:')
+out "${block#\$ }" disk.qcow2

@@ -11,19 +11,20 @@ cd $d
 ln -s "$abs_top_builddir/nbdkit" nbdkit
 ln -s "$abs_top_builddir/tools" tools
 
-# into README-TEXT MAN-TEXT: run the commands after these texts.  The disk to
-# copy is sdb, disk.raw or disk.qcow2.
+# into FILE TEXT: run the commands after the text.  The disk to copy is sdb,
+# disk.raw or disk.qcow2.
 into ()
 {
-    for block in "$(doc_block README "$1")" \
-                 "$(doc_block plugin/nbdkit-qed-plugin.pod "$2")"; do
-        rm -f disk.qed
-        # The device of the document is a file here.
-        eval "${block//\/dev\/sdb/$d\/sdb}"
-        nbdkit -r -U - qed disk.qed --run 'nbdcopy "$uri" got.raw'
-        cmp disk.raw got.raw
-    done
+    local block
+    block=$(doc_block "$1" "$2")
+    rm -f disk.qed
+    # The device of the document is a file here.
+    eval "${block//\/dev\/sdb/$d\/sdb}"
+    nbdkit -r -U - qed disk.qed --run 'nbdcopy "$uri" got.raw'
+    cmp disk.raw got.raw
 }
+
+pod=plugin/nbdkit-qed-plugin.pod
 
 for size in 3145728 12345344 70000128; do
     rm -f disk.raw
@@ -36,8 +37,9 @@ with open("disk.raw", "wb") as f:
     f.write(b"e" * 4096)' $size
     ln -sf disk.raw sdb
     qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
-    into 'Copy a disk into a new image' \
-         '=item Copy a disk into a new image'
-    into 'From a block device' '=item Copy a block device'
-    into 'From a file in another format' '=item Copy a disk in another format'
+    into README 'Copy a raw file, or a block device'
+    into README 'From a file in another format'
+    into $pod '=item Copy a disk into a new image'
+    into $pod '=item Copy a block device'
+    into $pod '=item Copy a disk in another format'
 done
