@@ -350,3 +350,16 @@ qed_map_layers (struct qed_image *img, uint64_t offset, uint64_t length,
   tell (&m);
   return m.r == -1 ? -1 : 0;
 }
+
+int
+qed_map_disk (struct qed_backing *b, uint64_t offset, uint64_t length,
+              qed_map_fn *fn, void *opaque)
+{
+  struct mapper m = { .fn = fn, .opaque = opaque };
+
+  if ((b->image ? map_image (&m, b->image, 0, offset, length) :
+       map_bottom (&m, b, 0, offset, length)) == -1)
+    return -1;
+  tell (&m);
+  return m.r == -1 ? -1 : 0;
+}

@@ -794,6 +794,13 @@ typedef int qed_map_fn (void *opaque, const struct qed_map_entry *e);
 extern int qed_map_layers (struct qed_image *img, uint64_t offset,
                            uint64_t length, qed_map_fn *fn, void *opaque);
 
+/* The same for a disk of any kind, but what is shared isn't looked for: nothing
+ * is told as such, and the tables of other ranges aren't read.  The range may
+ * end in the sector that B ends in.
+ */
+extern int qed_map_disk (struct qed_backing *b, uint64_t offset,
+                         uint64_t length, qed_map_fn *fn, void *opaque);
+
 /* ---- check and repair: see check.c, repair.c ---- */
 
 /* What can be wrong with an entry: QED-FORMAT.md, Tables and clusters. */
@@ -1033,5 +1040,43 @@ struct qed_measure {
 extern int qed_measure (struct qed_backing *b,
                         const struct qed_convert_options *opts,
                         struct qed_measure *m);
+
+/* ---- compare: see compare.c ---- */
+
+enum qed_difference {
+  QED_SAME,
+  QED_DIFFERENT_SIZE,           /* only if that is asked for */
+  QED_DIFFERENT_STATUS,         /* the same */
+  QED_DIFFERENT_CONTENT
+};
+
+struct qed_compare_options {
+  unsigned threads;             /* 1 .. QED_MAX_CONVERT_THREADS */
+
+  /* The sizes must be the same, and of each byte whether a layer has something
+   * there, and whether that is data or zeros: PRESENT, DATA and ZERO of struct
+   * qed_map_entry.
+   */
+  bool strict;
+  const struct qed_progress *progress;
+};
+#define QED_DEFAULT_COMPARE_THREADS 8
+
+struct qed_compare_result {
+  enum qed_difference difference; /* the first one on the disk */
+  uint64_t offset;              /* where the status differs; or of the sector
+                                   in which the content does */
+  uint64_t sizes[2];            /* bytes, rounded up to sectors */
+  bool status_failed;           /* on failure: there, no status can be had, as
+                                   for an unsound entry; else data */
+};
+
+/* Compare two disks.  Where one has ended it reads as zeros.  The message of a
+ * failure, which is for a range before the first difference, names the range.
+ * ESHUTDOWN: qed_interrupted.
+ */
+extern int qed_compare_disks (struct qed_backing *a, struct qed_backing *b,
+                              const struct qed_compare_options *opts,
+                              struct qed_compare_result *result);
 
 #endif /* QED_H */
