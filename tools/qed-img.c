@@ -42,6 +42,7 @@ static const struct verb *const verbs[] = {
   &verb_commit,
   &verb_convert,
   &verb_measure,
+  &verb_compare,
 };
 #define NR_VERBS (sizeof verbs / sizeof verbs[0])
 
@@ -61,7 +62,7 @@ usage_error (const char *fmt, ...)
   else
     complain ("%s: see qed-img --help", s);
   free (s);
-  exit (EXIT_FAILURE);
+  exit (exit_failure);
 }
 
 int
@@ -69,7 +70,7 @@ finish (int status)
 {
   if (fflush (stdout) == EOF || ferror (stdout)) {
     complain ("standard output: write: %s", strerror (errno));
-    return EXIT_FAILURE;
+    return exit_failure;
   }
   return status;
 }

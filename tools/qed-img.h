@@ -34,7 +34,8 @@ struct verb {
 };
 
 extern const struct verb verb_create, verb_info, verb_check, verb_map,
-  verb_resize, verb_rebase, verb_commit, verb_convert, verb_measure;
+  verb_resize, verb_rebase, verb_commit, verb_convert, verb_measure,
+  verb_compare;
 
 /* getopt_long, which also handles unknown options, missing values and --help
  * ('h').
@@ -83,7 +84,13 @@ enum {
  */
 extern bool option_chain (struct qed_chain_options *opts, int c);
 
-/* Flush stdout.  Return the exit code: STATUS, or a failure if output is lost.
+/* The exit code of failures that any verb can have.  A verb whose exit code 1
+ * has another meaning sets it at the start.
+ */
+extern int exit_failure;
+
+/* Flush stdout.  Return the exit code: STATUS, or exit_failure if output is
+ * lost.
  */
 extern int finish (int status);
 

@@ -13,11 +13,13 @@
 
 #include "qed-img.h"
 
+int exit_failure = EXIT_FAILURE;
+
 void
 out_of_memory (void)
 {
   fputs ("qed-img: out of memory\n", stderr);
-  exit (EXIT_FAILURE);
+  exit (exit_failure);
 }
 
 char *
