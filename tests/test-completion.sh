@@ -74,6 +74,8 @@ completes 'qed-img rebase -T ' \
 completes 'qed-img commit -b disk.' 'disk.qed disk.raw'
 completes 'qed-img commit -t w' 'writeback writethrough'
 completes 'qed-img resize --preallocation=' 'off'
+completes 'qed-img compare -F ' 'qed raw'
+completes 'qed-img compare disk.qed d' 'dir disk.qed disk.raw'
 completes 'qed-img frobnicate -' ''
 for v in $verbs; do
     # The completions of a dash are exactly the options in the help.

@@ -10,7 +10,8 @@ source ./functions.sh
 pod="$abs_top_srcdir/tools/qed-img.pod"
 qed-img --help >$d/help
 verbs=$(sed -n 's/^  qed-img \([a-z]*\) .*/\1/p' $d/help)
-test "$(echo $verbs)" = "create info check map resize rebase commit convert measure"
+test "$(echo $verbs)" = "create info check map resize rebase commit convert \
+measure compare"
 
 for v in $verbs; do
     qed-img $v --help >$d/$v

@@ -25,7 +25,7 @@ chmod +x hangs
 import os, shlex, signal, socket, subprocess
 import qedtest
 
-read = ("info",), ("check",), ("map",), ("commit",)
+read = ("info",), ("check",), ("map",), ("commit",), ("compare", "x.qed")
 write = (("create", "1M"), ("check", "-r", "all"), ("resize", "2M"),
          ("rebase", "-u", "-b", "x", "-F", "raw"))
 signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
