@@ -4,7 +4,7 @@
 
 /* Backing files: what unallocated clusters are read from.  Raw files are here;
  * NBD servers are in backing-nbd.c, images in backing-image.c.  The choice
- * between them is made in chain.c.
+ * between them is made in layers.c.
  *
  * The size is taken once, at open.  A raw file that grows later shows no more
  * than it had.  Reads of one that is cut fail with EIO.

@@ -3,7 +3,7 @@
  */
 
 /* The names of backing files, as headers and users give them.  Which of them
- * are followed is decided in chain.c.
+ * are followed is decided in layers.c.
  */
 
 #include <config.h>

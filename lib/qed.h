@@ -448,7 +448,7 @@ extern struct qed_image *qed_open_overlay (struct qed_storage *st,
                                            struct qed_backing *backing,
                                            size_t cache_size);
 
-/* ---- chains: see chain.c, names.c, source.c ---- */
+/* ---- chains: see layers.c, chain.c, examine.c, names.c, source.c ---- */
 
 /* The longest backing chain: images and files in all (I9). */
 #define QED_MAX_CHAIN 64
@@ -469,6 +469,9 @@ extern char *qed_backing_path (const char *image, const char *name);
  * if there is none that we know; NULL: the file can't be read.
  */
 extern const char *qed_probe (struct qed_storage *st);
+
+/* Can it be the name of a format of qemu-nbd's, or "auto"? */
+extern bool qed_is_format_name (const char *format);
 
 /* Was the library built with libnbd?  If not, NBD servers and other formats
  * than raw and QED are ENOTSUP.
@@ -519,6 +522,52 @@ extern struct qed_image *qed_open_chain (const char *name,
 extern struct qed_image *
 qed_open_chain_in (struct qed_storage *st,
                    const struct qed_chain_options *opts);
+
+/* A layer of a chain, as far as it is known without reading the disk. */
+struct qed_layer {
+  char *path;                   /* as it was reached; or an NBD URI */
+  char *format;                 /* "qed", "raw", or one that qemu-nbd reads */
+  bool qed;
+  uint64_t virtual_size;        /* of the disk, in bytes: whole sectors */
+
+  /* Open for reading; NULL: it is below an image, and read over NBD. */
+  struct qed_storage *st;
+
+  /* Only of a file or a device of this machine, not of an export: */
+  bool is_file;
+  uint64_t device, inode;       /* as in ST */
+  uint64_t actual_size;         /* space allocated on the host, in bytes */
+
+  /* Only of a QED image: */
+  struct qed_header header;
+  char *backing;                /* the name in the header, or NULL */
+  char *full_backing;           /* what leads to it, followed or not; or NULL */
+};
+
+struct qed_layers {
+  struct qed_layer layers[QED_MAX_CHAIN];
+  size_t n;                     /* at least 1 */
+  char *error;                  /* why the next one couldn't be opened; NULL:
+                                   there is none, or it wasn't tried */
+};
+
+/* Examine the image NAME and BELOW layers below it, or as many as there are, by
+ * the rules of qed_open_chain, with the same messages.  Only headers are read,
+ * and qemu-nbd runs, if it has to, meanwhile only.  No locks are taken, unless
+ * OPTS says so.  NULL: not even the first layer can be opened.
+ */
+extern struct qed_layers *
+qed_examine_chain (const char *name, const struct qed_chain_options *opts,
+                   size_t below);
+
+/* The same for an image NAME that doesn't exist yet, on top of OPTS->backing,
+ * which isn't NULL or "none", and is the first layer here.
+ */
+extern struct qed_layers *
+qed_examine_new (const char *name, const struct qed_chain_options *opts);
+
+/* ALL may be NULL. */
+extern void qed_free_layers (struct qed_layers *all);
 
 /* ---- the open image: see image.c, read.c, mapping.c ---- */
 

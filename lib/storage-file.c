@@ -545,6 +545,16 @@ qed_storage_has_path (const struct qed_storage *st)
   return qed_storage_is_file (st) && !((const struct file *) st)->nameless;
 }
 
+int64_t
+qed_storage_space (const struct qed_storage *st)
+{
+  struct stat sb;
+
+  if (fstat (file_fd (st), &sb) == -1)
+    return qed_error (errno, "%s: stat: %m", st->name);
+  return (int64_t) sb.st_blocks * 512;
+}
+
 /* The name of what has no path, such as an export. */
 static char *
 copy_name (const struct qed_storage *st)

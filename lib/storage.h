@@ -75,6 +75,9 @@ extern bool qed_storage_is_file (const struct qed_storage *st);
 /* Is it one whose name is the path of it? */
 extern bool qed_storage_has_path (const struct qed_storage *st);
 
+/* The space that is allocated for the file ST, in bytes, or -1. */
+extern int64_t qed_storage_space (const struct qed_storage *st);
+
 /* Take the locks of a reader of an image, or of a raw backing file (DESIGN.md,
  * Locking).  EBUSY: there is a conflict, or the name has become that of
  * another file.
