@@ -35,16 +35,18 @@ END
     # Where the parameter doesn't reach it isn't named.
     refused "$d/x.qed: backing file: $d/$has" qed y.qed
     absent backing-format refused.log
-    for verb in map 'commit -q' "rebase -q -b ''"; do
-        fails 1 "x.qed: backing file: $has .*-F raw" eval \
+    for verb in map 'commit -q' "rebase -q -b ''" 'info --backing-chain'; do
+        fails 1 "x.qed: backing file: $has .* add --backing-format=raw$" eval \
               "qed-img $verb x.qed"
+        fails 1 "x.qed: backing file: $has .*rebase -u -b NAME -F raw" eval \
+              "qed-img $verb y.qed"
+        absent backing-format fails.log
     done
-    fails 1 "$has .*-F raw says" qed-img info --backing-chain x.qed
     rm -f new.qed
-    fails 1 "$has .*-F raw says" qed-img create -b $base new.qed
+    fails 1 "$has .* add -F raw$" qed-img create -b $base new.qed
     test ! -e new.qed
-    fails 1 "$has .*-F raw says" qed-img rebase -b $base z.qed
-    fails 1 "$has .*-F raw says" qed-img rebase -u -b $base z.qed
+    fails 1 "$has .* add -F raw$" qed-img rebase -b $base z.qed
+    fails 1 "$has .* add -F raw$" qed-img rebase -u -b $base z.qed
 
     # The user may still read such a file as raw.
     { cat $base; head -c 1M /dev/zero; } | head -c 1M >want

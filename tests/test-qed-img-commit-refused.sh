@@ -57,14 +57,15 @@ unchanged 'none.qed: has no backing file' none.qed
 unchanged 'missing: open: No such file' missing
 unchanged 'base.raw: .*not a QED image' base.raw
 unchanged 'other/far.qed: backing file: .* --backing-dir=' other/far.qed
-unchanged 'uri.qed: .*NBD URI is not followed.*rebase -u' uri.qed
+unchanged 'uri.qed: .*NBD URI is not followed.*add --backing-uri' uri.qed
 unchanged 'gone.qed: backing file: missing: .*rebase -u' gone.qed
 unchanged 'loop.qed: .*loop' loop.qed
 unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' bad.qed
 unchanged 'bad.qed: .*nothing was committed.*qed-img check -r all' on-bad.qed
 unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' twice.qed
 unchanged 'twice.qed: .*L2 tables overlap: .*qed-img check -r all' on-twice.qed
-unchanged 'qcow2.qed: .*qcow2.*convert' qcow2.qed
+unchanged 'qcow2.qed: .*qcow2: only a raw or QED file can be committed to' \
+          qcow2.qed
 unchanged 'commit: expected one file name'
 unchanged "commit: .*'raw'" -f raw x.qed
 qed-img commit --backing-dir=. other/far.qed

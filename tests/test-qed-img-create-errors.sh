@@ -79,9 +79,11 @@ bad '.*qcow2' -f qcow2 x.qed 1M
 bad 'x.qed: .*none.raw: .*No such file' -b none.raw -F raw x.qed
 bad 'x.qed: .*none.raw: .*No such file' -b none.raw -F raw x.qed 1M
 bad 'x.qed: .*base.raw: .*magic 00' -b ../base.raw -F qed x.qed
-bad "x.qed: .*'vmdk': must be raw or qed" -b ../base.raw -F vmdk x.qed
+bad "create: -F: backing format '-v': must be raw, qed or the name of" \
+    -b ../base.raw -F -v x.qed
+bad "create: -F: backing format 'auto': must be" \
+    -b ../base.raw -o backing_fmt=auto x.qed
 bad '.*x.qed: .*a backing format.* backing file' -F raw x.qed 1M
-bad 'x.qed: .*an NBD URI' -b nbd://localhost -F raw x.qed 1M
 bad 'x.qed: .*protocol' -b json:{} -F raw x.qed 1M
 bad 'x.qed: .*empty' -b '' -F raw x.qed 1M
 bad 'x.qed: .*is a directory' -b . -F raw x.qed 1M

@@ -23,7 +23,8 @@ import json
 import qedimg, qedtest
 
 def compare(file, *args):
-    out, _ = qedtest.qed_img("info", "--output=json", *args, file)
+    out, _ = qedtest.qed_img("info", "--output=json", "--backing-dir=.",
+                             *args, file)
     want = json.loads(qedtest.run("qemu-img", "info", "--output=json", *args,
                                   file))
     got = json.loads(out)

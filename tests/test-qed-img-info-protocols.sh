@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 # A backing file's name may look like a protocol.  qed-img opens the file of
-# that name beside the image if there is one.  It follows no URI.
+# that name beside the image if there is one.  It follows no URI unless it is
+# told to.
 
 source ./functions.sh qemu
 
@@ -19,7 +20,7 @@ make file.qed pre:fix.raw
 truncate -s 1M imgs/pre:fix.raw
 
 qed-img info imgs/uri.qed | grep -x 'backing file: nbd://localhost:1/'
-fails 1 '^qed-img: imgs/uri.qed: backing file: nbd://localhost:1/: there is' \
+fails 1 '^qed-img: imgs/uri.qed: backing file: nbd://localhost:1/: an NBD URI is not followed .* add --backing-uri' \
       qed-img info --backing-chain imgs/uri.qed
 grep -F ': qed-img rebase -u -b NAME' fails.log
 test ! -s fails.out
@@ -37,7 +38,7 @@ fails 1 'pre:fix.raw: there is no such file' \
 
 # create refuses such a name, because QEMU would take it for a protocol.  The
 # name must start with "./".
-fails 1 'must name a file: if it is one write ./' \
+fails 1 'must name a file or an NBD server: if it is a file write ./' \
       qed-img create -b pre:fix.raw -F raw x.qed
 qed-img create -b ./pre:fix.raw -F raw x.qed
 qed-img info --backing-chain x.qed | grep -x 'image: ./pre:fix.raw'

@@ -33,10 +33,12 @@ fails 1 'imgs/missing.qed: .*No such file.*qed-img rebase -u -b NAME' \
 fails 1 'nbd://localhost/: an NBD URI is not followed.*qed-img rebase -u' \
       qed-img map imgs/nbd---localhost-.qed
 fails 1 'never followed.*qed-img rebase -u' qed-img map imgs/json---.qed
-fails 1 'magic of format qcow2.*convert.*qed-img rebase -u -b NAME -F raw' \
+fails 1 'magic of format qcow2: add --backing-format=qcow2, or --backing-form' \
       qed-img map imgs/q-qcow2.qed
 fails 1 'No such file' qed-img map imgs/missing.qed
 absent ' backing(-dir|-uri|-format)?=' fails.log
+fails 1 '^qed-img: --backing-format=Raw: must be raw, qed, auto or the name' \
+      qed-img map --backing-format=Raw imgs/base-raw.qed
 
 # An image that another program writes is mapped only with -U.
 start_qemu_nbd -f qed $PWD/imgs/base-raw.qed

@@ -33,14 +33,16 @@ bad 'above.qed: backing file: .*x.qed again: .*loop' -b above2.qed -F qed x.qed
 bad 'x.qed: backing file: .*x.qed again: .*loop' -u -b x.qed x.qed
 
 # Names of no usable file, wrong formats, and protocols.
-bad 'x.qed: backing file: none: .*No such file' -b none x.qed
-bad 'x.qed: backing file: none: .*No such file' -b none -F raw x.qed
+bad 'x.qed: backing file: ./none: .*No such file' -b none x.qed
+bad 'x.qed: backing file: ./none: .*No such file' -b none -F raw x.qed
 bad 'x.qed: backing file: .*must be a regular file' -b .. -F raw x.qed
-bad 'x.qed: backing file: y.qcow2: has the magic of format qcow2' \
-    -b y.qcow2 x.qed
+for u in '' -u; do
+    bad 'x.qed: backing file: y.qcow2: has the magic of format qcow2: add -F qcow2, or -F raw if it is' $u -b y.qcow2 x.qed
+done
 bad 'x.qed: backing file: base.raw: .*this is not a QED image' \
     -b base.raw -F qed x.qed
-bad 'x.qed: backing file: nbd://h/x: .*an NBD URI' -b nbd://h/x -F raw x.qed
+bad 'x.qed: backing file: json:.}: .*if it is a file write ./json:' \
+    -b 'json:{}' x.qed
 qed-img rebase -b y.qcow2 -F raw x.qed
 qed-img rebase -b base.raw -F raw x.qed
 
@@ -77,8 +79,8 @@ bad 'x.qed: backing file: .*gone.raw: .*No such file' -b base.raw -F raw x.qed
 bad 'rebase: -b is missing' x.qed
 bad 'rebase: expected one file name' -b base.raw
 bad 'rebase: expected one file name' -b base.raw x.qed y.qed
-bad "rebase: -F: backing format 'qcow2': must be raw or qed" \
-    -b y.qcow2 -F qcow2 x.qed
+bad "rebase: -F: backing format 'QCOW2': must be raw, qed or the name of" \
+    -b y.qcow2 -F QCOW2 x.qed
 bad 'rebase: -F needs a backing file' -b '' -F raw x.qed
 bad "rebase: -f: format 'raw'" -f raw -b base.raw x.qed
 bad 'y.qcow2: .*this is not a QED image' -b base.raw -F raw y.qcow2

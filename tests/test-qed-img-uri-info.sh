@@ -34,12 +34,15 @@ assert got == want, (got, want)
 END
     case $i in
         absolute)
-            qed-img info --backing-chain "$uri" | grep -x "image: $d/base.raw";;
+            fails 1 "no directory for such files: .* add --backing-dir=$d\$" \
+                  qed-img info --backing-chain "$uri"
+            qed-img info --backing-chain --backing-dir=$d "$uri" |
+                grep -x "image: $d/base.raw";;
         relative)
             fails 1 'file: base.raw: is relative to the directory of the image, and an export has none: qed-img rebase -u' \
                   qed-img info --backing-chain "$uri";;
         uri)
-            fails 1 'nbd://localhost:1/x: there is no such file, and names' \
+            fails 1 'nbd://localhost:1/x: an NBD URI is not followed' \
                   qed-img info --backing-chain "$uri";;
     esac
     stop_nbdkit

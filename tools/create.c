@@ -16,7 +16,8 @@
 struct args {
   const char *file;
   struct image_options image;
-  bool quiet;
+  bool unsafe, quiet;
+  struct qed_chain_options chain;
 };
 
 /* ---- the command line ---- */
@@ -25,13 +26,14 @@ static void
 parse_args (int argc, char *argv[], struct args *args)
 {
   static const struct option longs[] = {
+    CHAIN_OPTIONS_BELOW,
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 }
   };
   const char *backing = NULL, *backing_format = NULL;
   int c;
 
-  while ((c = next_option (argc, argv, ":b:f:F:ho:q", longs)) != -1)
+  while ((c = next_option (argc, argv, ":b:f:F:ho:qu", longs)) != -1)
     switch (c) {
     case 'b':
       backing = optarg;
@@ -49,6 +51,12 @@ parse_args (int argc, char *argv[], struct args *args)
     case 'q':
       args->quiet = true;
       break;
+    case 'u':
+      args->unsafe = true;
+      break;
+    default:
+      option_chain (&args->chain, c);
+      break;
     }
 
   /* As in qemu-img, -b and -F override -o whatever their order. */
@@ -56,6 +64,8 @@ parse_args (int argc, char *argv[], struct args *args)
     args->image.backing = backing;
   if (backing_format)
     args->image.backing_format = backing_format;
+  if (args->image.backing_format)
+    option_backing_format (args->image.backing_format);
 
   if (argc - optind < 1 || argc - optind > 2)
     usage_error ("expected one file name and at most one size");
@@ -70,84 +80,142 @@ parse_args (int argc, char *argv[], struct args *args)
 
 /* ---- the backing file ---- */
 
-static int
-parse_format (const struct args *args, enum format *format)
+/* Which of the layers is the file that the new image replaces, if any? */
+static size_t
+find_replaced (const struct args *args, const struct qed_layers *below)
 {
-  const char *s = args->image.backing_format;
+  struct qed_storage *st = qed_is_nbd_uri (args->file) ? NULL :
+    qed_storage_find (args->file);
+  size_t i = 0;
 
-  if (s == NULL)
-    *format = FORMAT_PROBE;
-  else if (strcmp (s, "raw") == 0)
-    *format = FORMAT_RAW;
-  else if (strcmp (s, "qed") == 0)
-    *format = FORMAT_QED;
-  else {
-    complain ("%s: backing format '%s': must be raw or qed", args->file, s);
-    return -1;
-  }
-  return 0;
+  while (i < below->n &&
+         (st == NULL || below->layers[i].device != st->device ||
+          below->layers[i].inode != st->inode))
+    i++;
+  qed_storage_close (st);
+  return i;
 }
 
-/* Check that C can become the chain below the new image.  Its first layer is
- * the new image's backing file.
- */
+/* Check that the layers can become the chain below the new image. */
 static int
-check_chain (const struct args *args, const struct chain *c)
+check_chain (const struct args *args, const struct qed_layers *below)
 {
-  const char *backing = c->layers[0].path;
-  struct stat sb;
+  const char *backing = below->layers[0].path;
+  const size_t replaced = find_replaced (args, below);
 
-  if (!qed_is_nbd_uri (args->file) && stat (args->file, &sb) == 0)
-    for (size_t i = 0; i < c->n; ++i)
-      if (c->layers[i].dev == sb.st_dev && c->layers[i].ino == sb.st_ino) {
-        complain ("%s: backing file: %s: %s: choose another name for the new "
-                  "image", args->file, backing,
-                  i == 0 ? "is the same file" :
-                  "needs the file that would be replaced");
-        return -1;
-      }
-  if (c->n == QED_MAX_CHAIN) {
+  if (replaced < below->n) {
+    complain ("%s: backing file: %s: %s: choose another name for the new "
+              "image", args->file, backing, replaced == 0 ?
+              "is the same file" : "needs the file that would be replaced");
+    return -1;
+  }
+  if (below->n == QED_MAX_CHAIN - 1 && below->error) {
     complain ("%s: backing file: %s: has a chain of %d layers already: merge "
               "some of them first", args->file, backing, QED_MAX_CHAIN);
     return -1;
   }
 
   /* An error further down the chain doesn't prevent creating the image. */
-  if (c->error && !args->quiet)
-    complain ("warning: %s", c->error);
+  if (below->error && !args->quiet)
+    complain ("warning: %s", below->error);
   return 0;
 }
 
-/* Open the backing file, and set the fields of OPTS that depend on it. */
-static int
-examine_backing (const struct args *args, struct chain *c,
-                 struct qed_create_options *opts)
+/* Examine the backing file and what is below it.  NULL: a message has been
+ * printed.
+ */
+static struct qed_layers *
+examine_backing (const struct args *args)
 {
-  const struct layer *l = &c->layers[0];
-  enum format format;
+  struct qed_chain_options chain = args->chain;
+  struct qed_layers *below;
+  char *path = find_named (args->file, args->image.backing);
 
-  if (parse_format (args, &format) == -1)
-    return -1;
-  if (args->image.backing[0] == '\0') {
-    complain ("%s: backing file '': the name must not be empty", args->file);
+  if (path == NULL)
+    return NULL;
+  chain.backing = path;
+  chain.backing_format = args->image.backing_format;
+  below = qed_examine_new (args->file, &chain);
+  free (path);
+  if (below == NULL)
+    complain ("%s", qed_get_error ());
+  else if (check_chain (args, below) == -1) {
+    qed_free_layers (below);
+    below = NULL;
+  }
+  return below;
+}
+
+/* Is FILE, by its name alone, its own backing file? */
+static bool
+names_itself (const struct args *args)
+{
+  char *path = qed_backing_path (args->file, args->image.backing);
+  bool r = path && strcmp (path, args->file) == 0;
+
+  free (path);
+  return r;
+}
+
+/* -u: the backing file is what the user says. */
+static int
+trust_backing (const struct args *args, struct qed_create_options *opts)
+{
+  if (names_itself (args)) {
+    complain ("%s: backing file: %s: is the same file: choose another name "
+              "for the new image", args->file, args->image.backing);
     return -1;
   }
-  if (chain_add_backing (c, args->file, args->image.backing, format) == -1) {
-    complain ("%s", c->error);
-    return -1;
-  }
-  chain_add_rest (c);
-  if (check_chain (args, c) == -1)
-    return -1;
+  if (args->image.backing_format == NULL && !args->quiet)
+    note_unknown (args->file, args->image.backing, "is not opened with -u");
+  opts->backing_raw = args->image.backing_format &&
+    strcmp (args->image.backing_format, "raw") == 0;
+  return 0;
+}
+
+/* Set the fields of ARGS and OPTS that depend on the backing file. */
+static int
+use_backing (struct args *args, struct qed_create_options *opts,
+             struct qed_layers **below)
+{
+  const struct qed_layer *l;
 
   opts->backing = args->image.backing;
-  opts->backing_raw = l->format == FORMAT_RAW;
+  if (args->unsafe)
+    return trust_backing (args, opts);
+  *below = examine_backing (args);
+  if (*below == NULL)
+    return -1;
+  l = &(*below)->layers[0];
+  opts->backing_raw = strcmp (l->format, "raw") == 0;
   if (args->image.size == NULL)
     opts->image_size = l->virtual_size;
-  if (format == FORMAT_PROBE && opts->backing_raw && !args->quiet)
-    complain ("%s: backing file: %s: has no known format's magic, so it is "
-              "taken as raw: add -F raw to say so", args->file, l->path);
+  if (args->image.backing_format == NULL && opts->backing_raw && l->is_file &&
+      !args->quiet)
+    note_taken_as_raw (args->file, l->path);
+  args->image.backing_format = l->format;
   return 0;
+}
+
+/* Is everything given that is needed? */
+static int
+check_given (const struct args *args)
+{
+  const char *why = NULL;
+
+  if (args->image.backing_format && args->image.backing == NULL)
+    why = "a backing format needs a backing file: add -b";
+  else if (args->image.backing && args->image.backing[0] == '\0')
+    why = "backing file '': the name must not be empty";
+  else if (args->image.size == NULL && args->image.backing == NULL)
+    why = "a size is missing: add it after the name";
+  else if (args->image.size == NULL && args->unsafe)
+    why = "a size is missing: add it after the name, because -u doesn't open "
+      "the backing file";
+  if (why == NULL)
+    return 0;
+  complain ("%s: %s", args->file, why);
+  return -1;
 }
 
 /* ---- the verb ---- */
@@ -157,11 +225,12 @@ static void
 print_formatting (const struct args *args,
                   const struct qed_create_options *opts)
 {
+  const char *format = args->image.backing_format;
   char *backing = NULL, *table_size = NULL;
 
   if (opts->backing)
-    backing = xasprintf (" backing_file=%s backing_fmt=%s", opts->backing,
-                         opts->backing_raw ? "raw" : "qed");
+    backing = xasprintf (" backing_file=%s%s%s", opts->backing,
+                         format ? " backing_fmt=" : "", format ? format : "");
   if (args->image.table_size)
     table_size = xasprintf (" table_size=%" PRIu32, opts->table_size);
   say (stdout, "Formatting '%s', fmt=qed size=%" PRIu64 "%s cluster_size=%"
@@ -193,53 +262,45 @@ hold_signals (const char *file)
 static int
 create (int argc, char *argv[])
 {
-  struct args args = { .file = NULL };
+  struct args args = { .chain.qed_img = true };
   struct qed_create_options opts = { .image_size = 0 };
-  struct chain c = { .n = 0 };
-  int r = 0;
+  struct qed_layers *below = NULL;
+  int r;
 
   parse_args (argc, argv, &args);
-  if (parse_numbers (&args.image, args.file, &opts) == -1)
-    return EXIT_FAILURE;
-
-  if (args.image.backing)
-    r = examine_backing (&args, &c, &opts);
-  else if (args.image.backing_format) {
-    complain ("%s: a backing format needs a backing file: add -b", args.file);
-    r = -1;
+  r = parse_numbers (&args.image, args.file, &opts) == -1 ||
+    check_given (&args) == -1 ||
+    (args.image.backing && use_backing (&args, &opts, &below) == -1) ? -1 : 0;
+  if (r == 0) {
+    hold_signals (args.file);
+    r = qed_create (args.file, &opts);
+    if (r == -1)
+      complain ("%s", qed_get_error ());
+    else if (!args.quiet)
+      print_formatting (&args, &opts);
   }
-  else if (args.image.size == NULL) {
-    complain ("%s: a size is missing: add it after the name", args.file);
-    r = -1;
-  }
-  chain_free (&c);
-  if (r == -1)
-    return EXIT_FAILURE;
-
-  hold_signals (args.file);
-  if (qed_create (args.file, &opts) == -1) {
-    complain ("%s", qed_get_error ());
-    return EXIT_FAILURE;
-  }
-  if (!args.quiet)
-    print_formatting (&args, &opts);
-  return EXIT_SUCCESS;
+  qed_free_layers (below);
+  return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 const struct verb verb_create = {
   "create", create,
-  "[-q] [-b BACKING [-F raw|qed]] [-o NAME=VALUE,...] FILE [SIZE]",
+  "[-q] [-u] [-b BACKING [-F FORMAT]] [-o NAME=VALUE,...] "
+  "[--backing-dir=DIR] [--backing-uri] FILE [SIZE]",
 
   "Create an empty image of SIZE bytes, or of its backing file's size.\n"
   "\n"
-  "  -b BACKING    the backing file, which clusters are read from until they\n"
-  "                are written; a relative name starts at the directory of\n"
-  "                FILE\n"
-  "  -F raw|qed    the format of BACKING (default: probe the file)\n"
-  "  -f qed        the format of FILE: must be qed\n"
-  "  -o NAME=VALUE,...\n"
-  "                options of the image: see -o help\n"
-  "  -q            print errors only\n"
+  "  -b BACKING             the backing file, or an NBD URI, from which\n"
+  "                         clusters are read until they are written; a\n"
+  "                         relative name starts at the directory of FILE\n"
+  "  -F FORMAT              the format of BACKING: raw, qed, or one that\n"
+  "                         qemu-nbd knows (default: probe the file)\n"
+  "  -u                     don't open BACKING, which need not exist; SIZE is\n"
+  "                         required then\n"
+  CHAIN_HELP_BELOW
+  "  -f qed                 the format of FILE: must be qed\n"
+  "  -o NAME=VALUE,...      options of the image: see -o help\n"
+  "  -q                     print errors only\n"
   "\n"
   "A SIZE is in bytes; suffixes k M G T P E are powers of 1024, as in 1.5G.\n"
 };

@@ -21,21 +21,16 @@
  * can't be read.
  */
 static bool
-bytes_in_backing (const struct chain *c, const struct layer *l,
+bytes_in_backing (const struct qed_layers *c, const struct qed_layer *l,
                   uint64_t *bytes)
 {
-  struct qed_storage *st;
   uint64_t count = l->virtual_size;
-  int r;
 
   if (l->backing == NULL)
     return false;
   if (l + 1 < c->layers + c->n && l[1].virtual_size < count)
     count = l[1].virtual_size;
-  st = qed_storage_open (l->path, false);
-  r = st ? qed_bytes_unallocated (st, count, bytes) : -1;
-  qed_storage_close (st);
-  return r == 0;
+  return qed_bytes_unallocated (l->st, count, bytes) == 0;
 }
 
 /* ---- human-readable output: qemu-img's lines ---- */
@@ -68,7 +63,7 @@ print_features (uint64_t features)
 }
 
 static void
-print_header (const struct chain *c, const struct layer *l)
+print_header (const struct qed_layers *c, const struct qed_layer *l)
 {
   const struct qed_header *h = &l->header;
   uint64_t below;
@@ -105,10 +100,9 @@ print_header (const struct chain *c, const struct layer *l)
 }
 
 static void
-print_human (const struct chain *c)
+print_human (const struct qed_layers *c)
 {
-  for (const struct layer *l = c->layers; l < c->layers + c->n; ++l) {
-    bool qed = l->format == FORMAT_QED;
+  for (const struct qed_layer *l = c->layers; l < c->layers + c->n; ++l) {
     char *virtual_size = human_size (l->virtual_size);
     char *actual_size = l->is_file ? human_size (l->actual_size) :
       xasprintf ("unavailable");
@@ -116,11 +110,11 @@ print_human (const struct chain *c)
     if (l > c->layers)
       say (stdout, "%s", "");
     say (stdout, "image: %s", l->path);
-    say (stdout, "file format: %s", qed ? "qed" : "raw");
+    say (stdout, "file format: %s", l->format);
     say (stdout, "virtual size: %s (%" PRIu64 " bytes)", virtual_size,
          l->virtual_size);
     say (stdout, "disk size: %s", actual_size);
-    if (qed)
+    if (l->qed)
       print_header (c, l);
     free (virtual_size);
     free (actual_size);
@@ -130,7 +124,7 @@ print_human (const struct chain *c)
 /* ---- JSON: qemu-img's keys, in its order ---- */
 
 static json_object *
-format_specific_json (const struct chain *c, const struct layer *l)
+format_specific_json (const struct qed_layers *c, const struct qed_layer *l)
 {
   const struct qed_header *h = &l->header;
   uint64_t below;
@@ -151,9 +145,9 @@ format_specific_json (const struct chain *c, const struct layer *l)
 }
 
 static json_object *
-layer_json (const struct chain *c, const struct layer *l)
+layer_json (const struct qed_layers *c, const struct qed_layer *l)
 {
-  const struct qed_header *h = l->format == FORMAT_QED ? &l->header : NULL;
+  const struct qed_header *h = l->qed ? &l->header : NULL;
   uint64_t features = h ? h->features : 0;
   json_object *o = json_object_new_object ();
 
@@ -163,7 +157,7 @@ layer_json (const struct chain *c, const struct layer *l)
   add_string (o, "filename", l->path);
   if (h)
     add_number (o, "cluster-size", h->cluster_size);
-  add_string (o, "format", h ? "qed" : "raw");
+  add_string (o, "format", l->format);
   if (l->is_file)
     add_number (o, "actual-size", l->actual_size);
   if (h)
@@ -179,7 +173,7 @@ layer_json (const struct chain *c, const struct layer *l)
 }
 
 static json_object *
-chain_json (const struct chain *c)
+chain_json (const struct qed_layers *c)
 {
   json_object *array = json_object_new_array ();
 
@@ -193,12 +187,18 @@ chain_json (const struct chain *c)
 
 /* ---- the verb ---- */
 
-/* Parse the options.  Afterwards argv[optind] is the file name. */
+struct args {
+  struct qed_chain_options chain;
+  const char *file;
+  bool json, whole_chain;
+};
+
 static void
-parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
+parse_args (int argc, char *argv[], struct args *args)
 {
-  enum { OUTPUT = 256, BACKING_CHAIN };
+  enum { OUTPUT = OPTION_OWN, BACKING_CHAIN };
   static const struct option longs[] = {
+    CHAIN_OPTIONS,
     { "backing-chain", no_argument, NULL, BACKING_CHAIN },
     { "force-share", no_argument, NULL, 'U' },
     { "format", required_argument, NULL, 'f' },
@@ -211,49 +211,59 @@ parse_args (int argc, char *argv[], bool *json, bool *whole_chain)
   while ((c = next_option (argc, argv, ":f:hU", longs)) != -1)
     switch (c) {
     case BACKING_CHAIN:
-      *whole_chain = true;
+      args->whole_chain = true;
       break;
     case 'f':
       option_format (optarg);
       break;
     case OUTPUT:
-      *json = option_output (optarg);
+      args->json = option_output (optarg);
       break;
     case 'U':                   /* info never takes locks */
+      break;
+    default:
+      option_chain (&args->chain, c);
       break;
     }
   if (argc - optind != 1)
     usage_error ("expected one file name");
+  args->file = argv[optind];
 }
 
 static int
 info (int argc, char *argv[])
 {
-  struct chain c = { .n = 0 };
-  bool json = false, whole_chain = false;
-  int r = EXIT_SUCCESS;
+  struct args args = { .chain.qed_img = true };
+  struct qed_layers *c;
+  int r = EXIT_FAILURE;
 
-  parse_args (argc, argv, &json, &whole_chain);
-  if (chain_add (&c, argv[optind], FORMAT_QED) == -1 ||
-      (whole_chain && chain_add_rest (&c) == -1)) {
-    complain ("%s", c.error);
-    r = EXIT_FAILURE;
+  parse_args (argc, argv, &args);
+  c = qed_examine_chain (args.file, &args.chain,
+                         args.whole_chain ? SIZE_MAX : 0);
+  if (c == NULL)
+    complain ("%s", qed_get_error ());
+  else if (c->error)
+    complain ("%s", c->error);
+  else {
+    if (args.json)
+      print_json (args.whole_chain ? chain_json (c) :
+                  layer_json (c, &c->layers[0]));
+    else
+      print_human (c);
+    r = EXIT_SUCCESS;
   }
-  else if (json)
-    print_json (whole_chain ? chain_json (&c) : layer_json (&c, &c.layers[0]));
-  else
-    print_human (&c);
-  chain_free (&c);
+  qed_free_layers (c);
   return r;
 }
 
 const struct verb verb_info = {
   "info", info,
-  "[--output=human|json] [--backing-chain] FILE",
+  "[--output=human|json] [--backing-chain] " CHAIN_SYNOPSIS " FILE",
 
   "Print the header of an image.\n"
   "\n"
   "  --backing-chain        also print all of its backing files\n"
+  CHAIN_HELP
   "  --output=human|json    the output format (default: human)\n"
   "  -f, --format=qed       the format of FILE: must be qed\n"
   "  -U, --force-share      accepted, no effect: no locks are taken anyway\n"

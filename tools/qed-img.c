@@ -11,7 +11,7 @@
  *     qed-img.c    main, the table of verbs, common options
  *     create.c, info.c …  the verbs
  *     damages.c    the ranges that check lists
- *     chain.c      an image and its backing files
+ *     backing.c    backing files that the user names
  *     disk.c       disks to be copied or compared
  *     json.c       JSON output
  *     text.c       messages, sizes, progress

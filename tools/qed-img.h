@@ -63,21 +63,30 @@ enum {
   OPTION_BACKING_DIR = 256, OPTION_BACKING_FORMAT, OPTION_BACKING_URI,
   OPTION_OWN
 };
-#define CHAIN_OPTIONS                                                   \
+#define CHAIN_OPTIONS_BELOW                                             \
   { "backing-dir", required_argument, NULL, OPTION_BACKING_DIR },       \
-  { "backing-format", required_argument, NULL, OPTION_BACKING_FORMAT }, \
   { "backing-uri", no_argument, NULL, OPTION_BACKING_URI }
+#define CHAIN_OPTIONS                                                   \
+  CHAIN_OPTIONS_BELOW,                                                  \
+  { "backing-format", required_argument, NULL, OPTION_BACKING_FORMAT }
 
-/* Their part of the synopsis, and their lines of the help. */
+/* Their part of the synopsis, and their lines of the help, whose column is that
+ * of all verbs which use them.  BELOW: without the format, where -F has that.
+ */
 #define CHAIN_SYNOPSIS \
   "[--backing-dir=DIR] [--backing-format=FORMAT] [--backing-uri]"
-#define CHAIN_HELP                                                       \
+#define CHAIN_HELP_DIR                                                   \
   "  --backing-dir=DIR      allow backing files beneath DIR, too; may be\n" \
-  "                         repeated\n"                                   \
+  "                         repeated\n"
+#define CHAIN_HELP_URI                                                   \
+  "  --backing-uri          allow an NBD URI that a header names\n"
+#define CHAIN_HELP_BELOW CHAIN_HELP_DIR CHAIN_HELP_URI
+#define CHAIN_HELP                                                       \
+  CHAIN_HELP_DIR                                                         \
   "  --backing-format=FORMAT\n"                                           \
   "                         how to read the backing file of the image: raw,\n" \
   "                         qed, auto (default), or a format of qemu-nbd's\n" \
-  "  --backing-uri          allow an NBD URI that a header names\n"
+  CHAIN_HELP_URI
 
 /* Handle option C, if it is one of these, with its value in optarg.  False: it
  * isn't.  Lists in OPTS are never freed.
@@ -267,51 +276,26 @@ extern int salvage_find_unsound (struct salvage *s, struct qed_image *img);
 /* Print the ranges of the disk FILE as messages, and free them. */
 extern void salvage_print (struct salvage *s, const char *file);
 
-/* ---- the chain: chain.c ---- */
+/* ---- a backing file that the user names: backing.c ---- */
 
-enum format { FORMAT_PROBE, FORMAT_RAW, FORMAT_QED };
+/* The value of -F.  It is a usage error if it can't be that of a format. */
+extern const char *option_backing_format (const char *value);
 
-struct layer {
-  char *path;                   /* as given, or resolved from a header */
-  enum format format;           /* never FORMAT_PROBE */
-  uint64_t virtual_size;
-
-  /* Only for a file or a device, not for an NBD export: */
-  bool is_file;
-  dev_t dev;
-  ino_t ino;
-  uint64_t actual_size;         /* space allocated on the host, in bytes */
-
-  /* Only for a QED image: */
-  struct qed_header header;
-  char *backing;                /* the name in the header, or NULL */
-  char *full_backing;           /* the path that leads to it, or NULL */
-};
-
-/* An image, its backing file, the backing file of that, and so on.
- * Initialize it with zeros.
+/* Return what has to be opened as the backing file NAME of IMAGE, a path or a
+ * URI, to be freed; NULL: a message has been printed.
  */
-struct chain {
-  struct layer layers[QED_MAX_CHAIN];
-  size_t n;
-  char *error;                  /* why the next layer couldn't be added */
-};
-
-/* Append what NAME is (see qed_storage_open), opened in the format ASKED. */
-extern int chain_add (struct chain *c, const char *name, enum format asked);
-
-/* Append the backing file NAME of IMAGE. */
-extern int chain_add_backing (struct chain *c, const char *image,
-                              const char *name, enum format asked);
+extern char *find_named (const char *image, const char *name);
 
 /* Is NAME relative to the directory of IMAGE, but IMAGE an NBD export, which
  * has none?
  */
 extern bool has_no_directory (const char *image, const char *name);
 
-/* Append the backing files of the last layer, down to the end of the chain. */
-extern int chain_add_rest (struct chain *c);
-
-extern void chain_free (struct chain *c);
+/* Notes on stderr: the backing file of IMAGE is raw, since nothing else is
+ * known of it, or isn't known, for a reason.
+ */
+extern void note_taken_as_raw (const char *image, const char *path);
+extern void note_unknown (const char *image, const char *name,
+                          const char *why);
 
 #endif /* QED_IMG_H */

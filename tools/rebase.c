@@ -13,7 +13,6 @@
 
 #include <config.h>
 
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -23,21 +22,12 @@ struct args {
   struct qed_chain_options chain;
   const char *file;
   const char *backing;          /* NULL: none */
-  enum format format;
+  const char *format;           /* -F, or NULL: probe */
+  bool raw;                     /* BACKING is, as the header will say */
   bool unsafe, progress, quiet;
 };
 
 /* ---- the command line ---- */
-
-static enum format
-parse_format (const char *s)
-{
-  if (strcmp (s, "raw") == 0)
-    return FORMAT_RAW;
-  if (strcmp (s, "qed") == 0)
-    return FORMAT_QED;
-  usage_error ("-F: backing format '%s': must be raw or qed", s);
-}
 
 static void
 parse_args (int argc, char *argv[], struct args *args)
@@ -59,7 +49,7 @@ parse_args (int argc, char *argv[], struct args *args)
       option_format (optarg);
       break;
     case 'F':
-      args->format = parse_format (optarg);
+      args->format = option_backing_format (optarg);
       break;
     case 'p':
       args->progress = true;
@@ -91,11 +81,22 @@ parse_args (int argc, char *argv[], struct args *args)
     usage_error ("-b is missing: -b BACKING, or -b '' for no backing file");
   if (args->backing[0] == '\0')
     args->backing = NULL;
-  if (args->backing == NULL && args->format != FORMAT_PROBE)
+  if (args->backing == NULL && args->format)
     usage_error ("-F needs a backing file");
 }
 
 /* ---- the new backing file ---- */
+
+/* Options for the new chain, with BACKING as path or URI. */
+static struct qed_chain_options
+new_options (const struct args *args, const char *backing)
+{
+  struct qed_chain_options opts = args->chain;
+
+  opts.backing = backing;
+  opts.backing_format = args->format;
+  return opts;
+}
 
 /* Does the new backing file exist?  With -u it need not. */
 static bool
@@ -105,7 +106,7 @@ exists (const struct args *args)
   struct stat sb;
   bool r;
 
-  if (qed_is_nbd_uri (args->file) && args->backing[0] != '/')
+  if (has_no_directory (args->file, args->backing))
     return false;
   path = qed_backing_path (args->file, args->backing);
   r = path && stat (path, &sb) == 0;
@@ -113,65 +114,50 @@ exists (const struct args *args)
   return r;
 }
 
-/* Probe the new backing file, if there is one, and set its format. */
+/* -u without -F: why won't the new backing file be examined?  NULL: it will. */
+static const char *
+why_unknown (const struct args *args)
+{
+  if (qed_is_nbd_uri (args->backing))
+    return "is an NBD URI, which -u doesn't open";
+  if (has_no_directory (args->file, args->backing))
+    return "is a relative name, and an export has no directory where it could "
+      "start";
+  return exists (args) ? NULL : "does not exist";
+}
+
+/* -u: examine the new backing file, if there is one, and only that. */
 static int
 examine_backing (struct args *args)
 {
-  struct chain c = { .n = 0 };
-  int r;
-
-  if (args->backing == NULL || (args->unsafe && args->format != FORMAT_PROBE))
-    return 0;
-  if (args->unsafe && !exists (args)) {
-    if (!args->quiet)
-      complain ("%s: backing file: %s: %s, so its format will be probed when "
-                "it is opened: add -F to set it", args->file, args->backing,
-                has_no_directory (args->file, args->backing) ?
-                "is a relative name, and an export has no directory where it "
-                "could start" : "does not exist");
-    return 0;
-  }
-
-  r = chain_add (&c, args->file, FORMAT_QED);
-  if (r == 0)
-    r = chain_add_backing (&c, args->file, args->backing, args->format);
-  if (r == -1)
-    complain ("%s", c.error);
-  else {
-    if (args->format == FORMAT_PROBE && c.layers[1].format == FORMAT_RAW &&
-        !args->quiet)
-      complain ("%s: backing file: %s: has no known format's magic, so it is "
-                "taken as raw: add -F raw to say so", args->file,
-                c.layers[1].path);
-    args->format = c.layers[1].format;
-  }
-  chain_free (&c);
-  return r;
-}
-
-/* Open the new backing file, and what is below it. */
-static int
-open_backing (const struct args *args, struct qed_backing **to)
-{
-  struct qed_chain_options opts = args->chain;
-  struct qed_image *img;
+  struct qed_chain_options opts;
+  struct qed_layers *c;
+  const char *why = why_unknown (args);
   char *path;
+  int r = -1;
 
-  *to = NULL;
-  if (args->backing == NULL)
+  if (why) {
+    if (!args->quiet)
+      note_unknown (args->file, args->backing, why);
     return 0;
-  path = qed_backing_path (args->file, args->backing);
+  }
+  path = find_named (args->file, args->backing);
   if (path == NULL)
     return -1;
-  /* "none" by itself would mean no backing file. */
-  opts.backing = strcmp (path, "none") == 0 ? "./none" : path;
-  opts.backing_format = args->format == FORMAT_RAW ? "raw" : "qed";
-  img = qed_open_chain (args->file, &opts);
+  opts = new_options (args, path);
+  opts.lock = false;
+  c = qed_examine_chain (args->file, &opts, 1);
+  if (c == NULL || c->error)
+    complain ("%s", c ? c->error : qed_get_error ());
+  else {
+    args->raw = strcmp (c->layers[1].format, "raw") == 0;
+    if (args->raw && !args->quiet)
+      note_taken_as_raw (args->file, path);
+    r = 0;
+  }
+  qed_free_layers (c);
   free (path);
-  if (img == NULL)
-    return -1;
-  *to = qed_take_backing (img);
-  return 0;
+  return r;
 }
 
 /* ---- the verb ---- */
@@ -192,6 +178,26 @@ chain_error (const struct args *args)
     complain_unshared ();
 }
 
+/* Open the new backing file, and what is below it. */
+static int
+open_backing (struct args *args, struct qed_backing **to)
+{
+  char *path = find_named (args->file, args->backing);
+  struct qed_chain_options opts = new_options (args, path);
+  struct qed_image *img = path ? qed_open_chain (args->file, &opts) : NULL;
+
+  if (path && img == NULL)
+    chain_error (args);
+  if (img) {
+    *to = qed_take_backing (img);
+    args->raw = (*to)->raw || qed_is_nbd_uri (path);
+    if ((*to)->raw && args->format == NULL && !args->quiet)
+      note_taken_as_raw (args->file, path);
+  }
+  free (path);
+  return img ? 0 : -1;
+}
+
 /* Make TO the backing file of IMG. */
 static int
 change_backing (struct qed_image *img, struct qed_backing *to,
@@ -210,28 +216,27 @@ change_backing (struct qed_image *img, struct qed_backing *to,
     progress_end (&p);
   }
   if (r == 0)
-    r = qed_set_backing (img, args->backing, args->format == FORMAT_RAW);
+    r = qed_set_backing (img, args->backing, args->raw);
   return r;
 }
 
+/* Open the image on its old chain, or with -u on nothing, and change it. */
 static int
-rebase_image (struct args *args)
+rebase_image (struct args *args, struct qed_backing *to)
 {
-  struct qed_backing *to = NULL;
-  struct qed_image *img = NULL;
-  int r = -1;
+  struct qed_image *img;
+  int r;
 
-  args->chain.backing = args->unsafe ? "none" : NULL;
-  if (args->unsafe || open_backing (args, &to) == 0)
-    img = qed_open_chain (args->file, &args->chain);
-  if (img == NULL)
+  if (args->unsafe)
+    args->chain.backing = "none";
+  img = qed_open_chain (args->file, &args->chain);
+  if (img == NULL) {
     chain_error (args);
-  else {
-    r = change_backing (img, to, args);
-    if (r == -1)
-      complain ("%s", qed_get_error ());
+    return -1;
   }
-  qed_backing_close (to);
+  r = change_backing (img, to, args);
+  if (r == -1)
+    complain ("%s", qed_get_error ());
   if (qed_close (img) == -1 && r == 0) {
     complain ("%s", qed_get_error ());
     r = -1;
@@ -246,35 +251,46 @@ rebase (int argc, char *argv[])
     .chain = {
       .qed_img = true, .lock = true, .cache_size = QED_DEFAULT_CACHE_SIZE,
     },
-    .format = FORMAT_PROBE,
   };
+  struct qed_backing *to = NULL;
+  int r = 0;
 
   parse_args (argc, argv, &args);
-  return examine_backing (&args) == 0 && rebase_image (&args) == 0 ?
-    EXIT_SUCCESS : EXIT_FAILURE;
+  if (args.format)
+    args.raw = strcmp (args.format, "raw") == 0;
+  if (args.backing && !args.unsafe)
+    r = open_backing (&args, &to);
+  else if (args.backing && args.format == NULL)
+    r = examine_backing (&args);
+  if (r == 0)
+    r = rebase_image (&args, to);
+  qed_backing_close (to);
+  return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 const struct verb verb_rebase = {
   "rebase", rebase,
-  "[-u] [-U] [-p] [-q] [-t CACHE] [-T CACHE] [-F raw|qed] "
+  "[-u] [-U] [-p] [-q] [-t CACHE] [-T CACHE] [-F FORMAT] "
   CHAIN_SYNOPSIS " -b BACKING FILE",
 
   "Give FILE another backing file.  The disk stays the same: clusters that\n"
   "differ in the new backing file are copied from the old one.\n"
   "\n"
-  "  -b BACKING    the new backing file; a relative name starts at the\n"
-  "                directory of FILE; '': none\n"
-  "  -F raw|qed    the format of BACKING (default: probe the file)\n"
-  "  -u            change only the name, for a backing file that was moved:\n"
-  "                neither file need exist, nothing is copied, and the disk\n"
-  "                changes if the content of the two differs\n"
-  "  -U, --force-share\n"
-  "                take no locks on backing files, old and new: they may be\n"
-  "                open for writing\n"
+  "  -b BACKING             the new backing file, or an NBD URI; a relative\n"
+  "                         name starts at the directory of FILE; '': none\n"
+  "  -F FORMAT              the format of BACKING: raw, qed, or one that\n"
+  "                         qemu-nbd knows (default: probe the file)\n"
+  "  -u                     change only the name, for a backing file that was\n"
+  "                         moved: neither file need exist, nothing is\n"
+  "                         copied, and the disk changes if the content of\n"
+  "                         the two differs\n"
+  "  -U, --force-share      take no locks on backing files, old and new: they\n"
+  "                         may be open for writing\n"
   CHAIN_HELP
-  "  -f qed        the format of FILE: must be qed\n"
-  "  -p            show progress on a terminal\n"
-  "  -q            print errors only\n"
-  "  -t CACHE, -T CACHE\n"
-  "                QEMU's cache modes: accepted, no effect\n"
+  "  -f qed                 the format of FILE: must be qed\n"
+  "  -p                     show progress on a terminal\n"
+  "  -q                     print errors only\n"
+  "  -t CACHE, -T CACHE     QEMU's cache modes: accepted, no effect\n"
+  "\n"
+  "--backing-format is about the old backing file, -F about the new one.\n"
 };
