@@ -167,8 +167,9 @@ layer_json (const struct qed_layers *c, const struct qed_layer *l)
       add_string (o, "full-backing-filename", l->full_backing);
     add_string (o, "backing-filename", l->backing);
   }
-  add_json (o, "dirty-flag",
-            json_object_new_boolean ((features & QED_F_NEED_CHECK) != 0));
+  if (h || l->is_file)
+    add_json (o, "dirty-flag",
+              json_object_new_boolean ((features & QED_F_NEED_CHECK) != 0));
   return o;
 }
 
