@@ -134,10 +134,9 @@ open_target_backing (const char *target, const char *name, const char *format,
   char *path;
 
   chain.backing_format = NULL;  /* it is about another image */
-  path = qed_is_nbd_uri (name) ? xasprintf ("%s", name) :
-    qed_backing_path (target, name);
+  path = find_named (target, name);
   if (path == NULL)
-    out_of_memory ();
+    return NULL;
   b = open_disk (path, format, "-F", &chain);
   free (path);
   *raw = b && b->image == NULL;
