@@ -42,12 +42,13 @@ with qedtest.Server("file", qedtest.TMP + "/a.qed") as qed, \
         "Content mismatch at offset 0!\n"
 
 # 64 KiB that can't be read.
-def unreadable(at):
+def unreadable(at, delayed="false"):
     with open("sh", "w") as f:
         f.write(f"""case $1 in
     get_size) echo {size};;
     pread) if [ $4 -lt {at + 65536} ] && [ $(($4 + $3)) -gt {at} ]; then
                echo EIO damaged >&2; exit 1; fi
+           if {delayed} && [ $4 -ge {6 << 20} ]; then sleep 0.5; fi
            dd if={qedtest.TMP}/a.raw bs=1M iflag=skip_bytes,count_bytes \\
               count=$3 skip=$4 2>/dev/null;;
     thread_model) echo parallel;;
@@ -67,6 +68,13 @@ with unreadable(5 << 20) as s:
 with unreadable(3 << 20) as s:
     out, err = compare(s.uri, "b.raw", status=4)
     assert not out and str(3 << 20) in err, (out, err)
+
+# A difference that is found later, and is behind the first one.
+changed[7000000] ^= 1
+with open("b.raw", "wb") as f:
+    f.write(changed)
+with unreadable(size, "true") as s:
+    assert compare(s.uri, "b.raw", status=1)[0] == differs
 
 with open("large.raw", "wb") as f:
     for i in range(16):

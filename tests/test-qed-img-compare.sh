@@ -23,6 +23,8 @@ def raw(name, *changes):
 raw("same.raw")
 raw("last.raw", size - 1)
 raw("many.raw", *range(2097153, size, 1 << 15))
+# The others are found before the first one.
+raw("late.raw", (2 << 20) - 1, 2 << 20, 4 << 20, 6 << 20)
 def image(name, **args):
     img = qedimg.Image(size, **args)
     for c in range(0, size >> 16, 2 if args else 1):
@@ -51,6 +53,7 @@ for a in same.raw same.qed over.qed; do
     done
     differs $((9 * 2097152 / 2 - 512)) $a last.raw
     differs 2097152 many.raw $a
+    differs $((2097152 - 512)) late.raw $a
     differs 0 zero.raw $a
 done
 ends 1 qed-img compare -q same.qed many.raw
