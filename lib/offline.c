@@ -15,7 +15,8 @@
  *
  *     grow      zero what is mapped beyond the old end; header
  *     shrink    header; clear the entries beyond the new end; reclaim
- *     rebase    copy what would read differently; name; header; old name
+ *     rebase    copy what would read differently; name; header; old name;
+ *               headroom.c: before that move what is in the way of the name
  *     empty     clear L1; move it down; cut the file
  *
  * Only emptying has states in between: any part of the disk may be unallocated
@@ -26,8 +27,12 @@
 #include <config.h>
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 
+#include "check.h"
+#include "error.h"
 #include "image.h"
 #include "offline.h"
 #include "storage.h"
@@ -47,6 +52,27 @@ qed_claim_all (struct qed_image *img, struct qed_claim *claim)
   return 0;
 }
 
+int
+qed_refuse_corrupt (struct qed_image *img, const char *so)
+{
+  const struct qed_writer *w = img->writer;
+  struct qed_check_result result;
+  int64_t size = 0;
+
+  if (w ? qed_sync_all (img) == -1 : (size = qed_storage_size (img->st)) == -1)
+    return -1;
+  if (qed_check_tables (img->st, w ? &w->h : &img->h,
+                        w ? w->space.file_size : (uint64_t) size, NULL, 0,
+                        &result) == -1)
+    return -1;
+  if (result.corruptions == 0)
+    return 0;
+  atomic_store (&img->corrupt, true);
+  return qed_error (EIO, "%s: %" PRIu64 " entries of its tables are "
+                    "corrupt, so %s: run qed-img check -r all", img->st->name,
+                    result.corruptions, so);
+}
+
 /* Only fields that change are stored, since other threads may read the others:
  * streaming changes the name of the backing file of an image in use.
  */
@@ -56,6 +82,8 @@ set_header (struct qed_header *to, const struct qed_header *h)
   to->features = h->features;
   to->backing_filename_offset = h->backing_filename_offset;
   to->backing_filename_size = h->backing_filename_size;
+  if (to->header_size != h->header_size)
+    to->header_size = h->header_size;
   if (to->l1_table_offset != h->l1_table_offset)
     to->l1_table_offset = h->l1_table_offset;
   if (to->image_size != h->image_size)

@@ -970,7 +970,9 @@ extern int qed_resize (struct qed_image *img, uint64_t size, bool shrink,
 
 /* Write NAME (NULL: none) into the header as that of the backing file, which
  * is RAW or is probed.  ENOTSUP: there are compat_features we don't know.
- * ENAMETOOLONG: there isn't room for the name in the header clusters.
+ * If there isn't room for the name in the header clusters what follows them is
+ * moved, and they get more.  EIO: not in a corrupt image.  ENAMETOOLONG: nor
+ * beyond 4 GiB.
  */
 extern int qed_set_backing (struct qed_image *img, const char *name, bool raw);
 

@@ -6,7 +6,8 @@
  * differently on another one.  offline.c explains the order of the writes.
  *
  * The name goes into a free place of the header clusters: bytes that are
- * zeros, or, in the first sector, those of the old name.
+ * zeros, or, in the first sector, those of the old name.  If there is none the
+ * header takes more clusters (headroom.c), and the name is where these begin.
  */
 
 #include <config.h>
@@ -34,6 +35,8 @@ struct naming {
   const char *name;
   uint64_t length;              /* of NAME; 0: there is none */
   uint64_t place;               /* its offset in the file */
+  bool extend;                  /* that is behind the header clusters */
+  uint32_t clusters;            /* that these get more */
   uint64_t old, old_length;     /* the old name in the file; or 0, 0 */
   uint64_t bytes_length;
   uint8_t *bytes;               /* owned: the start of the header clusters */
@@ -98,14 +101,29 @@ find_place (struct qed_image *img, struct naming *n)
       if (fits (n, n->place, there))
         return 0;
 
+  n->extend = true;
+  n->place = img->g.header_bytes;
+  if (qed_check_headroom (img) == 0)
+    return 0;
   return qed_error (ENAMETOOLONG, "%s: backing file's name of %" PRIu64
                     " bytes: there is room for %" PRIu64 " bytes in the "
-                    "header clusters: %s", img->st->name, n->length,
-                    longest_free (n, false),
+                    "header clusters, which can't reach beyond 4 GiB: %s",
+                    img->st->name, n->length, longest_free (n, false),
                     longest_free (n, true) >= n->length ?
                     "the old name is in the way: give a short one first" :
                     "use a shorter name, such as one relative to the image's "
                     "directory or of a symbolic link");
+}
+
+/* May the header clusters be extended?  An image that is marked NEED_CHECK is
+ * checked when it becomes writable.
+ */
+static int
+check_tables (struct qed_image *img)
+{
+  return !img->writer && img->h.features & QED_F_NEED_CHECK ? 0 :
+    qed_refuse_corrupt (img, "nothing is moved to make room for the backing "
+                        "file's name");
 }
 
 /* Find everything that can be wrong before the first write.  The caller frees
@@ -141,7 +159,16 @@ plan_naming (struct qed_image *img, const char *name, struct naming *n)
     return qed_error (errno, "%s: %m", img->st->name);
   if (qed_storage_read (img->st, n->bytes, n->bytes_length, 0) == -1)
     return -1;
-  return name ? find_place (img, n) : 0;
+  if (name && find_place (img, n) == -1)
+    return -1;
+  return n->extend ? check_tables (img) : 0;
+}
+
+/* The name needs the clusters behind the header: make them free. */
+static int
+extend_header (struct qed_image *img, struct naming *n)
+{
+  return n->extend ? qed_make_headroom (img, &n->clusters) : 0;
 }
 
 /* Write the part of the name beyond the first sector, durably.  The old header
@@ -172,6 +199,7 @@ write_first_sector (struct qed_image *img, const struct naming *n, bool raw)
   uint8_t *sector = n->bytes;
 
   h.features &= ~(QED_F_BACKING_FILE | QED_F_BACKING_FORMAT_NO_PROBE);
+  h.header_size += n->clusters;
   h.backing_filename_offset = (uint32_t) n->place;
   h.backing_filename_size = (uint32_t) n->length;
   if (n->name)
@@ -183,7 +211,11 @@ write_first_sector (struct qed_image *img, const struct naming *n, bool raw)
       sector[at] = (uint8_t) n->name[at - n->place];
     else if (at - n->old < n->old_length)
       sector[at] = 0;
-  return qed_replace_header (img, &h, sector);
+  if (qed_replace_header (img, &h, sector) == -1)
+    return -1;
+  if (n->extend)
+    img->g.header_bytes += (uint64_t) n->clusters << img->g.cluster_bits;
+  return 0;
 }
 
 /* Zero the part of the old name beyond the first sector, except where the new
@@ -209,6 +241,16 @@ clear_old_name (struct qed_image *img, const struct naming *n)
   return r;
 }
 
+/* With an extended header a failure fails the writer: see headroom.c. */
+static int
+write_name (struct qed_image *img, const struct naming *n, bool raw)
+{
+  if (write_long_name (img, n) == -1 ||
+      write_first_sector (img, n, raw) == -1)
+    return n->extend ? qed_writer_fail (img, errno) : -1;
+  return clear_old_name (img, n);
+}
+
 int
 qed_check_backing_name (struct qed_image *img, const char *name)
 {
@@ -232,9 +274,9 @@ qed_set_backing (struct qed_image *img, const char *name, bool raw)
   if (r == 0)
     r = qed_claim_all (img, &claim);
   if (r == 0) {
-    r = write_long_name (img, &n) == -1 ||
-      write_first_sector (img, &n, raw) == -1 ||
-      clear_old_name (img, &n) == -1 ? -1 : 0;
+    r = extend_header (img, &n);
+    if (r == 0)
+      r = write_name (img, &n, raw);
     qed_unclaim (img, &claim);
   }
   err = errno;

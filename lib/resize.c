@@ -4,6 +4,10 @@
 
 /* Changing the size of the disk.  offline.c explains the order of the writes.
  *
+ * Corrupt entries may make ranges on both sides of the old or new end share an
+ * L2 table or a cluster.  Zeroing it beyond the end, or reclaiming it, would
+ * destroy the data before the end.  So a corrupt image keeps its size.
+ *
  * What growing adds reads as zeros, so there are zero clusters where the
  * backing file has data beyond the old end.  Shrinking gives the clusters
  * beyond the new end back, and the file becomes shorter.
@@ -24,28 +28,6 @@
 #include "writer.h"
 
 /* ---- both ---- */
-
-/* Corrupt entries may make ranges on both sides of the old or new end share an
- * L2 table or a cluster.  Zeroing it beyond the end, or reclaiming it, would
- * destroy the data before the end.
- */
-static int
-refuse_corrupt (struct qed_image *img)
-{
-  struct qed_writer *w = img->writer;
-  struct qed_check_result result;
-
-  if (qed_sync_all (img) == -1 ||
-      qed_check_tables (img->st, &w->h, w->space.file_size, NULL, 0,
-                        &result) == -1)
-    return -1;
-  if (result.corruptions == 0)
-    return 0;
-  atomic_store (&img->corrupt, true);
-  return qed_error (EIO, "%s: %" PRIu64 " entries of its tables are "
-                    "corrupt, so its size isn't changed: run qed-img check "
-                    "-r all", img->st->name, result.corruptions);
-}
 
 /* Write SIZE to the header, durably.  The caller has claimed everything. */
 static int
@@ -128,7 +110,7 @@ grow (struct qed_image *img, uint64_t size,
   struct qed_claim claim;
   int r;
 
-  if (refuse_corrupt (img) == -1)
+  if (qed_refuse_corrupt (img, "its size isn't changed") == -1)
     return -1;
   img->g.image_size = size; /* so that qed_map and qed_zero accept the range */
   r = zero_beyond (img, old, progress);
@@ -216,7 +198,8 @@ shrink_to (struct qed_image *img, uint64_t size,
   struct qed_claim claim;
   int r;
 
-  if (refuse_corrupt (img) == -1 || qed_claim_all (img, &claim) == -1)
+  if (qed_refuse_corrupt (img, "its size isn't changed") == -1 ||
+      qed_claim_all (img, &claim) == -1)
     return -1;
   r = size < img->g.image_size ? write_size (img, size) : 0;
   if (r == 0) {

@@ -61,6 +61,7 @@ struct action {
   bool stale;                   /* there are entries beyond the disk's end */
   bool dirty;                   /* NEED_CHECK */
   uint64_t old_name_length;     /* or 0: that of model.h */
+  enum { AFTER_L1, AFTER_L2, AFTER_DATA, AFTER_LEAK } behind; /* the header */
 };
 
 /* The images are in a device with so many clusters of old content behind. */
@@ -121,6 +122,31 @@ name_old_backing (struct model *m, uint64_t length)
     mem_write (m->file, "o", 1, QED_HEADER_BYTES + i);
 }
 
+/* What is behind the header when it isn't the L1 table?  It was at the end of
+ * the file, and a leak is there now.
+ */
+static void
+put_behind_header (struct model *m, const struct action *a)
+{
+  uint8_t cluster[CLUSTER];
+  uint64_t l1 = BORDER / (CLUSTER / 8), from, place;
+
+  if (a->behind == AFTER_L1 || a->behind == AFTER_LEAK)
+    return;
+  if (a->behind == AFTER_L2) {
+    from = model_get_l1 (m, l1);
+    model_set_l1 (m, l1, CLUSTER);
+  }
+  else {
+    for (place = model_get_l1 (m, l1); model_get64 (m, place) < CLUSTER; )
+      place += 8;
+    from = model_get64 (m, place);
+    model_put64 (m, place, CLUSTER);
+  }
+  mem_read (m->file, cluster, CLUSTER, from);
+  mem_write (m->file, cluster, CLUSTER, CLUSTER);
+}
+
 static void
 make_image (struct run *run)
 {
@@ -128,7 +154,8 @@ make_image (struct run *run)
   uint64_t disk = (a->size + CLUSTER - 1) / CLUSTER;
   struct model m;
 
-  model_create (&m, run->f, CLUSTER, 1, LARGE);
+  model_create_at (&m, run->f, CLUSTER, 1, 1, a->behind == AFTER_L1 ? 1 : 2,
+                   LARGE);
   model_pattern (&m, model_append (&m, 3), 3 * CLUSTER); /* leaks */
   /* First, so that other clusters move into its place when it's cut off. */
   if (a->stale || FAR_CLUSTER < disk)
@@ -140,6 +167,7 @@ make_image (struct run *run)
       else if (i % 5 == 1)
         model_set (&m, FIRST + i, 1);
     }
+  put_behind_header (&m, a);
   m.h.image_size = a->size;
   m.h.features = a->dirty ? QED_F_NEED_CHECK : 0;
   model_write_header (&m);
@@ -534,6 +562,24 @@ static const struct action names[] = {
   { "rename a long name to a long one", RENAME, .backing = BACKING_HOLES,
     .to = BACKING_FULL,
     .size = MIDDLE, .name = NAME_600, .old_name_length = 2000 },
+  { "name in the L1 table's place", RENAME, .backing = BACKING_HOLES,
+    .to = BACKING_FULL,
+    .size = MIDDLE, .name = NAME_3000, .old_name_length = 3000 },
+  { "name in an L2 table's place", RENAME, .backing = BACKING_HOLES,
+    .to = BACKING_FULL,
+    .size = MIDDLE, .name = NAME_3000, .old_name_length = 3000,
+    .behind = AFTER_L2 },
+  { "name in data's place", RENAME, .backing = BACKING_HOLES,
+    .to = BACKING_FULL,
+    .size = MIDDLE, .name = NAME_3000, .old_name_length = 3000,
+    .behind = AFTER_DATA, .dirty = true },
+  { "name in the place of a leak", RENAME, .backing = BACKING_HOLES,
+    .to = BACKING_FULL,
+    .size = MIDDLE, .name = NAME_3000, .old_name_length = 3000,
+    .behind = AFTER_LEAK },
+  { "rebase to a name in data's place", REBASE, .backing = BACKING_HOLES,
+    .to = BACKING_FULL, .size = MIDDLE, .name = NAME_3000,
+    .old_name_length = 3000, .behind = AFTER_DATA },
   { "remove the name", RENAME, .backing = BACKING_HOLES, .to = BACKING_NONE,
     .size = MIDDLE,
     .old_name_length = 1000 },
@@ -661,6 +707,9 @@ test_lie_sync (void)
       }
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     if (strcmp (names[i].title, "rename to a long name") == 0 ||
+        strcmp (names[i].title, "name in the L1 table's place") == 0 ||
+        strcmp (names[i].title, "name in an L2 table's place") == 0 ||
+        strcmp (names[i].title, "name in data's place") == 0 ||
         strcmp (names[i].title, "rebase") == 0) {
       const char *why = crash (&names[i], LIE_SYNC);
 
@@ -995,32 +1044,37 @@ open_named (struct mem_file *f, const char *name, const unsigned *places)
 }
 
 /* Close the image: it has that name, the bytes at PLACES, and nothing else in
- * its header cluster.
+ * its header clusters.
  */
 static void
 check_named (struct mem_file *f, struct qed_image *img, const char *name,
              bool raw, const unsigned *places)
 {
+  static uint8_t buf[20 * 4096];
   struct qed_storage *st;
-  uint8_t buf[4096];
   struct qed_header h;
+  struct audit a;
   char *got;
 
   CHECK_EQ (qed_close (img), 0);
+  CHECK (audit_closed (f, false) == NULL);
+  CHECK (audit_image (f, &a));
+  CHECK_EQ (a.leaked, 0);
   st = mem_open (f);
   CHECK_EQ (qed_read_header (st, &h, &got), 0);
   qed_storage_close (st);
   CHECK_STR (got ? got : "", name ? name : "");
   CHECK_EQ (h.features, (name ? QED_F_BACKING_FILE : 0) |
             (raw ? QED_F_BACKING_FORMAT_NO_PROBE : 0));
-  mem_read (f, buf, sizeof buf, 0);
+  CHECK_OP (h.header_size * 4096, <=, sizeof buf);
+  mem_read (f, buf, h.header_size * 4096, 0);
   memset (buf, 0, QED_HEADER_BYTES);
   memset (buf + h.backing_filename_offset, 0, h.backing_filename_size);
   for (; places && *places; places++) {
     CHECK_EQ (buf[*places], '#');
     buf[*places] = 0;
   }
-  for (size_t i = 0; i < sizeof buf; i++)
+  for (size_t i = 0; i < h.header_size * 4096; i++)
     CHECK_EQ (buf[i], 0);
   CHECK (name || (h.backing_filename_offset | h.backing_filename_size) == 0);
   free (got);
@@ -1059,19 +1113,18 @@ test_names (void)
       struct qed_image *img = open_named (f, long_name (*old), NULL);
 
       CONTEXT ("name of %u bytes, then %u", *old, *new);
-      CHECK_EQ (qed_check_backing_name (img, name), fits ? 0 : -1);
-      if (fits) {
-        CHECK_EQ (qed_set_backing (img, name, true), 0);
-        check_named (f, img, name, true, NULL);
-        continue;
-      }
-      CHECK_FAILS (qed_set_backing (img, name, true), ENAMETOOLONG, MEM_NAME,
-                   "room for", "a short one first");
-      CHECK_EQ (qed_set_backing (img, "short", false), 0);
-      CHECK_EQ (qed_close (img), 0);
-      img = open_writable (f, NULL);
+      CHECK_EQ (qed_check_backing_name (img, name), 0);
+      CHECK_EQ (qed_get_header (img)->header_size, 1);
       CHECK_EQ (qed_set_backing (img, name, true), 0);
+      CHECK_EQ (qed_get_header (img)->header_size, fits ? 1 : 2);
       check_named (f, img, name, true, NULL);
+
+      /* Then there is room where the old name was. */
+      img = open_writable (f, NULL);
+      CHECK_EQ (qed_set_backing (img, long_name (4000), true), 0);
+      CHECK_EQ (qed_set_backing (img, NULL, true), 0);
+      CHECK_OP (qed_get_header (img)->header_size, <=, 2);
+      check_named (f, img, NULL, false, NULL);
     }
 
   for (const unsigned *new = lengths; *new; new++) {
@@ -1103,15 +1156,137 @@ test_names_beside (void)
 
   for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
     struct qed_image *img = open_named (f, NULL, places[i]);
-    char room_text[40];
 
     CONTEXT ("case %zu", i);
-    snprintf (room_text, sizeof room_text, "room for %u bytes", room[i]);
-    CHECK_FAILS (qed_set_backing (img, long_name (room[i] + 1), true),
-                 ENAMETOOLONG, MEM_NAME, room_text, "shorter name");
     CHECK_EQ (qed_set_backing (img, long_name (room[i]), true), 0);
+    CHECK_EQ (qed_get_header (img)->header_size, 1);
     check_named (f, img, long_name (room[i]), true, places[i]);
+
+    img = open_named (f, NULL, places[i]);
+    CHECK_EQ (qed_set_backing (img, long_name (room[i] + 1), true), 0);
+    CHECK_EQ (qed_get_header (img)->header_size, 2);
+    check_named (f, img, long_name (room[i] + 1), true, places[i]);
   }
+  mem_file_free (f);
+}
+
+/* ---- more header clusters ---- */
+
+/* Fill the header clusters, so that no name fits, or their first 64 KiB. */
+static void
+fill_header (const struct model *m)
+{
+  uint64_t end = (uint64_t) m->h.header_size * m->h.cluster_size;
+
+  for (uint64_t i = QED_HEADER_BYTES; i < end && i < 1 << 16; i++)
+    mem_write (m->file, "#", 1, i);
+}
+
+/* The header takes the place of the whole table behind it, so nothing is
+ * leaked, and the disk stays as it was.
+ */
+static void
+extend_over_table (uint32_t cluster_size, uint32_t table_size, bool l2)
+{
+  const uint64_t n = l2 ? table_size : 0, cs = cluster_size;
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint8_t before[512], after[512];
+  struct audit a;
+  uint64_t guest, data;
+
+  CONTEXT ("clusters %u * %u, L2 %d", cluster_size, table_size, l2);
+  /* For an L2 table behind the header the L1 table is behind that. */
+  model_create_at (&m, f, cluster_size, table_size, 1, 1 + n, 3 * cs);
+  m.h.image_size = (model_entries (&m) + 3) * cs;
+  model_write_header (&m);
+  fill_header (&m);
+  if (l2)
+    model_set_l1 (&m, 1, cs);
+  guest = model_entries (&m) + 2;
+  data = model_data (&m, guest);
+  mem_read (f, before, sizeof before, data);
+  img = open_writable (f, NULL);
+  CHECK_EQ (qed_set_backing (img, "new", true), 0);
+  CHECK_EQ (qed_get_header (img)->header_size, 1 + table_size);
+  CHECK_EQ (qed_get_header (img)->backing_filename_offset, cs);
+  CHECK_EQ (qed_get_header (img)->l1_table_offset,
+            l2 ? (1 + n) * cs : data + cs);
+  CHECK_EQ (qed_close (img), 0);
+
+  CHECK (audit_closed (f, false) == NULL);
+  CHECK (audit_image (f, &a));
+  CHECK_EQ (a.leaked, 0);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (model_pread (&m, after, sizeof after, guest * cs), 0);
+  CHECK (memcmp (before, after, sizeof after) == 0);
+  /* Nothing is left of what was there. */
+  mem_read (f, after, sizeof after, cs);
+  CHECK (memcmp (after, "new", 3) == 0);
+  for (size_t i = 3; i < sizeof after; i++)
+    CHECK_EQ (after[i], 0);
+  mem_file_free (f);
+}
+
+static void
+test_headroom (void)
+{
+  FOR_ALL_GEOMETRIES (cluster_size, table_size)
+    for (int l2 = 0; l2 < 2; l2++)
+      extend_over_table ((uint32_t) cluster_size, (uint32_t) table_size, l2);
+}
+
+/* The image isn't extended when it is corrupt, when the header clusters would
+ * reach beyond 4 GiB, and when a device has no room.  Nothing changes then.
+ */
+static void
+test_headroom_refused (void)
+{
+  struct mem_file *f = mem_file_new ();
+  struct qed_image *img;
+  struct model m;
+  uint64_t hash;
+
+  model_create (&m, f, 4096, 1, 1 << 20);
+  fill_header (&m);
+  model_set (&m, 3, 4096 + 1);
+  hash = mem_hash (f);
+  img = qed_open (mem_open (f), QED_MIN_CACHE_SIZE);
+  CHECK_FAILS (qed_check_backing_name (img, "new"), EIO, MEM_NAME,
+               "1 entries", "room for the backing file's name",
+               "qed-img check -r all");
+  CHECK_EQ (qed_make_writable (img, &write_options), 0);
+  CHECK_FAILS (qed_set_backing (img, "new", true), EIO, MEM_NAME,
+               "1 entries", "qed-img check -r all");
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_hash (f), hash);
+
+  model_create_at (&m, f, 1 << 26, 1, 62, 63, 1 << 20);
+  fill_header (&m);
+  img = open_writable (f, NULL);
+  CHECK_EQ (qed_set_backing (img, "new", true), 0);
+  CHECK_EQ (qed_get_header (img)->header_size, 63);
+  CHECK_EQ (qed_close (img), 0);
+  model_create_at (&m, f, 1 << 26, 1, 63, 63, 1 << 20);
+  fill_header (&m);
+  hash = mem_hash (f);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_set_backing (img, "new", true), ENAMETOOLONG, MEM_NAME,
+               "room for 0 bytes", "beyond 4 GiB", "shorter name");
+  CHECK_EQ (qed_close (img), 0);
+  CHECK_EQ (mem_hash (f), hash);
+
+  model_create (&m, f, 4096, 4, 1 << 20);
+  fill_header (&m);
+  mem_make_device (f, 3 * 4096);
+  img = open_writable (f, NULL);
+  CHECK_FAILS (qed_set_backing (img, "new", true), ENOSPC, MEM_NAME,
+               "are left", "larger");
+  CHECK_EQ (qed_close (img), 0);
+  CHECK (audit_closed (f, true) == NULL);
+  CHECK (model_open (&m, f));
+  CHECK_EQ (m.h.header_size, 1);
   mem_file_free (f);
 }
 
@@ -1365,6 +1540,8 @@ HARNESS_MAIN (
   TEST (test_grow_lost),
   TEST (test_names),
   TEST (test_names_beside),
+  TEST (test_headroom),
+  TEST (test_headroom_refused),
   TEST (test_names_refused),
   TEST (test_name_in_header),
   TEST (test_copy_large_clusters),
