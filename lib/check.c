@@ -45,6 +45,11 @@ struct checker {
   struct qed_set marks;         /* the clusters that have an owner */
   struct qed_set tables;        /* of these, those of L2 tables */
 
+  /* The clusters of the disk for RESULT->unallocated.  The last one may end
+   * behind what is looked at.
+   */
+  uint64_t counted;
+
   uint64_t l1_index, expected;  /* where the data after the last entry is, if
                                    that was in the same table */
 
@@ -165,6 +170,20 @@ count_allocated (struct checker *c, uint64_t entry)
   c->expected = entry + c->w->g.cluster_size;
 }
 
+/* Entry number INDEX is a zero cluster, or is sound. */
+static void
+count_covered (struct checker *c, uint64_t index)
+{
+  const struct qed_geometry *g = &c->w->g;
+  const uint64_t cluster = (c->w->l1_index << g->table_bits) + index;
+  uint64_t left;
+
+  if (cluster >= c->counted)
+    return;
+  left = c->opts->below - (cluster << g->cluster_bits);
+  c->result->unallocated -= left < g->cluster_size ? left : g->cluster_size;
+}
+
 static int
 look_at_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
 {
@@ -172,36 +191,47 @@ look_at_l2_entry (void *opaque, uint64_t index, uint64_t *entry)
   const struct qed_geometry *g = &c->w->g;
   const uint64_t cluster = *entry >> g->cluster_bits;
 
-  if (*entry == QED_ENTRY_ZERO)
+  if (*entry == QED_ENTRY_ZERO) {
+    c->result->zero_clusters++;
+    count_covered (c, index);
     return 0;
+  }
   if (!qed_entry_sound (g, *entry, g->cluster_size, c->w->file_end,
                         c->w->table))
     return damaged (c, QED_DAMAGE_UNSOUND, false, index, entry);
   count_allocated (c, *entry);
+  count_covered (c, index);
   return qed_set_has (&c->marks, cluster) ?
     second_owner (c, cluster, index, entry) : mark (c, cluster);
 }
 
 /* The fast path, for nearly all entries: those up to the first one that isn't
- * sound, isn't in the flat part of the set, or has an owner already.
+ * sound, isn't in the flat part of the set, or has an owner already.  Not those
+ * next to the last cluster that is counted.
  */
 static uint64_t
-take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)
+take_sound_entries (void *opaque, uint64_t index, const uint64_t *piece,
+                    uint64_t n)
 {
   struct checker *c = opaque;
   const struct qed_geometry g = c->w->g;
   const uint64_t file_end = c->w->file_end, table = c->w->table;
   const uint64_t clusters = c->marks.flat_clusters;
   uint8_t *const marks = c->marks.flat;
-  uint64_t allocated = 0, fragmented = 0, last = 0, i;
+  const uint64_t first = (c->w->l1_index << g.table_bits) + index;
+  uint64_t allocated = 0, fragmented = 0, zeros = 0, last = 0, i;
   uint64_t expected = c->l1_index == c->w->l1_index ? c->expected : 0;
 
+  if (first < c->counted && c->counted - first <= n)
+    return 0;
   for (i = 0; i < n; ++i) {
     const uint64_t entry = le64toh (piece[i]);
     const uint64_t cluster = entry >> g.cluster_bits;
 
-    if (entry == QED_ENTRY_UNALLOCATED || entry == QED_ENTRY_ZERO)
+    if (entry == QED_ENTRY_UNALLOCATED || entry == QED_ENTRY_ZERO) {
+      zeros += entry; /* which is 0 or 1 */
       continue;
+    }
     if (!qed_entry_sound (&g, entry, g.cluster_size, file_end, table) ||
         cluster >= clusters || qed_bit (marks, cluster))
       break;
@@ -212,6 +242,9 @@ take_sound_entries (void *opaque, const uint64_t *piece, uint64_t n)
     if (entry > last)
       last = entry;
   }
+  c->result->zero_clusters += zeros;
+  if (first < c->counted)
+    c->result->unallocated -= (allocated + zeros) << g.cluster_bits;
   if (allocated > 0) {
     c->used += allocated;
     c->result->allocated_clusters += allocated;
@@ -529,6 +562,10 @@ qed_check_tables (struct qed_storage *st, const struct qed_header *h,
     return -1;
   w.progress = opts ? opts->progress : NULL;
   result->total_clusters = qed_clusters (&w.g);
+  if (opts) {
+    result->unallocated = opts->below;
+    c.counted = (opts->below + w.g.cluster_size - 1) >> w.g.cluster_bits;
+  }
   r = look_at_all (&c);
   if (r == 0) {
     /* A device may be larger than what it holds. */

@@ -871,6 +871,8 @@ struct qed_check_result {
   uint64_t total_clusters;      /* of the disk */
   uint64_t allocated_clusters;  /* sound L2 entries that point to data */
   uint64_t fragmented_clusters; /* of those, not next to the one before */
+  uint64_t zero_clusters;       /* L2 entries that say so */
+  uint64_t unallocated;         /* bytes: see BELOW */
   uint64_t end;                 /* of the last cluster in use, in bytes */
   uint64_t file_size;           /* bytes; may end with part of a cluster */
   bool need_check;              /* the image is marked NEED_CHECK */
@@ -878,6 +880,11 @@ struct qed_check_result {
 
 struct qed_check_options {
   const struct qed_progress *progress;
+
+  /* How many of so many bytes at the start of the disk, which has at least as
+   * many, aren't allocated?  As for qed_bytes_unallocated.
+   */
+  uint64_t below;
 
   /* If not NULL: what is found, as ranges of the disk (which may be beyond its
    * end, or empty for that reason), in no particular order, neighbours not

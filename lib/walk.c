@@ -146,7 +146,7 @@ look_at_piece (struct qed_walk *w, uint64_t index, uint64_t n,
     int r;
 
     if (w->bulk)
-      i += w->bulk (opaque, piece + i, n - i);
+      i += w->bulk (opaque, index + i, piece + i, n - i);
     if (i == n)
       break;
     entry = le64toh (piece[i]);
@@ -275,7 +275,8 @@ collect_place (void *opaque, uint64_t index, uint64_t *entry)
 static int
 collect_places (struct qed_walk *w)
 {
-  uint64_t (*const bulk) (void *, const uint64_t *, uint64_t) = w->bulk;
+  uint64_t (*const bulk) (void *, uint64_t, const uint64_t *, uint64_t) =
+    w->bulk;
   int r;
 
   w->nr_places = 0;

@@ -48,8 +48,10 @@ struct qed_walk {
 
   /* For speed; or NULL.  How many of the first of N L2 entries at PIECE, as
    * they are in the file, need not go to the function, which OPAQUE is that of?
+   * INDEX is the number of the first one in its table.
    */
-  uint64_t (*bulk) (void *opaque, const uint64_t *piece, uint64_t n);
+  uint64_t (*bulk) (void *opaque, uint64_t index, const uint64_t *piece,
+                    uint64_t n);
 
   /* Where the entry is that a function gets: */
   uint64_t table;               /* the offset of its table */

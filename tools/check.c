@@ -186,21 +186,18 @@ parse_args (int argc, char *argv[], struct args *args)
   args->file = argv[optind];
 }
 
-/* If another program has the image open for writing, the clusters after the
- * last one in use aren't leaked.  That program has reserved them: it is going
- * to use them or to truncate the file.
- */
-static void
-take_reserved (const struct qed_storage *st, uint32_t cluster_size,
-               struct qed_check_result *r, struct use *use)
+uint64_t
+check_take_reserved (struct qed_storage *st, uint32_t cluster_size,
+                     struct qed_check_result *r)
 {
   uint64_t clusters;
 
-  if (!use->written || st->fixed_size || r->file_size <= r->end)
-    return;
-  use->reserved = r->file_size - r->end;
-  clusters = use->reserved / cluster_size;
+  if (st->fixed_size || r->file_size <= r->end ||
+      qed_storage_is_written (st) != 1)
+    return 0;
+  clusters = (r->file_size - r->end) / cluster_size;
   r->leaks -= clusters < r->leaks ? clusters : r->leaks;
+  return r->file_size - r->end;
 }
 
 /* Check the image, and repair it with -r.  Without -r the results before and
@@ -225,7 +222,8 @@ run (const struct args *args, struct qed_storage *st,
   else {
     use->written = args->share && qed_storage_is_written (st) == 1;
     err = qed_check (st, &opts, &r->before);
-    take_reserved (st, h->cluster_size, &r->before, use);
+    if (use->written)
+      use->reserved = check_take_reserved (st, h->cluster_size, &r->before);
     r->after = r->before;
   }
   progress_end (&p);

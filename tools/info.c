@@ -15,22 +15,60 @@
 
 /* ---- how much an image has in its backing file ---- */
 
-/* How much of its disk does L, a layer of C, read from its backing file, as far
- * as its file says now?  The end of a disk that is longer than the backing file
- * counts unless the layer below is known.  False: it has none, or its tables
- * can't be read.
+/* How much of the disk of L, a layer of C, may its backing file have?  The end
+ * of a disk that is longer than the backing file counts unless the layer below
+ * is known.
+ */
+static uint64_t
+may_be_below (const struct qed_layers *c, const struct qed_layer *l)
+{
+  uint64_t count = l->backing ? l->virtual_size : 0;
+
+  if (l + 1 < c->layers + c->n && l[1].virtual_size < count)
+    count = l[1].virtual_size;
+  return count;
+}
+
+/* How much of its disk does L read from its backing file, as far as its file
+ * says now?  STATS know it, unless they are NULL.  False: it has none, or its
+ * tables can't be read.
  */
 static bool
 bytes_in_backing (const struct qed_layers *c, const struct qed_layer *l,
-                  uint64_t *bytes)
+                  const struct stats *stats, uint64_t *bytes)
 {
-  uint64_t count = l->virtual_size;
-
   if (l->backing == NULL)
     return false;
-  if (l + 1 < c->layers + c->n && l[1].virtual_size < count)
-    count = l[1].virtual_size;
-  return qed_bytes_unallocated (l->st, count, bytes) == 0;
+  if (stats == NULL)
+    return qed_bytes_unallocated (l->st, may_be_below (c, l), bytes) == 0;
+  *bytes = stats->check.unallocated;
+  return true;
+}
+
+/* ---- statistics ---- */
+
+struct args {
+  struct qed_chain_options chain;
+  const char *file;
+  bool json, whole_chain;
+  bool stats;                   /* --stats */
+  bool failed;                  /* some statistics couldn't be read */
+};
+
+/* Option --stats: fill S with those of layer L.  Returns S, or NULL: they
+ * aren't wanted, L isn't an image, or they can't be read.
+ */
+static const struct stats *
+find_stats (const struct qed_layers *c, const struct qed_layer *l,
+            struct args *args, struct stats *s)
+{
+  if (!args->stats || !l->qed)
+    return NULL;
+  if (stats_read (l->st, &l->header, may_be_below (c, l), s) == 0)
+    return s;
+  complain ("%s", qed_get_error ());
+  args->failed = true;
+  return NULL;
 }
 
 /* ---- human-readable output: qemu-img's lines ---- */
@@ -63,7 +101,8 @@ print_features (uint64_t features)
 }
 
 static void
-print_header (const struct qed_layers *c, const struct qed_layer *l)
+print_header (const struct qed_layers *c, const struct qed_layer *l,
+              const struct stats *stats)
 {
   const struct qed_header *h = &l->header;
   uint64_t below;
@@ -90,7 +129,7 @@ print_header (const struct qed_layers *c, const struct qed_layer *l)
   print_features (h->features);
   say (stdout, "    compat features: 0x%" PRIx64, h->compat_features);
   say (stdout, "    autoclear features: 0x%" PRIx64, h->autoclear_features);
-  if (bytes_in_backing (c, l, &below)) {
+  if (bytes_in_backing (c, l, stats, &below)) {
     char *size = human_size (below);
 
     say (stdout, "    still in the backing file: %s (%" PRIu64 " bytes)", size,
@@ -100,9 +139,11 @@ print_header (const struct qed_layers *c, const struct qed_layer *l)
 }
 
 static void
-print_human (const struct qed_layers *c)
+print_human (const struct qed_layers *c, struct args *args)
 {
   for (const struct qed_layer *l = c->layers; l < c->layers + c->n; ++l) {
+    struct stats buf;
+    const struct stats *stats = find_stats (c, l, args, &buf);
     char *virtual_size = human_size (l->virtual_size);
     char *actual_size = l->is_file ? human_size (l->actual_size) :
       xasprintf ("unavailable");
@@ -115,7 +156,9 @@ print_human (const struct qed_layers *c)
          l->virtual_size);
     say (stdout, "disk size: %s", actual_size);
     if (l->qed)
-      print_header (c, l);
+      print_header (c, l, stats);
+    if (stats)
+      stats_print (stats);
     free (virtual_size);
     free (actual_size);
   }
@@ -124,7 +167,8 @@ print_human (const struct qed_layers *c)
 /* ---- JSON: qemu-img's keys, in its order ---- */
 
 static json_object *
-format_specific_json (const struct qed_layers *c, const struct qed_layer *l)
+format_specific_json (const struct qed_layers *c, const struct qed_layer *l,
+                      const struct stats *stats)
 {
   const struct qed_header *h = &l->header;
   uint64_t below;
@@ -137,7 +181,7 @@ format_specific_json (const struct qed_layers *c, const struct qed_layer *l)
   add_number (data, "features", h->features);
   add_number (data, "compat-features", h->compat_features);
   add_number (data, "autoclear-features", h->autoclear_features);
-  if (bytes_in_backing (c, l, &below))
+  if (bytes_in_backing (c, l, stats, &below))
     add_number (data, "bytes-in-backing", below);
   add_string (o, "type", "qed");
   add_json (o, "data", data);
@@ -145,10 +189,13 @@ format_specific_json (const struct qed_layers *c, const struct qed_layer *l)
 }
 
 static json_object *
-layer_json (const struct qed_layers *c, const struct qed_layer *l)
+layer_json (const struct qed_layers *c, const struct qed_layer *l,
+            struct args *args)
 {
   const struct qed_header *h = l->qed ? &l->header : NULL;
   uint64_t features = h ? h->features : 0;
+  struct stats buf;
+  const struct stats *stats = find_stats (c, l, args, &buf);
   json_object *o = json_object_new_object ();
 
   if (l->backing && (features & QED_F_BACKING_FORMAT_NO_PROBE))
@@ -161,7 +208,7 @@ layer_json (const struct qed_layers *c, const struct qed_layer *l)
   if (l->is_file)
     add_number (o, "actual-size", l->actual_size);
   if (h)
-    add_json (o, "format-specific", format_specific_json (c, l));
+    add_json (o, "format-specific", format_specific_json (c, l, stats));
   if (l->backing) {
     if (l->full_backing)
       add_string (o, "full-backing-filename", l->full_backing);
@@ -170,34 +217,30 @@ layer_json (const struct qed_layers *c, const struct qed_layer *l)
   if (h || l->is_file)
     add_json (o, "dirty-flag",
               json_object_new_boolean ((features & QED_F_NEED_CHECK) != 0));
+  if (stats)
+    add_json (o, "stats", stats_json (stats));
   return o;
 }
 
 static json_object *
-chain_json (const struct qed_layers *c)
+chain_json (const struct qed_layers *c, struct args *args)
 {
   json_object *array = json_object_new_array ();
 
   if (array == NULL)
     out_of_memory ();
   for (size_t i = 0; i < c->n; ++i)
-    if (json_object_array_add (array, layer_json (c, &c->layers[i])) < 0)
+    if (json_object_array_add (array, layer_json (c, &c->layers[i], args)) < 0)
       out_of_memory ();
   return array;
 }
 
 /* ---- the verb ---- */
 
-struct args {
-  struct qed_chain_options chain;
-  const char *file;
-  bool json, whole_chain;
-};
-
 static void
 parse_args (int argc, char *argv[], struct args *args)
 {
-  enum { OUTPUT = OPTION_OWN, BACKING_CHAIN };
+  enum { OUTPUT = OPTION_OWN, BACKING_CHAIN, STATS };
   static const struct option longs[] = {
     CHAIN_OPTIONS,
     { "backing-chain", no_argument, NULL, BACKING_CHAIN },
@@ -205,6 +248,7 @@ parse_args (int argc, char *argv[], struct args *args)
     { "format", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
     { "output", required_argument, NULL, OUTPUT },
+    { "stats", no_argument, NULL, STATS },
     { NULL, 0, NULL, 0 }
   };
   int c;
@@ -219,6 +263,9 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case OUTPUT:
       args->json = option_output (optarg);
+      break;
+    case STATS:
+      args->stats = true;
       break;
     case 'U':                   /* info never takes locks */
       break;
@@ -247,11 +294,11 @@ info (int argc, char *argv[])
     complain ("%s", c->error);
   else {
     if (args.json)
-      print_json (args.whole_chain ? chain_json (c) :
-                  layer_json (c, &c->layers[0]));
+      print_json (args.whole_chain ? chain_json (c, &args) :
+                  layer_json (c, &c->layers[0], &args));
     else
-      print_human (c);
-    r = EXIT_SUCCESS;
+      print_human (c, &args);
+    r = args.failed ? EXIT_FAILURE : EXIT_SUCCESS;
   }
   qed_free_layers (c);
   return r;
@@ -259,10 +306,12 @@ info (int argc, char *argv[])
 
 const struct verb verb_info = {
   "info", info,
-  "[--output=human|json] [--backing-chain] " CHAIN_SYNOPSIS " FILE",
+  "[--output=human|json] [--backing-chain] [--stats] " CHAIN_SYNOPSIS " FILE",
 
   "Print the header of an image.\n"
   "\n"
+  "  --stats                also read the tables, and print how much is\n"
+  "                         allocated, fragmented and leaked\n"
   "  --backing-chain        also print all of its backing files\n"
   CHAIN_HELP
   "  --output=human|json    the output format (default: human)\n"

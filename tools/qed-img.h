@@ -217,6 +217,35 @@ extern int damages_find_owners (void *opaque);
 extern void damages_print (FILE *out, const struct qed_check_result *result,
                            struct damages *d, bool repaired);
 
+/* ---- check.c ---- */
+
+/* If another program has the image in ST, with the result *R, open for writing,
+ * the clusters after the last one in use aren't leaked.  That program has
+ * reserved them: it is going to use them or to truncate the file.  Take them
+ * off R->leaks, and return their bytes.
+ */
+extern uint64_t check_take_reserved (struct qed_storage *st,
+                                     uint32_t cluster_size,
+                                     struct qed_check_result *r);
+
+/* ---- statistics: stats.c ---- */
+
+/* How an image uses its clusters, and its file; bytes. */
+struct stats {
+  struct qed_check_result check;
+  uint64_t file;                /* without what is reserved */
+  uint64_t used, leaked;        /* of that */
+  uint64_t reserved;
+};
+
+/* Read all tables of the image in ST, which may be in use.  BELOW: see struct
+ * qed_check_options.  -1: see qed_get_error.
+ */
+extern int stats_read (struct qed_storage *st, const struct qed_header *h,
+                       uint64_t below, struct stats *s);
+extern void stats_print (const struct stats *s);
+extern struct json_object *stats_json (const struct stats *s);
+
 /* ---- disks: disk.c ---- */
 
 /* Tables are read in order, so few are needed. */

@@ -471,6 +471,30 @@ compare_results (const struct qed_check_result *a,
   CHECK_EQ (a->need_check, b->need_check);
 }
 
+/* What isn't allocated is counted as qed_bytes_unallocated does. */
+static void
+compare_unallocated (struct mem_file *f, const struct model *m)
+{
+  const uint64_t size = m->h.image_size, cs = m->h.cluster_size;
+  const uint64_t below[] = { 0, size, size / 2, 1, size > cs ? cs : 0,
+                             size > 3 * cs ? size - 2 * cs - 1 : 0 };
+
+  for (size_t i = 0; i < sizeof below / sizeof below[0]; i++) {
+    const struct qed_check_options opts = {
+      .below = below[i] < size ? below[i] : size
+    };
+    struct qed_storage *st = mem_open (f);
+    struct qed_check_result got;
+    uint64_t want;
+
+    CHECK_EQ (qed_check (st, &opts, &got), 0);
+    CHECK_EQ (qed_bytes_unallocated (st, opts.below, &want), 0);
+    qed_storage_close (st);
+    if (got.damages[QED_DAMAGE_SHARED_TABLE] == 0)
+      CHECK_EQ (got.unallocated, want);
+  }
+}
+
 void
 compare_check (struct mem_file *f, bool fixed_size)
 {
@@ -493,6 +517,7 @@ compare_check (struct mem_file *f, bool fixed_size)
   compare_results (&got, &want);
   for (int i = 0; i < QED_NR_DAMAGES; i++)
     CHECK_EQ (found.damages[i], want.damages[i]);
+  compare_unallocated (f, &found.m);
 }
 
 uint64_t

@@ -67,6 +67,7 @@ test_sound (void)
   CHECK_EQ (r.total_clusters, 3 * 512);
   CHECK_EQ (r.allocated_clusters, 3);
   CHECK_EQ (r.fragmented_clusters, 0);
+  CHECK_EQ (r.zero_clusters, 1);
   CHECK_EQ (r.end, 7 * CLUSTER);
   CHECK_EQ (r.file_size, 7 * CLUSTER);
   CHECK (!r.need_check);
