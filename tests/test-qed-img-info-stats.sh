@@ -68,7 +68,8 @@ END
 # An image without clusters.
 qed-img create -q empty.qed 0
 test "$(stats empty.qed)" = "0 0 0 0 0 0 327680 327680 0"
-qed-img info --stats empty.qed | grep -x '    allocated clusters: 0 of 0 (0.00%)'
+qed-img info --stats empty.qed |
+    grep -x '    allocated clusters: 0 of 0 (0.00%)'
 
 # Damage is counted, and is no failure.
 test "$(stats bad.qed)" = "128 5 2 3 2 2 1048576 917504 0"
@@ -92,8 +93,9 @@ assert [l.get("format-specific", {}).get("data", {}).get("bytes-in-backing")
         for l in layers] == [4 << 20, (1 << 20) - 4 * 65536, None], layers
 END
 
-# L2 tables are read once: more bytes than plain info reads are headers, and the
-# L1 table, which a check looks at twice.  (LeakSanitizer doesn't work under strace.)
+# L2 tables are read once: more bytes than plain info reads are headers, and
+# the L1 table, which a check looks at twice.  (LeakSanitizer doesn't work under
+# strace.)
 bytes_read ()
 {
     ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 \
@@ -112,7 +114,7 @@ test $more -lt $((plain + 262144 + 50000))
 cp x.qed y.qed
 start_nbdkit qed y.qed
 nbdsh -u "$uri" -c 'h.pwrite(b"x" * 65536, 50 * 65536); h.flush()'
-s=($(stats y.qed))
+read -r -a s <<<"$(stats y.qed)"
 test "${s[*]:0:8}" = "128 6 2 3 2 0 1114112 983040"
 test ${s[8]} -gt 1000000
 qed-img info --stats y.qed |

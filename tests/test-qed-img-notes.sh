@@ -2,14 +2,15 @@
 # SPDX-FileCopyrightText: 2026 nbdkit-qed authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# The man page's NOTES say what to do where qemu-img has something that qed-img
-# lacks.  Their commands work as they are.  Each option of qemu-img is an
-# option of qed-img, or the NOTES name it.
+# The man page's NOTES, and its list of what is left out, say what to do where
+# qemu-img has something that qed-img lacks.  Their commands work as they are.
+# Each option of qemu-img is an option of qed-img, or they name it.
 
 source ./functions.sh nbd qemu nbdcopy
 
 pod="$abs_top_srcdir/tools/qed-img.pod"
-sed -n '/^This is different from qemu-img/,/^=head1/p' $pod >$d/notes
+sed -n -e '/^This is different from qemu-img/,/^=head1/p' \
+    -e '/^=head1 OPTIONS OF QEMU-IMG/,/^=head1 VERSION/p' $pod >$d/notes
 cd $d
 
 # try REGEX: run the commands of the notes from the first that matches on, up
@@ -37,7 +38,6 @@ END
 qed-img convert -O qed disk.raw disk.qed
 try 'nbdkit.*offset='
 cmp part disk.raw 0 1M
-grep -x 'fully allocated size: [1-9][0-9]*' try.out
 
 # qemu-img's own list.
 qemu-img --help | sed -n 's/^  \([a-z]*\) \(.*\) *$/\1 \2/p' |

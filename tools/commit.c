@@ -85,16 +85,16 @@ const struct verb verb_commit = {
 
   "Write the content of an image into its backing file, and empty the image.\n"
   "\n"
-  "  -b BASE                write into BASE, a file further down the chain,\n"
+  "  -b, --base=BASE        write into BASE, a file further down the chain,\n"
   "                         what FILE and the images between have; don't\n"
   "                         empty FILE; the images between can't be used by\n"
   "                         themselves any more\n"
-  "  -d                     don't empty the image\n"
+  "  -d, --drop             don't empty the image\n"
   CHAIN_HELP
   "  -f, --format=qed       the format of FILE: must be qed\n"
-  "  -p                     show progress on a terminal\n"
-  "  -q                     print errors only\n"
-  "  -t CACHE               QEMU's cache mode: accepted, no effect\n"
+  "  -p, --progress         show progress on a terminal\n"
+  "  -q, --quiet            print errors only\n"
+  "  -t, --cache=CACHE      QEMU's cache mode: accepted, no effect\n"
   "\n"
   "This changes the backing file, which corrupts any other overlay of it.\n"
 };

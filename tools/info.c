@@ -253,7 +253,7 @@ parse_args (int argc, char *argv[], struct args *args)
   };
   int c;
 
-  while ((c = next_option (argc, argv, ":f:hU", longs)) != -1)
+  while ((c = next_option (argc, argv, ":f:ht:U", longs)) != -1)
     switch (c) {
     case BACKING_CHAIN:
       args->whole_chain = true;
@@ -263,6 +263,9 @@ parse_args (int argc, char *argv[], struct args *args)
       break;
     case OUTPUT:
       args->json = option_output (optarg);
+      break;
+    case 't':
+      option_cache ("-t", optarg);
       break;
     case STATS:
       args->stats = true;
@@ -316,5 +319,6 @@ const struct verb verb_info = {
   CHAIN_HELP
   "  --output=human|json    the output format (default: human)\n"
   "  -f, --format=qed       the format of FILE: must be qed\n"
+  "  -t, --cache=CACHE      QEMU's cache mode: accepted, no effect\n"
   "  -U, --force-share      accepted, no effect: no locks are taken anyway\n"
 };

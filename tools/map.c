@@ -393,7 +393,8 @@ map (int argc, char *argv[])
 
 const struct verb verb_map = {
   "map", map,
-  "[--output=human|json] [--totals] [-U] [-s OFFSET] [-l LENGTH] FILE",
+  "[--output=human|json] [--totals] [-U] [-s OFFSET] [-l LENGTH] "
+  CHAIN_SYNOPSIS " FILE",
 
   "Print which file, and which offset in it, each part of the disk is read\n"
   "from.\n"

@@ -37,8 +37,9 @@ extern const struct verb verb_create, verb_info, verb_check, verb_map,
   verb_resize, verb_rebase, verb_commit, verb_convert, verb_measure,
   verb_compare;
 
-/* getopt_long, which also handles unknown options, missing values and --help
- * ('h').
+/* getopt_long, which also handles unknown options, those of qemu-img that are
+ * left out, missing values and --help ('h').  It adds to LONGS the names that
+ * qemu-img 10 has for the letters in SHORTS: see long_names.
  */
 extern int next_option (int argc, char *argv[], const char *shorts,
                         const struct option *longs);

@@ -177,9 +177,9 @@ const struct verb verb_resize = {
   "                         its space is freed\n"
   CHAIN_HELP
   "  --preallocation=off    accepted, no effect: there is no other value\n"
-  "  -f qed                 the format of FILE: must be qed\n"
-  "  -p                     show progress on a terminal\n"
-  "  -q                     print errors only\n"
+  "  -f, --format=qed       the format of FILE: must be qed\n"
+  "  -p, --progress         show progress on a terminal\n"
+  "  -q, --quiet            print errors only\n"
   "\n"
   "A SIZE is in bytes; suffixes k M G T P E are powers of 1024, as in 1.5G.\n"
   "With + or - the disk grows or shrinks by SIZE.\n"
