@@ -3,8 +3,8 @@
  */
 
 /* New images, laid out as QEMU does it (QED-FORMAT.md, How QEMU behaves): one
- * header cluster, the L1 table after it, and the backing file's name right
- * after the header's fields.  The L1 table, which is all zeros, is left a hole
+ * header cluster (two if the backing file's name needs that), the L1 table after
+ * it, and the name right after the header's fields.  The L1 table, which is all zeros, is left a hole
  * (I2).
  *
  * Storage of a fixed size, such as a block device, may hold an old image, or
@@ -61,7 +61,6 @@ qed_make_header (const struct qed_create_options *opts, const char *name,
                       name, opts->image_size, QED_MAX_IMAGE_SIZE);
   h->image_size = (opts->image_size + QED_SECTOR_SIZE - 1) &
     ~(uint64_t) (QED_SECTOR_SIZE - 1);
-  h->l1_table_offset = h->cluster_size;
 
   if (opts->backing) {
     size_t len = strlen (opts->backing);
@@ -70,7 +69,11 @@ qed_make_header (const struct qed_create_options *opts, const char *name,
       (opts->backing_raw ? QED_F_BACKING_FORMAT_NO_PROBE : 0);
     h->backing_filename_offset = QED_HEADER_BYTES;
     h->backing_filename_size = len < UINT32_MAX ? (uint32_t) len : UINT32_MAX;
+    /* The longest name may need a second cluster of 4 KiB. */
+    if (QED_HEADER_BYTES + len > h->cluster_size)
+      h->header_size = 2;
   }
+  h->l1_table_offset = h->header_size * h->cluster_size;
 
   qed_geometry_init (&g, h);
   if (check_size (h, &g, name) == -1)

@@ -5,10 +5,10 @@
 /* How long a file will be that qed_convert makes: the disk is copied as it
  * would be, into a sink that only counts.
  *
- * A new image has no gaps.  So its length is that of the header clusters, of the
- * L1 table, of the L2 tables of all ranges that anything is written to, and of
- * all clusters that data is.  The sink gets ranges in the order of the disk, and
- * a counter for each kind, with the last one that was counted, is enough.
+ * A new image has no gaps.  So its length is that of the header clusters, the
+ * L1 table, the L2 tables of all ranges that anything is written to, and all
+ * clusters that get data.  The sink gets ranges in the order of the disk, so a
+ * counter for each kind, with the last one that was counted, is enough.
  *
  * A raw file is as long as the disk.
  */

@@ -8,8 +8,8 @@
  * The new file is made beside the name it will have, and renamed to that when
  * it is complete: at no time can another process see half an image there, and
  * if creation fails, a file that was there before is untouched.  Where the
- * filesystem has files without a name it gets its first one only then, so that a
- * process that is killed leaves nothing behind.
+ * filesystem has files without a name it gets its first one only then, so that
+ * a process that is killed leaves nothing behind.
  *
  * A file that is to be replaced is locked first (locks.c) and stays locked
  * until the storage is closed.  A name that didn't exist can't be locked, so
@@ -80,8 +80,8 @@ open_directory (struct file *f)
   return f->directory == -1 ? -1 : 0;
 }
 
-/* Until the new file has the owner and mode of the file it replaces, nobody else
- * may open it.
+/* Until the new file has the owner and mode of the file it replaces, nobody
+ * else may open it.
  */
 static mode_t
 new_mode (const struct file *f)
@@ -89,8 +89,8 @@ new_mode (const struct file *f)
   return f->replaced >= 0 ? 0600 : 0666;
 }
 
-/* Open a file without a name, which is gone even if this process is killed.  -1,
- * without a message: the filesystem can't, or there is no /proc to name it.
+/* Open a file without a name, which is gone even if this process is killed.
+ * -1, without a message: the filesystem can't, or there is no /proc to name it.
  */
 static int
 open_nameless (struct file *f)

@@ -209,8 +209,8 @@ qed_piece_turn (struct qed_pieces *p, const struct qed_piece *piece)
 
 /* ---- threads ---- */
 
-/* BUF begins a page: the kernel takes three times as long to copy whole pages to
- * any other address.
+/* BUF begins a page: the kernel takes three times as long to copy whole pages
+ * to any other address.
  */
 static void *
 piece_thread (void *arg)

@@ -60,8 +60,16 @@ fails 1 'qed-img: .*x.qcow2: has the magic of format qcow2' \
 test ! -e e.qed
 qed-img create -q -b x.qcow2 -F raw e.qed
 
-# A name that fills the header cluster to its last byte.
-name=$(printf './%.0s' {1..2012})base.raw
-test ${#name} -eq $((4096 - 64))
-qed-img create -q -o cluster_size=4k -b $name -F raw f.qed
-qed-img info f.qed | grep -x "backing file: $name"
+# A name that fills the header cluster to its last byte, one that needs a second
+# cluster, and the longest.
+for n in 2012 2013 2043; do
+    name=$(printf './%.0s' $(seq $n))base.raw
+    if [ $n = 2043 ]; then name=/$d/${name:$((${#d} + 2))}; fi
+    test ${#name} -eq $((n * 2 + 8))
+    qed-img create -q -o cluster_size=4k,table_size=2 -b $name -F raw f.qed
+    qed-img info f.qed >info
+    grep -F -x "backing file: $name" info || grep -F "backing file: $name (" info
+    if [ $n = 2012 ]; then size=1; else size=2; fi
+    grep -x "    header size: $size" info
+    qemu-img compare -f qed -F raw f.qed base.raw
+done

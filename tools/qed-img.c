@@ -128,8 +128,8 @@ static const struct {
     "on NBD is read or written at" },
   { "convert", "--rate-limit", "nbdkit's filter rate limits what a source or "
     "a target on NBD is read or written at" },
-  { "convert", "--target-image-opts", "TARGET is a name: for storage that needs "
-    "options give, with -n, the NBD URI of a server, such as nbdkit" },
+  { "convert", "--target-image-opts", "TARGET is a name: for storage that "
+    "needs options give, with -n, the NBD URI of a server, such as nbdkit" },
   { "info", "--limits", "lsblk -t shows the limits of a device, and nbdinfo "
     "those of a server" },
   { "measure", "-l", NO_SNAPSHOTS },

@@ -275,8 +275,8 @@ extern const char *option_disk_format (const char *option, const char *value);
 /* The value of -O: is it qed?  It must be raw or qed. */
 extern bool option_target_format (const char *value);
 
-/* Open what the header of TARGET will name as its backing file, with -F FORMAT or
- * NULL.  *RAW: no probing.  NULL: a message has been printed.
+/* Open what the header of TARGET will name as its backing file, with -F FORMAT
+ * or NULL.  *RAW: no probing.  NULL: a message has been printed.
  */
 extern struct qed_backing *open_target_backing (const char *target,
                                                 const char *name,
@@ -285,8 +285,8 @@ extern struct qed_backing *open_target_backing (const char *target,
                                                 qed_chain_options *opts,
                                                 bool *raw);
 
-/* How many threads should copy?  Servers answer many requests at once; for files
- * more than two for each CPU are in each other's way.
+/* How many threads should copy?  Servers answer many requests at once; for
+ * files more than two for each CPU are in each other's way.
  */
 extern unsigned default_threads (const char *source, const char *target);
 

@@ -36,18 +36,19 @@ check_empty_image (struct mem_file *f, const struct qed_header *want,
   (void) model_open (&m, f);    /* false if there is a backing file */
   CHECK_EQ (m.h.cluster_size, want->cluster_size);
   CHECK_EQ (m.h.table_size, want->table_size);
-  CHECK_EQ (m.h.header_size, 1);
+  CHECK_EQ (m.h.header_size, prefix > want->cluster_size ? 2 : 1);
   CHECK_EQ (m.h.features, want->features);
   CHECK_EQ (m.h.compat_features, 0);
   CHECK_EQ (m.h.autoclear_features, 0);
-  CHECK_EQ (m.h.l1_table_offset, want->cluster_size);
+  CHECK_EQ (m.h.l1_table_offset, m.h.header_size * want->cluster_size);
   CHECK_EQ (m.h.image_size, want->image_size);
   CHECK_EQ (m.h.backing_filename_offset, backing ? 64 : 0);
   CHECK_EQ (m.h.backing_filename_size, backing ? strlen (backing) : 0);
 
   /* The header, the L1 table, and all else are zeros. */
   size = mem_size (f);
-  CHECK_EQ (size, (1 + (uint64_t) m.h.table_size) * m.h.cluster_size);
+  CHECK_EQ (size, ((uint64_t) m.h.header_size + m.h.table_size) *
+            m.h.cluster_size);
   for (uint64_t o = prefix; o < size && o < 2 << 20; o += sizeof buf) {
     mem_read (f, buf, sizeof buf, o);
     CHECK_EQ (memcmp (buf, zeros, sizeof buf), 0);
