@@ -127,6 +127,8 @@ fails 1 '^qed-img: nowhere.raw: .*No such file' \
       qed-img convert -n a.qed nowhere.raw
 fails 1 '^qed-img: convert: nbd://localhost:1: an export exists already: add -n' \
       qed-img convert a.qed nbd://localhost:1
+fails 1 ': nbd://localhost:1: .* already: add -n, after qed-img create: see' \
+      qed-img convert -O qed a.raw nbd://localhost:1
 fails 1 'convert: --target-is-zero: is for a target that exists: add -n' \
       qed-img convert --target-is-zero a.qed b.raw
 fails 1 'convert: -B: is for a new image, and -n' \

@@ -55,7 +55,8 @@ check_args (const struct args *args)
   if (c->qed && strcmp (args->target, "-") == 0)
     usage_error ("-: only a raw disk can be written to standard output");
   if (qed_is_nbd_uri (args->target) && !c->existing)
-    usage_error ("%s: an export exists already: add -n", args->target);
+    usage_error ("%s: an export exists already: add -n%s", args->target,
+                 c->qed ? ", after qed-img create" : "");
   if (!c->qed && args->image.backing)
     usage_error ("-B: a raw disk has no backing file: add -O qed");
   if (!c->qed && (args->image.cluster_size || args->image.table_size))
