@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #include "error.h"
-#include "qed.h"
+#include "image.h"
 
 struct image_backing {
   struct qed_backing b;
@@ -80,6 +80,7 @@ qed_backing_image (struct qed_image *img)
     .ops = &image_ops, .name = qed_get_name (img),
     .size = qed_get_header (img)->image_size,
     .rotational = qed_is_rotational (img), .image = img,
+    .device = img->st->device, .inode = img->st->inode,
   };
   n->img = img;
   return &n->b;

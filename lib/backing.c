@@ -81,7 +81,8 @@ qed_backing_raw (struct qed_storage *st)
   }
   raw->b = (struct qed_backing) {
     .ops = &raw_ops, .name = st->name, .size = (uint64_t) size,
-    .rotational = st->rotational, .raw = st,
+    .rotational = st->rotational, .raw = true,
+    .device = st->device, .inode = st->inode,
   };
   raw->st = st;
   qed_stretch_init (&raw->data);

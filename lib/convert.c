@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <sys/stat.h>
 
 #include "check.h"
 #include "copy-disk.h"
@@ -124,33 +123,40 @@ static const struct qed_sink_ops stdout_ops = {
 
 /* ---- opening ---- */
 
-/* Is B, or what is below it, read from the file SB? */
+/* Is B, or what is below it, read from ST (a file, or NULL) or the NBD server
+ * URI?
+ */
 static bool
-reads_from (const struct qed_backing *b, const struct stat *sb)
+reads_from (const struct qed_backing *b, const struct qed_storage *st,
+            const char *uri)
 {
   while (b) {
-    const struct qed_storage *st = b->image ? b->image->st : b->raw;
-
-    if (st && qed_storage_is_file (st) &&
-        st->device == sb->st_dev && st->inode == sb->st_ino)
+    if (st ? b->device == st->device && b->inode == st->inode :
+        strcmp (b->name, uri) == 0)
       return true;
     b = b->image ? b->image->backing : NULL;
   }
   return false;
 }
 
-/* Locks don't tell: the source may be open without, and raw backing files may
- * be written elsewhere.
+/* Locks don't tell: the source may be open without, raw backing files may be
+ * written elsewhere, and servers have none.
  */
 static int
-refuse_same (const char *name, const struct qed_backing *b)
+refuse_same (const char *name, const struct qed_backing *b,
+             const struct qed_backing *backing)
 {
-  struct stat sb;
+  const bool uri = qed_is_nbd_uri (name);
+  struct qed_storage *st = uri ? NULL : qed_storage_find (name);
+  const char *what = NULL;
 
-  if (!qed_is_nbd_uri (name) && stat (name, &sb) == 0 && reads_from (b, &sb))
-    return qed_error (EBUSY, "%s: is read, as part of the source, and can't be "
-                      "the target too", name);
-  return 0;
+  if (uri || st)
+    what = reads_from (b, st, name) ? "source" :
+      reads_from (backing, st, name) ? "backing file" : NULL;
+  qed_storage_close (st);
+  return what == NULL ? 0 :
+    qed_error (EBUSY, "%s: is read, as part of the %s, and can't be the target "
+               "too", name, what);
 }
 
 /* A target that stays the file that it is, for writing, but for an image. */
@@ -213,6 +219,16 @@ prepare_image (struct target *t, uint64_t size,
 }
 
 static int
+layers_of (const struct qed_backing *b)
+{
+  int n = 0;
+
+  for (; b; b = b->image ? b->image->backing : NULL)
+    n++;
+  return n;
+}
+
+static int
 create_image (struct target *t, uint64_t size,
               const struct qed_convert_options *opts,
               struct qed_backing **backing)
@@ -220,6 +236,10 @@ create_image (struct target *t, uint64_t size,
   struct qed_create_options create = *opts->create;
 
   create.image_size = size;
+  if (layers_of (*backing) == QED_MAX_CHAIN)
+    return qed_error (EINVAL, "%s: backing file: %s: has a chain of %d layers "
+                      "already: merge some of them first", t->sink.name,
+                      (*backing)->name, QED_MAX_CHAIN);
   if (qed_create_in (t->st, &create) == -1)
     return -1;
   t->img = qed_open_overlay (t->st, *backing, CACHE_SIZE);
@@ -252,7 +272,7 @@ open_target (struct target *t, const struct qed_backing *b, uint64_t size,
     t->ops = stdout_ops;
     return 0;
   }
-  if (refuse_same (name, b) == -1)
+  if (refuse_same (name, b, *backing) == -1)
     return -1;
   if (opts->qed && opts->existing)
     return open_image (t, size, opts);
@@ -266,12 +286,22 @@ open_target (struct target *t, const struct qed_backing *b, uint64_t size,
 
 /* ---- the end ---- */
 
+/* Pipes, for instance, can't be synced. */
+static int
+sync_stdout (const struct target *t)
+{
+  if (fdatasync (STDOUT_FILENO) == -1 && errno != EINVAL && errno != EROFS &&
+      errno != ENOTSUP)
+    return qed_error (errno, "%s: sync: %m", t->sink.name);
+  return 0;
+}
+
 /* All is written: make it durable, and give a new file its name. */
 static int
 complete_target (struct target *t)
 {
   if (t->st == NULL)
-    return 0;
+    return sync_stdout (t);
   if (t->img ? qed_flush (t->img) == -1 ||
       qed_clear_need_check (t->img, true) == -1 :
       qed_storage_sync (t->st) == -1)

@@ -396,6 +396,8 @@ add_found (struct chain *c, const struct layer *above, struct layer *l)
     l->served = file ? qed_nbd_open_file (file, format) : NULL;
     if (l->served == NULL)
       return -1;
+    l->served->device = l->st->device;
+    l->served->inode = l->st->inode;
   }
   else if (open_layer (c, above, l) == -1)
     return -1;

@@ -402,10 +402,14 @@ struct qed_backing {
   uint64_t size;                /* bytes; fixed */
   bool rotational;
 
-  /* RAW isn't NULL if it is the plain file NAME, which is that; nor is IMAGE if
-   * it is an image; else both are.
+  /* The file that it is read from, as in struct qed_storage: for map, RAW; for
+   * all, what DEVICE and INODE say.
    */
-  struct qed_storage *raw;
+  bool raw;                     /* it is the plain file NAME */
+  uint64_t device, inode;       /* of a file; 0, 0: it is none of this machine,
+                                   or that isn't known */
+
+  /* Not NULL if it is an image. */
   struct qed_image *image;
 };
 
@@ -1044,6 +1048,11 @@ extern void qed_close_pair (struct qed_pair *pair);
 extern int qed_commit_pair (struct qed_pair *pair, bool keep,
                             const struct qed_progress *progress);
 
+/* The name under which a new file is written, or NULL.  A program that ends in a
+ * signal handler, without qed_storage_close, may unlink it there.
+ */
+extern const char *volatile qed_unfinished_file;
+
 /* ---- convert, measure: see convert.c, copy-disk.c, measure.c ---- */
 
 struct qed_convert_options {
@@ -1081,7 +1090,9 @@ struct qed_convert_options {
  * "-", standard output.  Durable when it returns.  A new file has its name only
  * when it is complete.  After a failure, or when qed_interrupted says so
  * (ESHUTDOWN), an EXISTING target, or a device, may have any part of it.
- * EBUSY: B is read from the target.
+ * EBUSY: B is read from the target, or OPTS->backing is.
+ *
+ * Standard output is made durable if it is a file.
  */
 extern int qed_convert (struct qed_backing *b, const char *name,
                         const struct qed_convert_options *opts);
@@ -1093,7 +1104,8 @@ struct qed_measure {
 };
 
 /* How long will a new file be to which qed_convert, with OPTS, writes B?  It is
- * read, if that matters.  B NULL: an empty disk of the size in OPTS->create.
+ * read, if that matters.  B NULL: an empty disk of the size in OPTS->create,
+ * which is never NULL here.  OPTS->backing stays the caller's.
  */
 extern int qed_measure (struct qed_backing *b,
                         const struct qed_convert_options *opts,

@@ -145,6 +145,24 @@ for opts in "" -U; do
     fails 1 "^qed-img: over.qed: is read, as part of the source" \
           qed-img convert -n $opts -O qed over.qed over.qed
 done
+# Nor is what a server reads for it, or another name of a device or a URI.
+qemu-img create -q -f qcow2 q.qcow2 9M
+qemu-io -f qcow2 -c 'write -P 1 0 9M' q.qcow2
+qed-img create -q -b q.qcow2 -F qcow2 onq.qed
+mknod dev b $((0x$(stat -c %t $dev))) $((0x$(stat -c %T $dev)))
+start_nbdkit file a.qed
+sha256sum q.qcow2 a.qed >sums
+for opts in "" -n; do
+    fails 1 '^qed-img: q.qcow2: is read, as part of the source' \
+          qed-img convert $opts --backing-format=qcow2 onq.qed q.qcow2
+done
+fails 1 "^qed-img: dev: is read, as part of the source" \
+      qed-img convert -U -f raw $dev dev
+fails 1 "^qed-img: nbd.*: is read, as part of the source" \
+      qed-img convert -n -f qed "$uri" "$uri"
+stop_nbdkit
+sha256sum -c sums
+rm onq.qed
 fails 1 \
       '^qed-img: over.qed: is read, as part of the source' qed-img convert over.qed over.qed
 fails 1 \
