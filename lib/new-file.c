@@ -2,14 +2,14 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Where a new image goes: a new file under a temporary name, and publishing it;
- * or a block device.
+/* Where a new image or raw disk goes: a new file, and publishing it; or a block
+ * device.
  *
  * The new file is made beside the name it will have, and renamed to that when
  * it is complete: at no time can another process see half an image there, and
  * if creation fails, a file that was there before is untouched.  Where the
- * filesystem has files without a name it gets its first one only then, so that
- * a process that is killed leaves nothing behind.
+ * filesystem has files without a name it has none until then, so that a process
+ * that is killed leaves nothing behind.
  *
  * A file that is to be replaced is locked first (locks.c) and stays locked
  * until the storage is closed.  A name that didn't exist can't be locked, so
@@ -37,6 +37,13 @@
 #include "locks.h"
 #include "storage-file.h"
 
+static int
+taken (const struct file *f)
+{
+  return qed_error (EEXIST, "%s: create: the name is a dangling symbolic link, "
+                    "or another process has just taken it", f->path);
+}
+
 /* If the target exists, make sure that it may be replaced, and lock it. */
 static int
 open_replaced (struct file *f)
@@ -46,6 +53,8 @@ open_replaced (struct file *f)
   if (stat (f->target, &st) == 0 && qed_file_check_type (&st, f->path) == -1)
     return -1;
   f->replaced = open (f->target, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (f->replaced == -1 && errno == ENOENT && lstat (f->target, &st) == 0)
+    return taken (f);
   if (f->replaced == -1)
     return errno == ENOENT ? 0 : qed_error (errno, "%s: open: %m", f->path);
   if (fstat (f->replaced, &st) == -1)
@@ -118,14 +127,20 @@ create_named (struct file *f)
   return f->fd >= 0 ? 0 : -1;
 }
 
-/* Give the file the name f->temporary. */
+/* Give the file that has none the name TO, unless that is taken. */
 static int
-link_nameless (struct file *f)
+link_nameless (const struct file *f, const char *to)
 {
   char link[QED_FD_LINK_BYTES];
 
   qed_fd_link (f->fd, link);
-  return linkat (AT_FDCWD, link, AT_FDCWD, f->temporary, AT_SYMLINK_FOLLOW);
+  return linkat (AT_FDCWD, link, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
+}
+
+static int
+link_temporary (struct file *f)
+{
+  return link_nameless (f, f->temporary);
 }
 
 /* Let TAKE give the new file its first name.  That is beside the last one, so
@@ -145,8 +160,10 @@ take_temporary (struct file *f, int (*take) (struct file *f))
       f->temporary = NULL;
       return qed_error (ENOMEM, "%s: %m", f->path);
     }
-    if (take (f) == 0)
+    if (take (f) == 0) {
+      qed_unfinished_file = f->temporary;
       return 0;
+    }
     qed_error (errno, "%s: create %s: %m", f->path, f->temporary);
     free (f->temporary); /* not ours to remove */
     f->temporary = NULL;
@@ -282,15 +299,19 @@ qed_storage_publish (struct qed_storage *st)
 
   if (st->fixed_size) /* a device has its name */
     return 0;
-  if (f->temporary == NULL && take_temporary (f, link_nameless) == -1)
+  if (f->temporary == NULL && f->replaced >= 0 &&
+      take_temporary (f, link_temporary) == -1)
     return -1;
-  r = f->replaced >= 0 ? rename (f->temporary, f->target) :
+  r = f->temporary == NULL ? link_nameless (f, f->target) :
+    f->replaced >= 0 ? rename (f->temporary, f->target) :
     rename_new (f->temporary, f->target);
   if (r == -1 && errno == EEXIST)
-    return qed_error (EEXIST, "%s: create: the name is a dangling symbolic "
-                      "link, or another process has just taken it", f->path);
+    return taken (f);
+  if (r == -1 && f->temporary == NULL)
+    return qed_error (errno, "%s: link: %m", f->path);
   if (r == -1)
     return qed_error (errno, "%s: rename from %s: %m", f->path, f->temporary);
+  qed_unfinished_file = NULL;
   free (f->temporary);
   f->temporary = NULL;
   if (fsync (f->directory) == -1)

@@ -44,6 +44,8 @@
 #include "locks.h"
 #include "storage-file.h"
 
+const char *volatile qed_unfinished_file;
+
 /* ---- the operations ---- */
 
 static int
@@ -231,8 +233,10 @@ file_close (struct qed_storage *st)
 {
   struct file *f = (struct file *) st;
 
-  if (f->temporary)
+  if (f->temporary) {
+    qed_unfinished_file = NULL;
     unlink (f->temporary);
+  }
   close_writable (f);
   if (f->fd >= 0)
     close (f->fd);
