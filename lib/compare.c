@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "check.h"
 #include "error.h"
 #include "pieces.h"
 #include "storage.h"
@@ -292,7 +293,7 @@ qed_compare_disks (struct qed_backing *a, struct qed_backing *b,
   struct comparison c = {
     .p = {
       .disks = { a, b }, .name = a->name, .fn = compare_piece,
-      .buffer = 2 * STEP, .threads = opts->threads,
+      .max_piece = QED_MAX_PIECE, .buffer = 2 * STEP, .threads = opts->threads,
       .progress = opts->progress,
       .size = sizes[0] > sizes[1] ? sizes[0] : sizes[1],
     },
@@ -302,6 +303,11 @@ qed_compare_disks (struct qed_backing *a, struct qed_backing *b,
   *result = (struct qed_compare_result) {
     .difference = QED_SAME, .sizes = { sizes[0], sizes[1] },
   };
+  if (qed_refuse_shared_tables (a->image) == -1 ||
+      qed_refuse_shared_tables (b->image) == -1) {
+    result->status_failed = true;
+    return -1;
+  }
   if (opts->strict && sizes[0] != sizes[1]) {
     result->difference = QED_DIFFERENT_SIZE;
     return 0;

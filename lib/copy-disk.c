@@ -36,6 +36,11 @@ struct converter {
   const struct qed_convert_options *opts;
   uint64_t block;               /* bytes, a power of 2 */
 
+  /* Of an ordered sink: zeros that it hasn't got yet, behind all that it has.
+   * The thread whose turn it is has them.
+   */
+  uint64_t zeros, zeros_end;    /* offsets */
+
   /* Salvage: what was read last without an error; UINT64_MAX: nothing yet. */
   _Atomic uint64_t good;
 };
@@ -54,18 +59,38 @@ pread_disk (struct converter *c, uint8_t *buf, uint64_t count, uint64_t offset)
   return n == 0 ? 0 : b->ops->pread (b, buf, n, offset);
 }
 
-/* A part of the disk can't be read: it becomes zeros, unless a part that could
- * be read can't any more.  Then a server is gone, or a device.
+/* Places to look for something that can be read. */
+#define PROBES 16
+
+/* Set c->good, if it isn't set.  -1: nothing can be read, as it seems. */
+static int
+find_good (struct converter *c)
+{
+  const uint64_t size = c->p.disks[0]->size;
+  uint8_t byte;
+
+  for (uint64_t i = 0; i < PROBES && atomic_load (&c->good) == UINT64_MAX;
+       ++i) {
+    struct qed_ahead a = { .b = c->p.disks[0] };
+
+    if (qed_look_ahead (&a, size / PROBES * i, size) == 0 && a.start < size &&
+        pread_disk (c, &byte, 1, a.start) == 0)
+      atomic_store (&c->good, a.start);
+  }
+  return atomic_load (&c->good) == UINT64_MAX ? -1 : 0;
+}
+
+/* A part of the disk can't be read: it becomes zeros, unless nothing can, or a
+ * part that could be read can't any more.  Then a server is gone, or a device.
  */
 static int
 give_up_reading (struct converter *c, uint8_t *buf, uint64_t count,
                  uint64_t offset)
 {
   const struct qed_convert_options *opts = c->opts;
-  const uint64_t good = atomic_load (&c->good);
 
-  if (errno != EIO ||
-      (good != UINT64_MAX && pread_disk (c, buf, 1, good) == -1))
+  if (errno != EIO || find_good (c) == -1 ||
+      pread_disk (c, buf, 1, atomic_load (&c->good)) == -1)
     return -1;
   pthread_mutex_lock (&c->p.lock);
   opts->unreadable (opts->opaque, offset, count);
@@ -96,12 +121,45 @@ read_piece (struct converter *c, uint8_t *buf, const struct qed_piece *p)
 
 /* ---- writing ---- */
 
+/* Write the zeros that wait.  Other sinks have none, and no turns. */
 static int
-write_zeros (const struct converter *c, uint64_t length, uint64_t offset)
+flush_zeros (struct converter *c)
+{
+  uint64_t from;
+
+  if (!c->sink->ops->ordered)
+    return 0;
+  from = c->zeros;
+  c->zeros = c->zeros_end;
+  return from == c->zeros ? 0 :
+    c->sink->ops->zero (c->sink, from, c->zeros_end - from);
+}
+
+static int
+write_zeros (struct converter *c, uint64_t length, uint64_t offset)
 {
   struct qed_sink *s = c->sink;
 
-  return s->ops->zero ? s->ops->zero (s, offset, length) : 0;
+  if (s->ops->zero == NULL)
+    return 0;
+  if (!s->ops->ordered)
+    return s->ops->zero (s, offset, length);
+  if ((offset != c->zeros_end ||
+       c->zeros_end - c->zeros >= QED_MAX_ZERO_PIECE) &&
+      flush_zeros (c) == -1)
+    return -1;
+  if (c->zeros == c->zeros_end)
+    c->zeros = offset;
+  c->zeros_end = offset + length;
+  return 0;
+}
+
+static int
+write_bytes (struct converter *c, const uint8_t *buf, uint64_t count,
+             uint64_t offset)
+{
+  return flush_zeros (c) == -1 ? -1 :
+    c->sink->ops->write (c->sink, buf, count, offset);
 }
 
 /* How long is the run of blocks at I that are zero, or aren't? */
@@ -128,11 +186,10 @@ run_length (const struct converter *c, const uint8_t *buf, uint64_t count,
 
 /* Write COUNT bytes at OFFSET, without the longer runs of zeros. */
 static int
-write_data (const struct converter *c, const uint8_t *buf, uint64_t count,
+write_data (struct converter *c, const uint8_t *buf, uint64_t count,
             uint64_t offset)
 {
   const uint64_t min = c->opts->min_zeros;
-  struct qed_sink *s = c->sink;
   uint64_t start = 0;           /* of what is still to be written */
 
   for (uint64_t i = 0, n; min > 0 && i < count; i += n) {
@@ -141,14 +198,14 @@ write_data (const struct converter *c, const uint8_t *buf, uint64_t count,
     n = run_length (c, buf, count, i, &zero);
     if (!zero || n < min)
       continue;
-    if ((i > start && s->ops->write (s, buf + start, i - start,
-                                     offset + start) == -1) ||
+    if ((i > start && write_bytes (c, buf + start, i - start,
+                                   offset + start) == -1) ||
         write_zeros (c, n, offset + i) == -1)
       return -1;
     start = i + n;
   }
   return start == count ? 0 :
-    s->ops->write (s, buf + start, count - start, offset + start);
+    write_bytes (c, buf + start, count - start, offset + start);
 }
 
 /* ---- both ---- */
@@ -172,10 +229,13 @@ qed_copy_disk (struct qed_backing *b, uint64_t size, struct qed_sink *s,
                const struct qed_convert_options *opts)
 {
   const uint64_t min = opts->min_zeros;
+  /* So that longer runs of zeros are found. */
+  const uint64_t max_piece = min >= QED_MAX_PIECE ? 2 * QED_MAX_PIECE :
+    QED_MAX_PIECE;
   struct converter c = {
     .p = {
       .disks = { b, NULL }, .name = s->name, .fn = convert_piece,
-      .buffer = QED_MAX_PIECE, .threads = opts->threads,
+      .max_piece = max_piece, .buffer = max_piece, .threads = opts->threads,
       .progress = opts->progress, .size = size,
       .own = opts->own_only ? b->image : NULL,
       .skip_zeros = s->ops->zero == NULL, .all_data = min == 0,
@@ -184,5 +244,5 @@ qed_copy_disk (struct qed_backing *b, uint64_t size, struct qed_sink *s,
     .block = (min & -min) < BLOCK ? min & -min : BLOCK,
   };
 
-  return qed_do_pieces (&c.p);
+  return qed_do_pieces (&c.p) == -1 ? -1 : flush_zeros (&c);
 }

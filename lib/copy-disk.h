@@ -24,7 +24,9 @@ struct qed_sink_ops {
   int (*write) (struct qed_sink *s, const void *buf, size_t count,
                 uint64_t offset);
 
-  /* Make a range read as zeros.  NULL: all of the sink does. */
+  /* Make a range read as zeros.  NULL: all of the sink does.  If ORDERED ranges
+   * are as long as possible, up to a GiB or so.
+   */
   int (*zero) (struct qed_sink *s, uint64_t offset, uint64_t length);
 
   bool ordered;                 /* zero is too, then */

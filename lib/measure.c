@@ -15,9 +15,11 @@
 
 #include <config.h>
 
+#include "check.h"
 #include "copy-disk.h"
 #include "create.h"
 #include "error.h"
+#include "offline.h"
 
 /* Units, of 1 << BITS bytes of the disk, that were touched. */
 struct counter {
@@ -29,6 +31,8 @@ struct counter {
 struct meter {
   struct qed_sink sink;
   struct counter clusters, tables;
+  uint64_t size;                /* of the disk, bytes */
+  struct qed_backing *backing;  /* of the new image, borrowed; or NULL */
 };
 
 static void
@@ -56,12 +60,58 @@ measure_write (struct qed_sink *s, const void *buf __attribute__ ((unused)),
   return 0;
 }
 
-/* An entry of an overlay says so. */
+/* Has the backing file data from OFFSET to before END? */
+static int
+has_data (const struct meter *m, uint64_t offset, uint64_t end, bool *data)
+{
+  struct qed_ahead a = { .b = m->backing };
+
+  if (offset < end && qed_look_ahead (&a, offset, end) == -1)
+    return -1;
+  *data = offset < end && a.start < end;
+  return 0;
+}
+
+/* Zero a part of a cluster.  It stays unallocated if the backing file has zeros
+ * there.  If it has some in the rest of the cluster, too, an entry says so; else
+ * the rest is copied.  So allocate.c does it.
+ */
+static int
+measure_part (struct meter *m, uint64_t offset, uint64_t end)
+{
+  const uint64_t size = UINT64_C (1) << m->clusters.bits;
+  const uint64_t start = offset & ~(size - 1);
+  const uint64_t next = start + size < m->size ? start + size : m->size;
+  bool inside, before, after;
+
+  if (has_data (m, offset, end, &inside) == -1 ||
+      has_data (m, start, offset, &before) == -1 ||
+      has_data (m, end, next, &after) == -1)
+    return -1;
+  if (inside)
+    touch (&m->tables, offset, end - offset);
+  if (inside && (before || after))
+    touch (&m->clusters, offset, end - offset);
+  return 0;
+}
+
+/* Entries of an overlay say so of whole clusters. */
 static int
 measure_zero (struct qed_sink *s, uint64_t offset, uint64_t length)
 {
-  touch (&((struct meter *) s)->tables, offset, length);
-  return 0;
+  struct meter *m = (struct meter *) s;
+  const uint64_t in_cluster = (UINT64_C (1) << m->clusters.bits) - 1;
+  const uint64_t end = offset + length;
+  uint64_t first = (offset + in_cluster) & ~in_cluster;
+  uint64_t last = end == m->size ? end : end & ~in_cluster;
+
+  if (first > last)             /* all of it is in one cluster */
+    return measure_part (m, offset, end);
+  if (offset < first && measure_part (m, offset, first) == -1)
+    return -1;
+  if (first < last)
+    touch (&m->tables, first, last - first);
+  return last < end ? measure_part (m, last, end) : 0;
 }
 
 static uint64_t
@@ -83,7 +133,7 @@ qed_measure (struct qed_backing *b, const struct qed_convert_options *opts,
 {
   const struct qed_sink_ops ops = {
     .write = measure_write, .ordered = true,
-    .zero = opts->create->backing ? measure_zero : NULL,
+    .zero = opts->backing ? measure_zero : NULL,
   };
   struct qed_create_options create = *opts->create;
   struct qed_header h;
@@ -101,6 +151,10 @@ qed_measure (struct qed_backing *b, const struct qed_convert_options *opts,
   qed_geometry_init (&g, &h);
   m.clusters.bits = g.cluster_bits;
   m.tables.bits = g.cluster_bits + g.table_bits;
+  m.size = g.image_size;
+  m.backing = opts->backing;
+  if (b && b->image && qed_refuse_shared_tables (b->image) == -1)
+    return -1;
   if (b && qed_copy_disk (b, g.image_size, &m.sink, opts) == -1)
     return -1;
   measure->required = file_length (&g, m.clusters.count, m.tables.count);

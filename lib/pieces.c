@@ -154,9 +154,9 @@ next_piece (struct qed_pieces *p, struct qed_piece *piece)
       break;
     if (next_range (p, piece) == -1)
       return -1;
-    max = piece->data[0] || piece->data[1] ? QED_MAX_PIECE :
+    max = piece->data[0] || piece->data[1] ? p->max_piece :
       QED_MAX_ZERO_PIECE;
-    if (max == QED_MAX_PIECE || !p->skip_zeros) {
+    if (max == p->max_piece || !p->skip_zeros) {
       max -= p->taken % max;
       if (piece->length > max)
         piece->length = max;

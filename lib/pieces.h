@@ -41,6 +41,7 @@ struct qed_pieces {
   const char *name;             /* for messages about none of the disks */
   qed_piece_fn *fn;
   size_t buffer;                /* bytes of BUF: a multiple of 4096 */
+  uint64_t max_piece;           /* QED_MAX_PIECE, or a multiple */
   struct qed_image *own;        /* only what it has itself, and not what is
                                    below it, is in pieces; or NULL: all is */
   bool skip_zeros;              /* there are no pieces of known zeros */

@@ -33,6 +33,10 @@ give_up (int sig __attribute__ ((unused)))
 {
   static const char message[] = "qed-img: interrupted\n";
 
+  const char *unfinished = qed_unfinished_file;
+
+  if (unfinished)
+    unlink (unfinished);
   if (write (STDERR_FILENO, message, sizeof message - 1) == -1)
     _exit (EXIT_FAILURE);
   _exit (EXIT_FAILURE);
@@ -50,9 +54,9 @@ catch_signals (void)
   const struct sigaction note = {
     .sa_handler = note_signal, .sa_flags = (int) SA_RESETHAND,
   };
-  const struct sigaction alarm = { .sa_handler = give_up };
+  const struct sigaction late = { .sa_handler = give_up };
 
-  sigaction (SIGALRM, &alarm, NULL);
+  sigaction (SIGALRM, &late, NULL);
   sigaction (SIGHUP, &note, NULL);
   sigaction (SIGINT, &note, NULL);
   sigaction (SIGTERM, &note, NULL);
@@ -78,7 +82,7 @@ option_target_format (const char *value)
     return true;
   if (strcmp (value, "raw") != 0)
     usage_error ("-O: format '%s': must be raw or qed; this makes another "
-                 "one: nbdkit -r -U - qed FILE --run 'qemu-img convert -p -f "
+                 "one of an image: nbdkit -r -U - qed FILE --run 'qemu-img convert -p -f "
                  "raw -O %s \"$uri\" NEW'", value, value);
   return false;
 }
@@ -134,6 +138,7 @@ open_target_backing (const char *target, const char *name, const char *format,
   char *path;
 
   chain.backing_format = NULL;  /* it is about another image */
+  chain.lock = true;            /* as is -U */
   path = find_named (target, name);
   if (path == NULL)
     return NULL;

@@ -66,9 +66,26 @@ parse_args (int argc, char *argv[], struct args *args)
     usage_error ("expected either one file name or --size");
   if (args->image.size == NULL)
     args->source = argv[optind];
+  if (args->image.backing_format)
+    option_disk_format ("-o backing_fmt", args->image.backing_format);
+  if (args->image.backing && args->image.backing[0] == '\0')
+    usage_error ("-o: backing_file='': the name must not be empty");
   if (!args->convert.qed && (args->image.backing || args->image.cluster_size ||
                              args->image.table_size))
     usage_error ("-o: a raw disk has no such option: add -O qed");
+}
+
+/* As if the new image were in the current directory. */
+static int
+open_backing (struct args *args)
+{
+  const char *name = args->image.backing;
+
+  args->create.backing = name;
+  args->convert.backing =
+    open_target_backing ("new image", name, args->image.backing_format,
+                         &args->chain, &args->create.backing_raw);
+  return args->convert.backing ? 0 : -1;
 }
 
 static void
@@ -103,13 +120,16 @@ measure (int argc, char *argv[])
                      &args.create) == -1)
     return EXIT_FAILURE;
   args.convert.create = &args.create;
-  args.create.backing = args.image.backing;
   args.convert.own_only = args.image.backing;
+  if (args.image.backing && open_backing (&args) == -1)
+    return EXIT_FAILURE;
   if (args.source) {
     args.convert.threads = default_threads (args.source, "");
     b = open_disk (args.source, args.source_format, "-f", &args.chain);
-    if (b == NULL)
+    if (b == NULL) {
+      qed_backing_close (args.convert.backing);
       return EXIT_FAILURE;
+    }
   }
   r = qed_measure (b, &args.convert, &m);
   if (r == -1)
@@ -117,6 +137,7 @@ measure (int argc, char *argv[])
   else
     print_measure (&args, &m);
   qed_backing_close (b);
+  qed_backing_close (args.convert.backing);
   return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
