@@ -63,7 +63,7 @@ out "$(doc_block plugin/nbdkit-qed-plugin.pod '=item Copy the disk out')" \
 
 # The command in qed-img's message and man page
 qed-img convert -O qcow2 disk.qed disk.qcow2 2>said || :
-block=$(sed -n 's/.*: this makes another one: \(nbdkit .*NEW.\): see.*/\1/p' \
+block=$(sed -n 's/.*: this makes another one of an image: \(nbdkit .*NEW.\): see.*/\1/p' \
             <(sed 's/; this makes/: this makes/' said))
 block=${block/FILE/disk.qed}
 out "${block/NEW/disk.qcow2}" disk.qcow2

@@ -96,23 +96,36 @@ model.close()
 img.l1_entry(1, at)
 img.save("shared.qed")
 _, err = qed_img("convert", "shared.qed", "out.raw", status=1)
+for args in ("measure", "-O", "qed", "shared.qed"), \
+        ("compare", "shared.qed", "x.qed"), \
+        ("compare", "-s", "x.qed", "shared.qed"):
+    _, e = qed_img(*args, status=3 if args[0] == "compare" else 1)
+    assert e == err, (e, err)
 assert re.match("qed-img: shared.qed: some of its L2 tables overlap: the image "
                 "is corrupt: run qed-img check -r all", err), err
+_, e = qed_img("convert", "--salvage", "shared.qed", "out.raw")
+assert e == ("qed-img: shared.qed: 2097152 bytes at 2097152 of the disk have "
+             "the L2 table of another range: one of the two is wrong\n"
+             "qed-img: shared.qed: 2097152 bytes in total may be wrong, and "
+             "damage in them isn't listed\n"), e
 END
 
 # Sectors that can't be read, of a server
-head -c 1M /dev/urandom >a.raw
-start_nbdkit --filter=error file a.raw error-pread-rate=100% error-pread=EIO \
-             error-pread-file=$d/inject
-qed-img convert "$uri" b.raw
-cmp a.raw b.raw
-rm b.raw
-touch inject
+head -c 3M /dev/urandom >a.raw
+bad='[ $4 -lt 1064960 ] && [ $(($4 + $3)) -gt 1048576 ]'
+start_nbdkit eval get_size='stat -c %s a.raw' \
+             pread="if [ -e gone ] || ($bad); then echo EIO >&2; exit 1; fi
+                    tail -c +\$((\$4 + 1)) a.raw | head -c \$3"
 fails 1 '^qed-img: nbd.*read .*at ' qed-img convert -f raw "$uri" b.raw
 test ! -e b.raw
 qed-img convert --salvage -f raw "$uri" b.raw 2>err
 cat err
-grep -F "1048576 bytes at 0 of the disk can't be read" err
-grep -F "$uri: 1048576 bytes in total couldn't be read" err
-test $(stat -c %s b.raw) = 1048576
-test $(du -k b.raw | cut -f 1) = 0
+grep -F "$uri: 16384 bytes at 1048576 of the disk can't be read: zeros are" err
+grep -F "$uri: 16384 bytes in total couldn't be read" err
+dd if=/dev/zero of=a.raw bs=16k seek=64 count=1 conv=notrunc
+cmp a.raw b.raw
+# Nothing can be read: nothing is salvaged.
+rm b.raw
+touch gone
+fails 1 '^qed-img: nbd.*read .*at ' qed-img convert --salvage -f raw "$uri" b.raw
+test ! -e b.raw

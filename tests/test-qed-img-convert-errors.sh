@@ -28,6 +28,11 @@ fails 1 "${c}expected the names of a source and a target" \
 for m in 0 17 x ''; do
     fails 1 "${c}-m: '$m': must be 1 to 16" qed-img convert -m "$m" a.qed x
 done
+fails 1 "${c}-m: '-18446744073709551615': must be 1 to 16" \
+      qed-img convert -m -18446744073709551615 a.qed x
+ln -s nowhere dangling
+fails 1 '^qed-img: dangling: create: the name is a dangling symbolic link' \
+      qed-img convert a.qed dangling
 for s in 1 513 16777728 x -1; do
     fails 1 "${c}-S: '$s': must be a multiple of 512 up to 16M, or 0" \
           qed-img convert -S $s a.qed x
@@ -101,6 +106,11 @@ test "$(cat old)" = old
 qed-img convert -q -t none -T writeback -C -W a.qed x
 cmp a.raw x
 fails 1 "${c}-t: cache mode 'x': must be" qed-img convert -t x a.qed y
+
+fails 1 '^qed-img: measure: -o backing_fmt: format .vmdk.: must be raw or qed' \
+      qed-img measure -O qed -o backing_file=a.raw,backing_fmt=vmdk a.qed
+fails 1 "^qed-img: measure: -o: backing_file='': the name must not be empty" \
+      qed-img measure -O qed -o backing_file= a.qed
 
 # Standard output that can't be written
 fails 1 '^qed-img: standard output: write at [0-9]+: No space left' \

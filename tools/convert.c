@@ -6,6 +6,7 @@
 
 #include <config.h>
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ parse_threads (const char *value)
   char *end;
   unsigned long n = strtoul (value, &end, 10);
 
-  if (*value == '\0' || *end != '\0' || n < 1 || n > QED_MAX_CONVERT_THREADS)
+  if (!isdigit ((unsigned char) *value) || *end != '\0' || n < 1 || n > QED_MAX_CONVERT_THREADS)
     usage_error ("-m: '%s': must be 1 to %d", value, QED_MAX_CONVERT_THREADS);
   return (unsigned) n;
 }
@@ -187,7 +188,7 @@ open_backing (struct args *args)
 static int
 convert_disk (struct args *args, struct qed_backing *b)
 {
-  struct salvage s = { .n = 0 };
+  struct salvage s = { .own_only = args->convert.own_only };
   struct progress p;
   int r = 0;
 
@@ -205,7 +206,9 @@ convert_disk (struct args *args, struct qed_backing *b)
   }
   if (r == -1)
     complain ("%s", qed_get_error ());
-  salvage_print (&s, args->source);
+  else
+    salvage_print (&s, args->source);
+  free (s.ranges);
   qed_backing_close (b);
   return r;
 }

@@ -295,6 +295,8 @@ extern unsigned default_threads (const char *source, const char *target);
 struct salvage {
   struct qed_file_range *ranges; /* of the disk */
   size_t n;
+  uint64_t shared;              /* bytes whose L2 table is another range's */
+  bool own_only;                /* what is below the image isn't copied */
 };
 
 /* Add a range: see struct qed_convert_options, unreadable. */
@@ -303,8 +305,8 @@ extern void salvage_add (void *opaque, uint64_t offset, uint64_t length);
 /* Add the ranges that damaged entries of the chain of IMG map. */
 extern int salvage_find_unsound (struct salvage *s, struct qed_image *img);
 
-/* Print the ranges of the disk FILE as messages, and free them. */
-extern void salvage_print (struct salvage *s, const char *file);
+/* Print the ranges of the disk FILE as messages. */
+extern void salvage_print (const struct salvage *s, const char *file);
 
 /* ---- a backing file that the user names: backing.c ---- */
 

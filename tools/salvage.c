@@ -35,8 +35,18 @@ salvage_add (void *opaque, uint64_t offset, uint64_t length)
 static int
 add_unsound (void *opaque, const struct qed_map_entry *e)
 {
+  struct salvage *s = opaque;
+
+  if (e->depth > 0 && s->own_only)
+    return 0;
   if (e->unsound)
-    salvage_add (opaque, e->offset, e->length);
+    salvage_add (s, e->offset, e->length);
+  else if (e->shared && !e->has_offset) {
+    complain ("%s: %" PRIu64 " bytes at %" PRIu64 " of the disk have the L2 "
+              "table of another range: one of the two is wrong", e->filename,
+              e->length, e->offset);
+    s->shared += e->length;
+  }
   return 0;
 }
 
@@ -56,9 +66,13 @@ compare_ranges (const void *a, const void *b)
 }
 
 void
-salvage_print (struct salvage *s, const char *file)
+salvage_print (const struct salvage *s, const char *file)
 {
   uint64_t total = 0;
+
+  if (s->shared > 0)
+    complain ("%s: %" PRIu64 " bytes in total may be wrong, and damage in them "
+              "isn't listed", file, s->shared);
 
   if (s->n > 0)
     qsort (s->ranges, s->n, sizeof *s->ranges, compare_ranges);
@@ -75,6 +89,4 @@ salvage_print (struct salvage *s, const char *file)
   }
   if (total > 0)
     complain ("%s: %" PRIu64 " bytes in total couldn't be read", file, total);
-  free (s->ranges);
-  *s = (struct salvage) { .n = 0 };
 }
