@@ -55,3 +55,19 @@ fails 1 'b.qed: a backing format needs a backing file' \
 fails 1 "create: -F: backing format 'Raw': must be raw, qed or the name of a" \
       qed-img create -u -b base.raw -F Raw b.qed 1M
 test ! -e b.qed
+
+# By any name, and what was there stays.
+qed-img create -q b.qed 2M
+ln b.qed c.qed
+for n in ./b.qed c.qed; do
+    fails 1 'b.qed: backing file: .*: is the same file: choose another name' \
+          qed-img create -u -b $n -F qed b.qed 1M
+done
+qed-img info b.qed | grep -x 'virtual size: 2 MiB (2097152 bytes)'
+
+# What an NBD server exports is raw.
+ends 0 qed-img create -q -u -b nbd://localhost/x b.qed 1M
+qed-img info b.qed | grep -x 'backing file format: raw'
+qed-img create -q b.qed 1M
+ends 0 qed-img rebase -u -b nbd://localhost/x b.qed
+qed-img info b.qed | grep -x 'backing file format: raw'

@@ -146,12 +146,16 @@ examine_backing (const struct args *args)
   return below;
 }
 
-/* Is FILE, by its name alone, its own backing file? */
+/* Would FILE be its own backing file, by its name or as the file that it is? */
 static bool
 names_itself (const struct args *args)
 {
   char *path = qed_backing_path (args->file, args->image.backing);
-  bool r = path && strcmp (path, args->file) == 0;
+  struct stat file, backing;
+  bool r = path &&
+    (strcmp (path, args->file) == 0 ||
+     (stat (args->file, &file) == 0 && stat (path, &backing) == 0 &&
+      file.st_dev == backing.st_dev && file.st_ino == backing.st_ino));
 
   free (path);
   return r;
@@ -161,15 +165,18 @@ names_itself (const struct args *args)
 static int
 trust_backing (const struct args *args, struct qed_create_options *opts)
 {
+  /* What an NBD server exports is raw. */
+  const char *format = args->image.backing_format ? :
+    qed_is_nbd_uri (args->image.backing) ? "raw" : NULL;
+
   if (names_itself (args)) {
     complain ("%s: backing file: %s: is the same file: choose another name "
               "for the new image", args->file, args->image.backing);
     return -1;
   }
-  if (args->image.backing_format == NULL && !args->quiet)
+  if (format == NULL && !args->quiet)
     note_unknown (args->file, args->image.backing, "is not opened with -u");
-  opts->backing_raw = args->image.backing_format &&
-    strcmp (args->image.backing_format, "raw") == 0;
+  opts->backing_raw = format && strcmp (format, "raw") == 0;
   return 0;
 }
 

@@ -118,8 +118,6 @@ exists (const struct args *args)
 static const char *
 why_unknown (const struct args *args)
 {
-  if (qed_is_nbd_uri (args->backing))
-    return "is an NBD URI, which -u doesn't open";
   if (has_no_directory (args->file, args->backing))
     return "is a relative name, and an export has no directory where it could "
       "start";
@@ -136,6 +134,10 @@ examine_backing (struct args *args)
   char *path;
   int r = -1;
 
+  if (qed_is_nbd_uri (args->backing)) {
+    args->raw = true;           /* what an NBD server exports */
+    return 0;
+  }
   if (why) {
     if (!args->quiet)
       note_unknown (args->file, args->backing, why);
