@@ -854,6 +854,36 @@ extern int qed_map_layers (struct qed_image *img, uint64_t offset,
 extern int qed_map_disk (struct qed_backing *b, uint64_t offset,
                          uint64_t length, qed_map_fn *fn, void *opaque);
 
+/* ---- usage of the file: see usage.c ---- */
+
+/* What a range of an image file is used for. */
+enum qed_use {
+  QED_USE_HEADER,               /* header clusters */
+  QED_USE_TABLE,                /* the L1 table, L2 tables */
+  QED_USE_DATA,                 /* of the disk */
+  QED_USE_SHARED,               /* by several L2 entries or tables */
+  QED_USE_DAMAGED,              /* an entry that may not be followed */
+};
+
+typedef void qed_use_fn (void *opaque, enum qed_use use, uint64_t offset,
+                         uint64_t length);
+
+struct qed_usage {
+  uint64_t file_size;           /* bytes; set before the first call of FN */
+  uint64_t end;                 /* of what the image takes: in a file its last
+                                   whole cluster, else the last one in use */
+};
+
+/* Tell FN of the ranges of IMG's file that are in use, in no particular order.
+ * But for damaged entries, which are in tables, no byte is told twice; what
+ * isn't told before END is leaked, as qed_check counts it.  Each call for data
+ * is a piece that is contiguous in the file and in the order of the disk: on
+ * that there may be what takes no data in between.  All tables are read twice.
+ * EFBIG: as qed_check.
+ */
+extern int qed_file_usage (const struct qed_image *img, qed_use_fn *fn,
+                           void *opaque, struct qed_usage *usage);
+
 /* ---- check and repair: see check.c, repair.c ---- */
 
 /* What can be wrong with an entry: QED-FORMAT.md, Tables and clusters. */
