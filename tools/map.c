@@ -18,6 +18,7 @@
 
 #include <json-c/json.h>
 
+#include "grid.h"
 #include "qed-img.h"
 
 /* The summary draws the disk as a row of this many cells. */
@@ -34,7 +35,7 @@ struct layer_sums {
 struct map {
   const char *file;
   uint64_t start, length;       /* the range of the disk */
-  bool json, totals;
+  bool json, svg, totals;
   bool summary;                 /* print a summary, human-readable or JSON */
   uint64_t entries;             /* printed so far */
   uint64_t unsound;             /* bytes */
@@ -42,6 +43,8 @@ struct map {
   /* For the summary: */
   struct layer_sums layers[QED_MAX_CHAIN + 1];
   uint64_t absent;              /* bytes */
+
+  struct map_svg *drawing;      /* or NULL */
 };
 
 /* ---- qemu-img's output ---- */
@@ -71,11 +74,10 @@ print_row (const struct qed_map_entry *e)
 
 /* ---- the summary ---- */
 
-/* The offset of the disk at which cell I begins. */
-static uint64_t
-cell_start (const struct map *m, unsigned i)
+static struct grid
+cells_of (const struct map *m)
 {
-  return m->start + (uint64_t) ((unsigned __int128) m->length * i / CELLS);
+  return (struct grid) { m->start, m->length, CELLS };
 }
 
 static void
@@ -83,20 +85,15 @@ add_to_cells (const struct map *m, struct layer_sums *l,
               const struct qed_map_entry *e)
 {
   const uint64_t end = e->offset + e->length;
-  unsigned i = (unsigned) ((unsigned __int128) (e->offset - m->start) *
-                           CELLS / m->length);
+  const struct grid g = cells_of (m);
 
-  for (; i < CELLS && cell_start (m, i) < end; ++i) {
-    uint64_t from = cell_start (m, i), to = cell_start (m, i + 1);
+  GRID_FOR_EACH (i, &g, e->offset, end) {
+    const uint64_t n = grid_overlap (&g, i, e->offset, end);
 
-    if (from < e->offset)
-      from = e->offset;
-    if (to > end)
-      to = end;
-    if (to <= from)
+    if (n == 0)
       continue;
     if (!e->unsound)
-      l->cells[i] += to - from;
+      l->cells[i] += n;
     l->bad_cells[i] |= e->unsound;
     l->shared_cells[i] |= e->shared;
   }
@@ -125,13 +122,12 @@ static void
 print_sum (const struct map *m, uint64_t sum, const char *what,
            const char *name)
 {
-  double percent = 100 * (double) sum / (double) m->length;
   char *size, *share;
 
   if (sum == 0)
     return;
   size = human_size (sum);
-  share = percent < 0.05 ? xasprintf ("<0.1") : xasprintf ("%.1f", percent);
+  share = human_percent (sum, m->length);
   say (stdout, "%10s %5s%%  %s%s", size, share, what, name);
   free (size);
   free (share);
@@ -147,7 +143,8 @@ static const char *const blocks[] = { "·", "░", "▒", "▓", "█", "=", "!"
 static unsigned
 cell_level (const struct map *m, const struct layer_sums *l, unsigned i)
 {
-  uint64_t size = cell_start (m, i + 1) - cell_start (m, i);
+  const struct grid g = cells_of (m);
+  const uint64_t size = grid_edge (&g, i + 1) - grid_edge (&g, i);
 
   if (l->bad_cells[i])
     return BAD;
@@ -254,7 +251,9 @@ take_entry (void *opaque, const struct qed_map_entry *e)
 {
   struct map *m = opaque;
 
-  if (m->json && !m->totals)
+  if (m->svg)
+    map_svg_add (m->drawing, e);
+  else if (m->json && !m->totals)
     print_json_entry (m, e);
   else if (!m->totals && e->has_offset && e->data)
     print_row (e);
@@ -269,11 +268,9 @@ take_entry (void *opaque, const struct qed_map_entry *e)
   return 0;
 }
 
-/* As in qemu-img, the range ends with the disk; if it starts beyond the end,
- * the JSON output has one empty entry.
- */
-static int
-print_map (struct map *m, struct qed_image *img)
+/* As in qemu-img, the range ends with the disk. */
+static void
+cut_range (struct map *m, const struct qed_image *img)
 {
   const uint64_t size = qed_get_header (img)->image_size;
 
@@ -281,7 +278,28 @@ print_map (struct map *m, struct qed_image *img)
     m->length = 0;
   else if (m->length > size - m->start)
     m->length = size - m->start;
+}
 
+static int
+print_svg (struct map *m, struct qed_image *img)
+{
+  m->drawing = map_svg_new (img, m->file, m->start, m->length);
+  if (m->drawing == NULL ||
+      (m->length > 0 &&
+       qed_map_layers (img, m->start, m->length, take_entry, m) == -1)) {
+    complain ("%s", qed_get_error ());
+    return -1;
+  }
+  map_svg_print (m->drawing);
+  return 0;
+}
+
+/* As in qemu-img, if the range starts beyond the end of the disk the JSON
+ * output has one empty entry.
+ */
+static int
+print_map (struct map *m, struct qed_image *img)
+{
   if (!m->totals && !m->json)
     puts ("Offset          Length          Mapped to       File");
   else if (!m->totals && m->length == 0)
@@ -344,7 +362,10 @@ parse_args (int argc, char *argv[], struct map *m,
       m->length = option_offset ("-l", optarg);
       break;
     case OUTPUT:
-      m->json = option_output (optarg);
+      m->svg = strcmp (optarg, "svg") == 0;
+      m->json = strcmp (optarg, "json") == 0;
+      if (!m->svg && !m->json && strcmp (optarg, "human") != 0)
+        usage_error ("--output: '%s': must be human, json or svg", optarg);
       break;
     case 's':
       m->start = option_offset ("-s", optarg);
@@ -361,6 +382,9 @@ parse_args (int argc, char *argv[], struct map *m,
     }
   if (argc - optind != 1)
     usage_error ("expected one file name");
+  if (m->svg && m->totals)
+    usage_error ("--totals: can't be used with --output=svg, which has the "
+                 "sums anyway");
   m->file = argv[optind];
 }
 
@@ -375,13 +399,15 @@ map (int argc, char *argv[])
   int r;
 
   parse_args (argc, argv, &m, &opts);
-  m.summary = m.totals || (!m.json && isatty (STDOUT_FILENO));
+  m.summary = m.totals || (!m.json && !m.svg && isatty (STDOUT_FILENO));
   img = qed_open_chain (m.file, &opts);
   if (img == NULL) {
     complain_unshared ();
     return EXIT_FAILURE;
   }
-  r = print_map (&m, img);
+  cut_range (&m, img);
+  r = m.svg ? print_svg (&m, img) : print_map (&m, img);
+  map_svg_free (m.drawing);
   qed_close (img);
   for (size_t i = 0; i <= QED_MAX_CHAIN; ++i)
     free (m.layers[i].name);
@@ -393,13 +419,15 @@ map (int argc, char *argv[])
 
 const struct verb verb_map = {
   "map", map,
-  "[--output=human|json] [--totals] [-U] [-s OFFSET] [-l LENGTH] "
+  "[--output=human|json|svg] [--totals] [-U] [-s OFFSET] [-l LENGTH] "
   CHAIN_SYNOPSIS " FILE",
 
   "Print which file, and which offset in it, each part of the disk is read\n"
   "from.\n"
   "\n"
-  "  --output=human|json    the output format (default: human)\n"
+  "  --output=human|json|svg\n"
+  "                         the output format (default: human); svg: a\n"
+  "                         drawing of the disk and of the image file\n"
   "  --totals               print only the sums and a picture of the disk; on\n"
   "                         a terminal they always follow the human output\n"
   "  -s, --start-offset=OFFSET\n"

@@ -14,8 +14,10 @@
  *     stats.c      how info --stats counts clusters
  *     backing.c    backing files that the user names
  *     image-options.c  options of a new image
+ *     map-svg.c    the drawing of map
  *     disk.c       disks to be copied or compared
  *     json.c       JSON output
+ *     svg.c, grid.h  drawing in SVG
  *     text.c       messages, sizes, progress
  *
  * File names can hold any byte, and messages hold file names.  So all

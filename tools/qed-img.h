@@ -162,6 +162,11 @@ extern int parse_size (const char *s, uint64_t *size);
  */
 extern char *human_size (uint64_t size);
 
+/* PART of WHOLE (> 0) in per cent, without the sign: "12.5", or "<0.1".  The
+ * caller frees it.
+ */
+extern char *human_percent (uint64_t part, uint64_t whole);
+
 /* ---- progress: text.c ---- */
 
 /* Option -p: one line on stdout, overwritten as work goes on, if stdout is a
@@ -198,6 +203,21 @@ extern void add_string (struct json_object *o, const char *key,
 
 /* Print O on stdout, and free it. */
 extern void print_json (struct json_object *o);
+
+/* ---- map as a drawing: map-svg.c ---- */
+
+/* A drawing of IMG and LENGTH bytes of its disk from START on.  The file NAME
+ * is read first (NULL: that failed); then the entries of the range are added,
+ * all of them and in order, and then it is printed.  IMG stays open until
+ * then, and NAME valid.
+ */
+struct map_svg;
+extern struct map_svg *map_svg_new (const struct qed_image *img,
+                                    const char *name, uint64_t start,
+                                    uint64_t length);
+extern void map_svg_add (struct map_svg *s, const struct qed_map_entry *e);
+extern void map_svg_print (const struct map_svg *s);
+extern void map_svg_free (struct map_svg *s); /* S may be NULL */
 
 /* ---- damaged ranges: damages.c ---- */
 

@@ -209,6 +209,15 @@ human_size (uint64_t size)
   return xasprintf ("%.3g %s", d, units[i]);
 }
 
+char *
+human_percent (uint64_t part, uint64_t whole)
+{
+  double percent = 100 * (double) part / (double) whole;
+
+  return part > 0 && percent < 0.05 ? xasprintf ("<0.1") :
+    xasprintf ("%.1f", percent);
+}
+
 /* The least time between two updates of the progress line.  More of them would
  * only slow down a slow terminal.
  */
