@@ -40,7 +40,7 @@ for bad in -s -l --start-offset --max-length; do
 done
 fails 1 'expected one file name' qed-img map
 fails 1 'expected one file name' qed-img map x.qed x.qed
-fails 1 "must be human or json" qed-img map --output=xml x.qed
+fails 1 "must be human, json or svg" qed-img map --output=xml x.qed
 fails 1 'nonexistent: open: No such file' qed-img map nonexistent
 test ! -s fails.out
 fails 1 'not a QED image' qed-img map got
