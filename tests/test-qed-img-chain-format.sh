@@ -91,6 +91,9 @@ ends 0 qed-img map $with x.qed
 
 # The file is a raw disk to whoever says so.
 qed-img create -q -u -b q.qcow2 -F qcow2 new.qed 64k
+qed-img create -q -f qed -b q.qcow2 -F qcow2 all.qed
+ends 0 qed-img map $with all.qed
+grep -E '^0(x[0-9a-f]+)? +0x[0-9a-f]+ +- +.*qcow2$' $d/ends.out
 ends 0 qed-img convert --backing-format=raw new.qed got.raw
 head -c 64k q.qcow2 | cmp - got.raw
 state_of q.qcow2 | diff q -

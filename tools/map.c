@@ -64,12 +64,17 @@ print_json_entry (struct map *m, const struct qed_map_entry *e)
   putchar ('}');
 }
 
+/* What a server has for a layer has no offset in a file. */
 static void
 print_row (const struct qed_map_entry *e)
 {
-  say (stdout, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s%s", e->offset,
-       e->length, e->file_offset, e->filename,
+  char *at = e->has_offset ? xasprintf ("%#" PRIx64, e->file_offset) :
+    xasprintf ("-");
+
+  say (stdout, "%#-16" PRIx64 "%#-16" PRIx64 "%-16s%s%s", e->offset, e->length,
+       at, e->filename,
        e->shared ? " (shared with another range)" : "");
+  free (at);
 }
 
 /* ---- the summary ---- */
@@ -246,6 +251,13 @@ print_json_summary (const struct map *m)
 
 /* ---- the verb ---- */
 
+/* Is it data that a server has? */
+static bool
+is_served (const struct qed_map_entry *e)
+{
+  return !e->has_offset && !e->unsound && !e->shared;
+}
+
 static int
 take_entry (void *opaque, const struct qed_map_entry *e)
 {
@@ -255,7 +267,7 @@ take_entry (void *opaque, const struct qed_map_entry *e)
     map_svg_add (m->drawing, e);
   else if (m->json && !m->totals)
     print_json_entry (m, e);
-  else if (!m->totals && e->has_offset && e->data)
+  else if (!m->totals && e->data && (e->has_offset || is_served (e)))
     print_row (e);
   if (m->summary)
     sum_up (m, e);
