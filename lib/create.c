@@ -3,9 +3,9 @@
  */
 
 /* New images, laid out as QEMU does it (QED-FORMAT.md, How QEMU behaves): one
- * header cluster (two if the backing file's name needs that), the L1 table after
- * it, and the name right after the header's fields.  The L1 table, which is all zeros, is left a hole
- * (I2).
+ * header cluster (two if the backing file's name needs that), the L1 table
+ * after it, and the name right after the header's fields.  The L1 table, which
+ * is all zeros, is left a hole (I2).
  *
  * Storage of a fixed size, such as a block device, may hold an old image, or
  * anything.  There the old header goes first, then all but the first sector of

@@ -72,9 +72,9 @@ has_data (const struct meter *m, uint64_t offset, uint64_t end, bool *data)
   return 0;
 }
 
-/* Zero a part of a cluster.  It stays unallocated if the backing file has zeros
- * there.  If it has some in the rest of the cluster, too, an entry says so; else
- * the rest is copied.  So allocate.c does it.
+/* Zero a part of a cluster, as allocate.c does it.  The cluster stays
+ * unallocated if the backing file has zeros in that part.  If it has zeros in
+ * the rest of it an entry says so, else the rest is copied.
  */
 static int
 measure_part (struct meter *m, uint64_t offset, uint64_t end)

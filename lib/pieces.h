@@ -13,9 +13,9 @@
 #include "qed.h"
 
 /* A piece that has data has so many bytes at most, and one of known zeros,
- * unless these are skipped.  It ends at a multiple of that, so that clusters are
- * written whole.  A larger piece would leave the cache of a CPU before it is
- * written.
+ * unless these are skipped.  It ends at a multiple of that, so that clusters
+ * are written whole.  A larger piece would leave the cache of a CPU before it
+ * is written.
  */
 #define QED_MAX_PIECE (UINT64_C (1) << 20)
 #define QED_MAX_ZERO_PIECE (UINT64_C (1) << 30)

@@ -1078,8 +1078,8 @@ extern void qed_close_pair (struct qed_pair *pair);
 extern int qed_commit_pair (struct qed_pair *pair, bool keep,
                             const struct qed_progress *progress);
 
-/* The name under which a new file is written, or NULL.  A program that ends in a
- * signal handler, without qed_storage_close, may unlink it there.
+/* The name under which a new file is written, or NULL.  A program that ends in
+ * a signal handler, without qed_storage_close, may unlink it there.
  */
 extern const char *volatile qed_unfinished_file;
 

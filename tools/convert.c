@@ -30,7 +30,8 @@ parse_threads (const char *value)
   char *end;
   unsigned long n = strtoul (value, &end, 10);
 
-  if (!isdigit ((unsigned char) *value) || *end != '\0' || n < 1 || n > QED_MAX_CONVERT_THREADS)
+  if (!isdigit ((unsigned char) *value) || *end != '\0' || n < 1 ||
+      n > QED_MAX_CONVERT_THREADS)
     usage_error ("-m: '%s': must be 1 to %d", value, QED_MAX_CONVERT_THREADS);
   return (unsigned) n;
 }

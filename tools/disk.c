@@ -82,8 +82,8 @@ option_target_format (const char *value)
     return true;
   if (strcmp (value, "raw") != 0)
     usage_error ("-O: format '%s': must be raw or qed; this makes another "
-                 "one of an image: nbdkit -r -U - qed FILE --run 'qemu-img convert -p -f "
-                 "raw -O %s \"$uri\" NEW'", value, value);
+                 "one of an image: nbdkit -r -U - qed FILE --run 'qemu-img "
+                 "convert -p -f raw -O %s \"$uri\" NEW'", value, value);
   return false;
 }
 
