@@ -57,7 +57,7 @@ sha256sum disk.qed >before
 
 # The commands are indented, after "$", or "#" for root, and may go on in the
 # lines that follow.
-sed -n '/^=head1 A DAMAGED IMAGE/,/^=head1 DEVICES/p' \
+sed -n '/^=head1 A DAMAGED IMAGE/,/^=head1 BACKING/p' \
     "$abs_top_srcdir/tools/qed-img.pod" >section
 perl -ne 'if (/^ ([\$#] .*)/ || $on) { print $on ? $_ : "$1\n";
           $on = /\\$/ }' section >commands
