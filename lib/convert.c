@@ -6,8 +6,8 @@
  *
  * A target is a sink (copy-disk.h), and what is to be done when all is written:
  *
- *     new file     a temporary one beside the name, renamed when it is durable
- *                  (new-file.c); zeros are left out
+ *     new file     gets its name when it is durable (new-file.c); zeros are
+ *                  left out
  *     device,      is overwritten; zeros are written, in the quickest way
  *     existing
  *     image        a new one in one of these, or an existing one; written in
@@ -15,7 +15,8 @@
  *                  are left out if unallocated clusters read as such
  *     stdout       written in order; zeros are written
  *
- * The source stays the caller's, and is only read (I10).
+ * The source stays the caller's, and is only read (I10): a target that is a part
+ * of it, or of the new image's backing file, is refused.
  */
 
 #include <config.h>

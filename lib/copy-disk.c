@@ -12,7 +12,8 @@
  *
  *     take -> read -> [wait for the turn] -> write, zero -> next
  *
- * Locking: pieces.c's, which also guards calls of UNREADABLE.
+ * Locking: p.lock of pieces.c also guards calls of UNREADABLE.  The zeros that
+ * wait belong to the thread whose turn it is.
  */
 
 #include <config.h>

@@ -15,9 +15,10 @@
  * The pieces before the one that failed have been taken by then.  They are
  * finished, and the failure that is told is the first one on the disk.
  *
- * Locking: p.lock guards what is taken, the turn, and the end.  Looking for
- * data, which may ask a server, goes on with the lock: the other threads have
- * their pieces meanwhile, and one that hasn't couldn't go on either.
+ * Locking: p.taking guards what is taken, and is held while a thread looks for
+ * data, which may ask a server: another thread that wants a piece couldn't go on
+ * without the answer.  p.lock guards the turn and the end, and is never held
+ * across I/O, so that threads with a piece go on meanwhile.
  */
 
 #include <config.h>
@@ -62,32 +63,52 @@ qed_cut_pieces (struct qed_pieces *p, uint64_t offset)
 
 /* ---- taking pieces ---- */
 
-/* Nothing is to be done up to END.  Called with the lock. */
 static void
-skip (struct qed_pieces *p, uint64_t end)
+count_done (struct qed_pieces *p, uint64_t length)
 {
-  p->done += end - p->taken;
-  p->taken = end;
+  p->done += length;
   qed_report (p->progress, p->done, p->total);
 }
 
+/* Where does the work end now?  0: something has failed. */
+static uint64_t
+get_end (struct qed_pieces *p)
+{
+  uint64_t end;
+
+  pthread_mutex_lock (&p->lock);
+  end = p->err == 0 ? p->size : 0;
+  pthread_mutex_unlock (&p->lock);
+  return end;
+}
+
+/* Nothing is to be done up to END.  Called with p->taking. */
+static void
+skip (struct qed_pieces *p, uint64_t end)
+{
+  pthread_mutex_lock (&p->lock);
+  count_done (p, end - p->taken);
+  pthread_mutex_unlock (&p->lock);
+  p->taken = end;
+}
+
 /* Skip what OWN hasn't itself.  Where the backing file has ended it has zeros.
- * Called with the lock.
+ * Called with p->taking.
  */
 static int
-skip_below (struct qed_pieces *p)
+skip_below (struct qed_pieces *p, uint64_t size)
 {
   uint64_t below;
 
   if (p->own == NULL) {
-    p->own_end = p->size;
+    p->own_end = size;
     return 0;
   }
   below = p->own->backing ? p->own->backing->size : 0;
-  while (p->taken == p->own_end && p->taken < p->size) {
+  while (p->taken == p->own_end && p->taken < size) {
     struct qed_run run;
 
-    if (qed_map (p->own, p->taken, p->size - p->taken, &run) == -1)
+    if (qed_map (p->own, p->taken, size - p->taken, &run) == -1)
       return -1;
     p->own_end += run.length;
     if (run.type != QED_RUN_UNALLOCATED || p->taken >= below)
@@ -100,18 +121,19 @@ skip_below (struct qed_pieces *p)
 }
 
 /* Where does disk I stop being what it is at the start of PIECE, zeros or data?
- * Called with the lock.
+ * Called with p->taking.
  */
 static int
-look (struct qed_pieces *p, unsigned i, struct qed_piece *piece, uint64_t *end)
+look (struct qed_pieces *p, unsigned i, uint64_t size,
+      struct qed_piece *piece, uint64_t *end)
 {
   struct qed_ahead *a = &p->ahead[i];
 
   piece->data[i] = p->all_data && p->disks[i];
-  *end = p->size;
+  *end = size;
   if (piece->data[i])
     return 0;
-  if (qed_look_ahead (a, piece->offset, p->size) == -1)
+  if (qed_look_ahead (a, piece->offset, size) == -1)
     return -1;
   piece->data[i] = a->start <= piece->offset;
   *end = piece->data[i] ? a->end : a->start;
@@ -119,16 +141,16 @@ look (struct qed_pieces *p, unsigned i, struct qed_piece *piece, uint64_t *end)
 }
 
 /* Set PIECE to what is next, of which the disks have data or know to be zeros.
- * Called with the lock.
+ * Called with p->taking.
  */
 static int
-next_range (struct qed_pieces *p, struct qed_piece *piece)
+next_range (struct qed_pieces *p, uint64_t size, struct qed_piece *piece)
 {
   uint64_t end[2];
 
   piece->offset = p->taken;
   for (unsigned i = 0; i < 2; ++i)
-    if (look (p, i, piece, &end[i]) == -1)
+    if (look (p, i, size, piece, &end[i]) == -1)
       return -1;
   piece->length = p->own_end;
   for (unsigned i = 0; i < 2; ++i)
@@ -138,21 +160,21 @@ next_range (struct qed_pieces *p, struct qed_piece *piece)
   return 0;
 }
 
-/* The piece after those that were taken.  Called with the lock. */
+/* The piece after those that were taken.  Called with p->taking. */
 static int
 next_piece (struct qed_pieces *p, struct qed_piece *piece)
 {
-  uint64_t max;
+  uint64_t size, max;
 
   *piece = (struct qed_piece) { .number = p->pieces, .offset = p->taken };
-  while (p->err == 0 && p->taken < p->size) {
+  while (size = get_end (p), p->taken < size) {
     if (qed_interrupted && qed_interrupted ())
       return qed_error (ESHUTDOWN, "%s: interrupted", p->name);
-    if (skip_below (p) == -1)
+    if (skip_below (p, size) == -1)
       return -1;
-    if (p->taken >= p->size)
+    if (p->taken >= size)
       break;
-    if (next_range (p, piece) == -1)
+    if (next_range (p, size, piece) == -1)
       return -1;
     max = piece->data[0] || piece->data[1] ? p->max_piece :
       QED_MAX_ZERO_PIECE;
@@ -173,13 +195,13 @@ take (struct qed_pieces *p, struct qed_piece *piece)
 {
   int r;
 
-  pthread_mutex_lock (&p->lock);
+  pthread_mutex_lock (&p->taking);
   r = next_piece (p, piece);
   if (r == 0 && piece->length > 0) {
     p->taken += piece->length;
     p->pieces++;
   }
-  pthread_mutex_unlock (&p->lock);
+  pthread_mutex_unlock (&p->taking);
   return r;
 }
 
@@ -187,8 +209,7 @@ static void
 finish (struct qed_pieces *p, const struct qed_piece *piece)
 {
   pthread_mutex_lock (&p->lock);
-  p->done += piece->length;
-  qed_report (p->progress, p->done, p->total);
+  count_done (p, piece->length);
   p->turn = piece->number + 1;
   pthread_cond_broadcast (&p->next_turn);
   pthread_mutex_unlock (&p->lock);
@@ -266,6 +287,7 @@ qed_do_pieces (struct qed_pieces *p)
   p->total = p->size;
   for (unsigned i = 0; i < 2; ++i)
     p->ahead[i].b = p->disks[i];
+  pthread_mutex_init (&p->taking, NULL);
   pthread_mutex_init (&p->lock, NULL);
   pthread_cond_init (&p->next_turn, NULL);
   r = run_threads (p);
@@ -273,6 +295,7 @@ qed_do_pieces (struct qed_pieces *p)
   free (p->why);
   pthread_cond_destroy (&p->next_turn);
   pthread_mutex_destroy (&p->lock);
+  pthread_mutex_destroy (&p->taking);
   errno = err;
   return r;
 }

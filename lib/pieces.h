@@ -49,16 +49,21 @@ struct qed_pieces {
   unsigned threads;             /* 1 .. QED_MAX_PIECE_THREADS */
   const struct qed_progress *progress; /* of SIZE; or NULL */
 
-  uint64_t size;                /* bytes; set by the caller, then guarded */
+  uint64_t size;                /* bytes; set by the caller, then guarded by
+                                   LOCK */
 
-  pthread_mutex_t lock;         /* guards all that follows */
-  pthread_cond_t next_turn;     /* it is, or something has failed */
+  pthread_mutex_t taking;       /* guards what comes next; LOCK is taken inside,
+                                   if both are */
   struct qed_ahead ahead[2];
-  uint64_t total;               /* SIZE, as it was */
   uint64_t taken;               /* bytes, from the start of the disk */
   uint64_t own_end;             /* of the run of OWN at TAKEN; or SIZE */
+  uint64_t pieces;
+
+  pthread_mutex_t lock;         /* guards the rest */
+  pthread_cond_t next_turn;     /* it is, or something has failed */
+  uint64_t total;               /* SIZE, as it was */
   uint64_t done;                /* bytes, of any pieces */
-  uint64_t pieces, turn;
+  uint64_t turn;
   int err;                      /* errno of the failure, or 0 */
   uint64_t err_at;              /* the offset of its piece */
   char *why;                    /* its message, owned; or NULL */
